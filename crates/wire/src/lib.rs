@@ -4,8 +4,10 @@
 //! clock or knows a handler. Read in this order: [`websocket`], [`frame`], [`error`], [`limits`].
 
 pub mod error;
+pub mod events;
 pub mod frame;
 pub mod limits;
+pub mod methods;
 pub mod websocket;
 
 /// The protocol version this gateway speaks. Source: `hello-ok.protocol` of OpenClaw 2026.9.6.

@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
 const dist = path.join(root, "tests/node_modules/openclaw/dist");
-const file = fs.readdirSync(dist).find((name) => /^method-scopes-.*\.mjs$/.test(name));
+const file = fs.readdirSync(dist).filter((name) => /^method-scopes-.*\.mjs$/.test(name)).find((name) => fs.readFileSync(path.join(dist, name), "utf8").includes("CORE_GATEWAY_METHOD_SPECS = ["));
 const source = fs.readFileSync(path.join(dist, file), "utf8");
 const start = source.indexOf("const CORE_GATEWAY_METHOD_SPECS = [");
 const end = source.indexOf("\n];", start) + 3;

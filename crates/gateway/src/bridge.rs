@@ -8,7 +8,9 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use wire::error::{ErrorCode, ErrorShape};
 
+pub mod attach;
 pub(crate) mod link;
+pub(crate) mod proxy;
 pub(crate) mod socket;
 
 /// Upstream sockets that may be unauthenticated at once; it allows 32 for our address.
@@ -48,8 +50,21 @@ pub struct Ready {
 }
 
 impl Ready {
-    pub fn new(address: SocketAddr, token: Secret, pid: Option<u32>, version: Option<String>, epoch: u64) -> Self {
-        Self { address, token, pid, version, epoch, dial_permits: Arc::new(Semaphore::new(DIALS_AT_ONCE_MAX)) }
+    pub fn new(
+        address: SocketAddr,
+        token: Secret,
+        pid: Option<u32>,
+        version: Option<String>,
+        epoch: u64,
+    ) -> Self {
+        Self {
+            address,
+            token,
+            pid,
+            version,
+            epoch,
+            dial_permits: Arc::new(Semaphore::new(DIALS_AT_ONCE_MAX)),
+        }
     }
 }
 
@@ -61,9 +76,13 @@ pub enum UpstreamState {
     Starting,
     Ready(Ready),
     /// It should run and does not answer.
-    Down { why: String },
+    Down {
+        why: String,
+    },
     /// Stopped on purpose; nothing starts it but a person.
-    Stopped { why: String },
+    Stopped {
+        why: String,
+    },
     /// Stopped to save memory; the first bridged call starts it.
     Asleep,
 }
@@ -94,7 +113,12 @@ impl UpstreamState {
 pub(crate) fn unavailable(method: &str) -> ErrorShape {
     ErrorShape {
         details: Some(serde_json::json!({ "reason": "upstream-unavailable", "method": method })),
-        ..ErrorShape::retryable(format!("{method} unavailable: the OpenClaw gateway behind this one is not answering; retry shortly"), Some(500))
+        ..ErrorShape::retryable(
+            format!(
+                "{method} unavailable: the OpenClaw gateway behind this one is not answering; retry shortly"
+            ),
+            Some(500),
+        )
     }
 }
 
@@ -105,14 +129,18 @@ pub(crate) fn not_configured(method: &str) -> ErrorShape {
         details: Some(serde_json::json!({ "reason": "upstream-off", "method": method })),
         ..ErrorShape::new(
             ErrorCode::Unavailable,
-            format!("{method} needs the OpenClaw gateway, and none is configured: install openclaw (npm install -g openclaw) and set [upstream] mode = \"supervise\", or \"attach\" to a running one, in openclaw-gateway.toml"),
+            format!(
+                "{method} needs the OpenClaw gateway, and none is configured: install openclaw (npm install -g openclaw) and set [upstream] mode = \"supervise\", or \"attach\" to a running one, in openclaw-gateway.toml"
+            ),
         )
     }
 }
 
 /// The same request frame under another id. `frame` must be a request frame.
 pub(crate) fn with_id(frame: &str, id: &str) -> String {
-    let Ok(request) = wire::frame::RequestFrame::parse(frame) else { return frame.to_owned() };
+    let Ok(request) = wire::frame::RequestFrame::parse(frame) else {
+        return frame.to_owned();
+    };
     let mut out = String::with_capacity(frame.len());
     out.push_str(r#"{"type":"req","id":"#);
     wire::frame::push_json_string(&mut out, id);
@@ -126,8 +154,29 @@ pub(crate) fn with_id(frame: &str, id: &str) -> String {
     out
 }
 
-/// Headers for an upstream socket on behalf of a client. `host` is kept, since plugin URLs in the hello are
-/// made from it; nothing that would say where the client is.
-pub(crate) fn dial_headers(host: Option<&str>, fallback: SocketAddr) -> link::DialHeaders {
-    vec![("Host".to_owned(), host.map_or_else(|| fallback.to_string(), str::to_owned))]
+/// Headers for an upstream socket on behalf of a client: the ones by which the upstream judges who calls
+/// (`Origin`, forwarded addresses) and makes URLs (`Host`). Hop-by-hop and WebSocket ones are ours.
+pub(crate) fn dial_headers(client: &http::HeaderMap, fallback: SocketAddr) -> link::DialHeaders {
+    let mut headers: link::DialHeaders = client
+        .iter()
+        .filter(|(name, _)| {
+            let name = name.as_str();
+            !name.starts_with("sec-websocket-")
+                && !matches!(
+                    name,
+                    "connection"
+                        | "upgrade"
+                        | "keep-alive"
+                        | "content-length"
+                        | "transfer-encoding"
+                )
+        })
+        .filter_map(|(name, value)| {
+            Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
+        })
+        .collect();
+    if !client.contains_key(http::header::HOST) {
+        headers.push(("Host".to_owned(), fallback.to_string()));
+    }
+    headers
 }

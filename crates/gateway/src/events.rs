@@ -28,7 +28,9 @@ pub(crate) struct Hub {
 
 impl Hub {
     pub(crate) fn add(&self, subscriber: Arc<Subscriber>) {
-        self.subscribers.write().insert(Arc::clone(&subscriber.conn_id), subscriber);
+        self.subscribers
+            .write()
+            .insert(Arc::clone(&subscriber.conn_id), subscriber);
     }
 
     pub(crate) fn remove(&self, conn_id: &str) {
@@ -45,7 +47,12 @@ impl Hub {
     }
 
     /// Sends one of our own events to everyone who may see it; answers how many that were.
-    pub(crate) fn broadcast(&self, event: &str, payload: &str, state_version: Option<&str>) -> usize {
+    pub(crate) fn broadcast(
+        &self,
+        event: &str,
+        payload: &str,
+        state_version: Option<&str>,
+    ) -> usize {
         self.broadcast_if(event, payload, state_version, |_| true)
     }
 
@@ -60,7 +67,11 @@ impl Hub {
         let drop_if_slow = wire::events::drop_if_slow(event);
         let mut count = 0;
         for subscriber in self.subscribers.read().values() {
-            let role = if subscriber.is_node { "node" } else { "operator" };
+            let role = if subscriber.is_node {
+                "node"
+            } else {
+                "operator"
+            };
             if wire::events::may_receive(event, role, &subscriber.scopes) && accept(subscriber) {
                 subscriber.outbound.event(&text, drop_if_slow);
                 count += 1;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use wire::error::ErrorShape;
 use wire::frame::{EventText, UpstreamFrame, response_error};
@@ -77,9 +77,13 @@ pub(crate) type DialHeaders = Vec<(String, String)>;
 /// # Errors
 /// Words for the log.
 pub(crate) async fn dial(ready: &Ready, headers: &DialHeaders) -> Result<Dialled, String> {
-    let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let (mut reader, writer) =
-        socket::dial(ready.address, "/", &headers, DIAL_TIMEOUT).await.map_err(|error| error.to_string())?;
+    let headers: Vec<(&str, &str)> = headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    let (mut reader, writer) = socket::dial(ready.address, "/", &headers, DIAL_TIMEOUT)
+        .await
+        .map_err(|error| error.to_string())?;
     let text = match tokio::time::timeout(DIAL_TIMEOUT, reader.next()).await {
         Ok(Ok(Incoming::Text(text))) => text,
         Ok(Ok(other)) => return Err(format!("expected a challenge, got {other:?}")),
@@ -92,33 +96,82 @@ pub(crate) async fn dial(ready: &Ready, headers: &DialHeaders) -> Result<Dialled
         ts: u64,
     }
     let challenge: Challenge = match UpstreamFrame::parse(&text) {
-        Ok(UpstreamFrame::Event { event, payload: Some(payload), .. }) if event == "connect.challenge" => {
-            serde_json::from_str(payload.get()).map_err(|error| format!("unreadable challenge: {error}"))?
-        }
+        Ok(UpstreamFrame::Event {
+            event,
+            payload: Some(payload),
+            ..
+        }) if event == "connect.challenge" => serde_json::from_str(payload.get())
+            .map_err(|error| format!("unreadable challenge: {error}"))?,
         _ => return Err("the first frame is not a challenge".to_owned()),
     };
-    Ok(Dialled { ready: ready.clone(), nonce: challenge.nonce, issued_ms: challenge.ts, reader, writer })
+    Ok(Dialled {
+        ready: ready.clone(),
+        nonce: challenge.nonce,
+        issued_ms: challenge.ts,
+        reader,
+        writer,
+    })
+}
+
+/// Why a `connect` was not answered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    /// Refused without a response.
+    #[error("closed with {code} {reason}")]
+    Closed { code: u16, reason: String },
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<std::io::Error> for ConnectError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
 }
 
 impl Dialled {
+    /// The close that follows a refusal: code and reason, 1008 when none comes within a second.
+    pub(crate) async fn closing(&mut self) -> (u16, String) {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        loop {
+            match tokio::time::timeout_at(deadline, self.reader.next()).await {
+                Ok(Ok(Incoming::Closed(code, reason))) if code != 1006 => return (code, reason),
+                Ok(Ok(Incoming::Text(_) | Incoming::Ping(_))) => {}
+                _ => return (1008, String::new()),
+            }
+        }
+    }
+
     /// Sends a `connect` frame and answers the response to it.
     ///
     /// # Errors
-    /// Words for the log, when the upstream closes or stays silent.
-    pub(crate) async fn connect(&mut self, frame: &str) -> Result<String, String> {
+    /// The upstream's close, or why there was no answer.
+    pub(crate) async fn connect(&mut self, frame: &str) -> Result<String, ConnectError> {
         self.writer.feed(Opcode::Text, frame.as_bytes());
-        self.writer.flush().await.map_err(|error| error.to_string())?;
+        self.writer.flush().await?;
         let deadline = Instant::now() + HELLO_TIMEOUT;
         loop {
             match tokio::time::timeout_at(deadline, self.reader.next()).await {
-                Err(_elapsed) => return Err(format!("no answer to connect within {HELLO_TIMEOUT:?}")),
-                Ok(Err(error)) => return Err(error.to_string()),
+                Err(_elapsed) => {
+                    return Err(ConnectError::Failed(format!(
+                        "no answer to connect within {HELLO_TIMEOUT:?}"
+                    )));
+                }
+                Ok(Err(error)) => return Err(error.into()),
+                Ok(Ok(Incoming::Closed(1006, _))) => {
+                    return Err(ConnectError::Failed(
+                        "the socket ended before connect was answered".to_owned(),
+                    ));
+                }
                 Ok(Ok(Incoming::Closed(code, reason))) => {
-                    return Err(format!("closed with {code} {reason} before answering connect"));
+                    return Err(ConnectError::Closed { code, reason });
                 }
                 Ok(Ok(Incoming::Ping(payload))) => self.writer.feed(Opcode::Pong, &payload),
                 Ok(Ok(Incoming::Text(text))) => {
-                    if matches!(UpstreamFrame::parse(&text), Ok(UpstreamFrame::Response { .. })) {
+                    if matches!(
+                        UpstreamFrame::parse(&text),
+                        Ok(UpstreamFrame::Response { .. })
+                    ) {
                         return Ok(text);
                     }
                 }
@@ -131,7 +184,11 @@ impl Dialled {
 #[derive(Debug, Clone)]
 pub(crate) enum Identity {
     /// Our own backend client; can be made again by us.
-    Backend { scopes: Vec<String>, caps: Vec<String>, headers: DialHeaders },
+    Backend {
+        scopes: Vec<String>,
+        caps: Vec<String>,
+        headers: DialHeaders,
+    },
     /// The client's own, relayed; only the client can make it again.
     Relayed,
 }
@@ -161,10 +218,17 @@ pub(crate) fn start(
     identity: Identity,
     outbound: Arc<Outbound>,
     upstream: watch::Receiver<UpstreamState>,
-    on_event: Arc<dyn Fn(&str, Option<&RawValue>) + Send + Sync>,
 ) -> Link {
     let (calls, queue) = mpsc::channel(QUEUED_CALLS_MAX);
-    let task = Task { identity, outbound, upstream, queue, on_event, pending: HashMap::new(), repeatable_bytes: 0, subscriptions: HashMap::new() };
+    let task = Task {
+        identity,
+        outbound,
+        upstream,
+        queue,
+        pending: HashMap::new(),
+        repeatable_bytes: 0,
+        subscriptions: HashMap::new(),
+    };
     tokio::spawn(task.run(connected));
     Link { calls }
 }
@@ -181,7 +245,6 @@ struct Task {
     outbound: Arc<Outbound>,
     upstream: watch::Receiver<UpstreamState>,
     queue: mpsc::Receiver<UpCall>,
-    on_event: Arc<dyn Fn(&str, Option<&RawValue>) + Send + Sync>,
     pending: HashMap<String, Pending>,
     repeatable_bytes: usize,
     /// The last frame of each subscription, by method and params, to be sent again on a new socket.
@@ -235,7 +298,12 @@ impl Task {
                 _ => None,
             };
             if let Some(ready) = ready {
-                let Identity::Backend { scopes, caps, headers } = self.identity.clone() else {
+                let Identity::Backend {
+                    scopes,
+                    caps,
+                    headers,
+                } = self.identity.clone()
+                else {
                     // The upstream is back, but only the client can sign for itself.
                     self.outbound.close(Close::new(1012, "service restart"));
                     return None;
@@ -246,7 +314,11 @@ impl Task {
                 }
                 backoff = (backoff * 2).min(Duration::from_secs(2));
             }
-            let again = tokio::time::sleep(if ready_known(&self.upstream) { backoff } else { Duration::from_millis(250) });
+            let again = tokio::time::sleep(if ready_known(&self.upstream) {
+                backoff
+            } else {
+                Duration::from_millis(250)
+            });
             tokio::pin!(again);
             loop {
                 tokio::select! {
@@ -280,17 +352,30 @@ impl Task {
     }
 
     fn has_room_for(&self, call: &UpCall) -> bool {
-        self.pending.len() < PENDING_CALLS_MAX && self.repeatable_bytes + call.frame.len() <= REPEATABLE_BYTES_MAX
+        self.pending.len() < PENDING_CALLS_MAX
+            && self.repeatable_bytes + call.frame.len() <= REPEATABLE_BYTES_MAX
     }
 
     fn remember(&mut self, call: UpCall, since: Instant) {
         let frame = (call.repeatable && self.has_room_for(&call)).then_some(call.frame);
         self.repeatable_bytes += frame.as_ref().map_or(0, String::len);
-        self.pending.insert(call.id, Pending { method: call.method, frame, since });
+        self.pending.insert(
+            call.id,
+            Pending {
+                method: call.method,
+                frame,
+                since,
+            },
+        );
     }
 
     async fn serve(&mut self, dialled: Dialled) -> Ended {
-        let Dialled { mut reader, mut writer, ready, .. } = dialled;
+        let Dialled {
+            mut reader,
+            mut writer,
+            ready,
+            ..
+        } = dialled;
         for frame in self.subscriptions.values() {
             writer.feed(Opcode::Text, frame.as_bytes());
         }
@@ -335,16 +420,22 @@ impl Task {
 
     fn closed(&self, code: u16, reason: &str, ready: &Ready) -> Ended {
         // A relayed identity was refused or rotated by the upstream itself: that is the client's to know.
-        if matches!(self.identity, Identity::Relayed) && matches!(code, 4000..=4999 | 1008 | 1002 | 1009) {
+        if matches!(self.identity, Identity::Relayed)
+            && matches!(code, 4000..=4999 | 1008 | 1002 | 1009)
+        {
             self.outbound.close(Close::new(code, reason));
             return Ended::ClientGone;
         }
-        Ended::UpstreamGone(format!("closed with {code} {reason} (epoch {})", ready.epoch))
+        Ended::UpstreamGone(format!(
+            "closed with {code} {reason} (epoch {})",
+            ready.epoch
+        ))
     }
 
     fn call(&mut self, call: UpCall, writer: &mut Writer) {
         if self.pending.len() >= PENDING_CALLS_MAX {
-            let busy = ErrorShape::retryable("The server is busy. Please try again in a moment.", None);
+            let busy =
+                ErrorShape::retryable("The server is busy. Please try again in a moment.", None);
             self.outbound.send(response_error(&call.id, &busy));
             return;
         }
@@ -352,7 +443,10 @@ impl Task {
         match call.method.as_str() {
             "sessions.subscribe" | "sessions.messages.subscribe" => self.subscribe(&call),
             "sessions.messages.unsubscribe" => {
-                self.subscriptions.remove(&format!("sessions.messages.subscribe {}", params_text(&call.frame)));
+                self.subscriptions.remove(&format!(
+                    "sessions.messages.subscribe {}",
+                    params_text(&call.frame)
+                ));
             }
             _ => {}
         }
@@ -390,10 +484,15 @@ impl Task {
                 }
                 self.outbound.send(text);
             }
-            Ok(UpstreamFrame::Event { event, payload, seq, state_version, recipient_profile_id }) => {
-                (self.on_event)(&event, payload);
-                // Ours: the client has our tick, our presence and health, and hears of a shutdown from us.
-                if matches!(&*event, "connect.challenge" | "tick" | "health" | "presence" | "shutdown") {
+            Ok(UpstreamFrame::Event {
+                event,
+                payload,
+                seq,
+                state_version,
+                recipient_profile_id,
+            }) => {
+                // Ours: the client has our tick and hears of a shutdown from us.
+                if matches!(&*event, "connect.challenge" | "tick" | "shutdown") {
                     return;
                 }
                 let ours = EventText::with_recipient(
@@ -403,7 +502,8 @@ impl Task {
                     recipient_profile_id.map(RawValue::get),
                 );
                 if seq.is_some() {
-                    self.outbound.event(&ours, wire::events::drop_if_slow(&event));
+                    self.outbound
+                        .event(&ours, wire::events::drop_if_slow(&event));
                 } else {
                     self.outbound.targeted(&ours);
                 }
@@ -418,13 +518,33 @@ fn ready_known(upstream: &watch::Receiver<UpstreamState>) -> bool {
     matches!(&*upstream.borrow(), UpstreamState::Ready(_))
 }
 
-async fn reconnect(ready: &Ready, scopes: &[String], caps: &[String], headers: &DialHeaders) -> Result<Dialled, String> {
-    let _permit = ready.dial_permits.acquire().await.map_err(|closed| closed.to_string())?;
+async fn reconnect(
+    ready: &Ready,
+    scopes: &[String],
+    caps: &[String],
+    headers: &DialHeaders,
+) -> Result<Dialled, String> {
+    let _permit = ready
+        .dial_permits
+        .acquire()
+        .await
+        .map_err(|closed| closed.to_string())?;
     let mut dialled = dial(ready, headers).await?;
-    let answer = dialled.connect(&backend_connect("bridge:connect", ready.token.expose(), scopes, caps)).await?;
+    let answer = dialled
+        .connect(&backend_connect(
+            "bridge:connect",
+            ready.token.expose(),
+            scopes,
+            caps,
+        ))
+        .await
+        .map_err(|error| error.to_string())?;
     match UpstreamFrame::parse(&answer) {
         Ok(UpstreamFrame::Response { ok: true, .. }) => Ok(dialled),
-        _ => Err(format!("the upstream refused our connect: {}", answer.chars().take(300).collect::<String>())),
+        _ => Err(format!(
+            "the upstream refused our connect: {}",
+            answer.chars().take(300).collect::<String>()
+        )),
     }
 }
 
@@ -436,7 +556,8 @@ fn is_first_of_two(payload: &str) -> bool {
         status: Option<std::borrow::Cow<'a, str>>,
     }
     payload.len() < 4096
-        && serde_json::from_str::<Status<'_>>(payload).is_ok_and(|payload| payload.status.as_deref() == Some("accepted"))
+        && serde_json::from_str::<Status<'_>>(payload)
+            .is_ok_and(|payload| payload.status.as_deref() == Some("accepted"))
 }
 
 fn params_text(frame: &str) -> String {
@@ -445,6 +566,3 @@ fn params_text(frame: &str) -> String {
         .and_then(|frame| frame.params.map(|params| params.get().to_owned()))
         .unwrap_or_default()
 }
-
-/// Kept so that a handshake can wait for a link's hello without holding the session.
-pub(crate) type HelloSlot = oneshot::Receiver<String>;

@@ -26,10 +26,19 @@ pub(crate) async fn dial(
 ) -> io::Result<(Reader, Writer)> {
     tokio::time::timeout(timeout, dial_unbounded(address, path, headers))
         .await
-        .map_err(|_elapsed| io::Error::new(io::ErrorKind::TimedOut, format!("no WebSocket from {address} within {timeout:?}")))?
+        .map_err(|_elapsed| {
+            io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("no WebSocket from {address} within {timeout:?}"),
+            )
+        })?
 }
 
-async fn dial_unbounded(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> io::Result<(Reader, Writer)> {
+async fn dial_unbounded(
+    address: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> io::Result<(Reader, Writer)> {
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let mut nonce = [0; 16];
@@ -61,7 +70,9 @@ async fn dial_unbounded(address: SocketAddr, path: &str, headers: &[(&str, &str)
     let text = String::from_utf8_lossy(&head[..end]);
     let status = text.split(' ').nth(1).unwrap_or("none");
     if status != "101" {
-        return Err(io::Error::other(format!("the upgrade was answered with HTTP {status}")));
+        return Err(io::Error::other(format!(
+            "the upgrade was answered with HTTP {status}"
+        )));
     }
     let expected = crate::ingress::websocket::accept_key(key.as_bytes());
     let accepted = text.lines().any(|line| {
@@ -70,17 +81,29 @@ async fn dial_unbounded(address: SocketAddr, path: &str, headers: &[(&str, &str)
         })
     });
     if !accepted {
-        return Err(io::Error::other("the upgrade answer has a wrong accept key"));
+        return Err(io::Error::other(
+            "the upgrade answer has a wrong accept key",
+        ));
     }
     let (read, write) = stream.into_split();
     Ok((
-        Reader { read, decoder: Decoder::new(Role::Client, wire::limits::BUFFERED_BYTES_MAX), buffer: head.split_off(end), start: 0 },
-        Writer { write, buffer: Vec::new() },
+        Reader {
+            read,
+            decoder: Decoder::new(Role::Client, wire::limits::BUFFERED_BYTES_MAX),
+            buffer: head.split_off(end),
+            start: 0,
+        },
+        Writer {
+            write,
+            buffer: Vec::new(),
+        },
     ))
 }
 
 fn random(bytes: &mut [u8]) {
-    SystemRandom::new().fill(bytes).expect("the kernel gives random bytes");
+    SystemRandom::new()
+        .fill(bytes)
+        .expect("the kernel gives random bytes");
 }
 
 /// What the upstream said.
@@ -113,7 +136,9 @@ impl Reader {
                     self.start += consumed;
                     match message {
                         Some(Message::Text(text)) => return Ok(Incoming::Text(text.to_owned())),
-                        Some(Message::Ping(payload)) => return Ok(Incoming::Ping(payload.to_vec())),
+                        Some(Message::Ping(payload)) => {
+                            return Ok(Incoming::Ping(payload.to_vec()));
+                        }
                         Some(Message::Close(close)) => {
                             let (code, reason) = close.unwrap_or((1005, ""));
                             return Ok(Incoming::Closed(code, reason.to_owned()));

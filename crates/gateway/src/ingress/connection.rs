@@ -58,7 +58,10 @@ pub(crate) struct Limits {
 
 enum Phase {
     AwaitingConnect,
-    Deciding { verdict: Pin<Box<dyn Future<Output = Verdict> + Send>>, waiting: Vec<String> },
+    Deciding {
+        verdict: Pin<Box<dyn Future<Output = Verdict> + Send>>,
+        waiting: Vec<String>,
+    },
     Open,
 }
 
@@ -120,10 +123,14 @@ impl<P: Peer + Unpin> Connection<P> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             self.poll_verdict(cx);
-            if !self.closing && let Some(close) = self.outbound.closing() {
+            if !self.closing
+                && let Some(close) = self.outbound.closing()
+            {
                 self.closing = true;
                 self.outbound.append_close_frame(&close);
-                self.timer.as_mut().reset(Instant::now() + limits::CLOSE_GRACE);
+                self.timer
+                    .as_mut()
+                    .reset(Instant::now() + limits::CLOSE_GRACE);
             }
             let flushed = match self.poll_write(cx) {
                 Poll::Ready(Ok(())) => true,
@@ -149,9 +156,15 @@ impl<P: Peer + Unpin> Connection<P> {
     }
 
     fn poll_verdict(&mut self, cx: &mut Context<'_>) {
-        let Phase::Deciding { verdict, .. } = &mut self.phase else { return };
-        let Poll::Ready(verdict) = verdict.as_mut().poll(cx) else { return };
-        let Phase::Deciding { waiting, .. } = std::mem::replace(&mut self.phase, Phase::AwaitingConnect) else {
+        let Phase::Deciding { verdict, .. } = &mut self.phase else {
+            return;
+        };
+        let Poll::Ready(verdict) = verdict.as_mut().poll(cx) else {
+            return;
+        };
+        let Phase::Deciding { waiting, .. } =
+            std::mem::replace(&mut self.phase, Phase::AwaitingConnect)
+        else {
             return;
         };
         self.settle(verdict);
@@ -166,8 +179,11 @@ impl<P: Peer + Unpin> Connection<P> {
         if let Verdict::Open = verdict {
             self.phase = Phase::Open;
             self.preauth_permit = None;
-            self.decoder.set_payload_bytes_max(self.limits.payload_bytes_max);
-            self.timer.as_mut().reset(Instant::now() + limits::PING_INTERVAL);
+            self.decoder
+                .set_payload_bytes_max(self.limits.payload_bytes_max);
+            self.timer
+                .as_mut()
+                .reset(Instant::now() + limits::PING_INTERVAL);
         }
     }
 
@@ -196,13 +212,17 @@ impl<P: Peer + Unpin> Connection<P> {
                 Phase::Open => {
                     self.awaiting_pong = true;
                     self.outbound.control(Opcode::Ping, &[]);
-                    self.timer.as_mut().reset(Instant::now() + limits::PING_INTERVAL);
+                    self.timer
+                        .as_mut()
+                        .reset(Instant::now() + limits::PING_INTERVAL);
                 }
                 Phase::AwaitingConnect | Phase::Deciding { .. } => {
                     tracing::warn!("handshake timeout");
                     self.outbound.close(Close::without_code());
                     // The grace is set where the close is noticed.
-                    self.timer.as_mut().reset(Instant::now() + limits::CLOSE_GRACE);
+                    self.timer
+                        .as_mut()
+                        .reset(Instant::now() + limits::CLOSE_GRACE);
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
@@ -269,9 +289,16 @@ impl<P: Peer + Unpin> Connection<P> {
                     Some(consumed)
                 }
                 Err(error) => {
-                    tracing::info!(code = error.code, what = error.what, "client broke the WebSocket protocol");
-                    let reason =
-                        if error.code == 1009 && !matches!(self.phase, Phase::Open) { "preauth payload too large" } else { "" };
+                    tracing::info!(
+                        code = error.code,
+                        what = error.what,
+                        "client broke the WebSocket protocol"
+                    );
+                    let reason = if error.code == 1009 && !matches!(self.phase, Phase::Open) {
+                        "preauth payload too large"
+                    } else {
+                        ""
+                    };
                     self.outbound.close(Close::new(error.code, reason));
                     // Whatever follows can't be framed: end as if the peer had closed.
                     self.peer_close = Some((1006, String::new()));
@@ -309,7 +336,9 @@ impl<P: Peer + Unpin> Connection<P> {
                 self.awaiting_pong = false;
             }
             Message::Close(close) => {
-                let (code, reason) = close.map_or((1005, String::new()), |(code, reason)| (code, reason.to_owned()));
+                let (code, reason) = close.map_or((1005, String::new()), |(code, reason)| {
+                    (code, reason.to_owned())
+                });
                 self.outbound.close(match close {
                     Some((code, _)) => Close::new(code, ""),
                     None => Close::without_code(),
@@ -327,10 +356,16 @@ impl<P: Peer + Unpin> Connection<P> {
             Phase::Open => self.peer.receive(text),
             Phase::AwaitingConnect => match self.peer.begin(text) {
                 Handshake::Decided(verdict) => self.settle(verdict),
-                Handshake::Pending(verdict) => self.phase = Phase::Deciding { verdict, waiting: Vec::new() },
+                Handshake::Pending(verdict) => {
+                    self.phase = Phase::Deciding {
+                        verdict,
+                        waiting: Vec::new(),
+                    }
+                }
             },
             Phase::Deciding { waiting, .. } if waiting.len() >= limits::HANDSHAKE_FRAMES_MAX => {
-                self.outbound.close(Close::new(1008, "too many pending handshake frames"));
+                self.outbound
+                    .close(Close::new(1008, "too many pending handshake frames"));
             }
             Phase::Deciding { waiting, .. } => waiting.push(text.to_owned()),
         }

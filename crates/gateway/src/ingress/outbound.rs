@@ -26,11 +26,17 @@ pub(crate) struct Close {
 
 impl Close {
     pub(crate) fn new(code: u16, reason: impl Into<String>) -> Self {
-        Self { code: Some(code), reason: reason.into() }
+        Self {
+            code: Some(code),
+            reason: reason.into(),
+        }
     }
 
     pub(crate) const fn without_code() -> Self {
-        Self { code: None, reason: String::new() }
+        Self {
+            code: None,
+            reason: String::new(),
+        }
     }
 }
 
@@ -93,7 +99,8 @@ impl State {
 
     fn seal_tail(&mut self) {
         if !self.tail.is_empty() {
-            self.segments.push_back(Bytes::from(std::mem::take(&mut self.tail)));
+            self.segments
+                .push_back(Bytes::from(std::mem::take(&mut self.tail)));
         }
     }
 
@@ -113,7 +120,10 @@ impl State {
 
 impl Outbound {
     pub(crate) fn new(buffered_bytes_max: usize) -> Self {
-        Self { state: Mutex::new(State::default()), buffered_bytes_max }
+        Self {
+            state: Mutex::new(State::default()),
+            buffered_bytes_max,
+        }
     }
 
     /// Queues a response or an unnumbered frame.
@@ -208,8 +218,10 @@ impl Outbound {
 
     /// Queues the close frame itself, behind everything else.
     pub(crate) fn append_close_frame(&self, close: &Close) {
-        let payload =
-            close.code.map(|code| websocket::close_payload(code, &close.reason)).unwrap_or_default();
+        let payload = close
+            .code
+            .map(|code| websocket::close_payload(code, &close.reason))
+            .unwrap_or_default();
         self.state.lock().append(Opcode::Close, &payload);
     }
 
@@ -231,7 +243,9 @@ impl Outbound {
             state.bytes = state.bytes.saturating_sub(*written);
             let mut left = *written;
             while left > 0 {
-                let Some(front) = state.segments.front_mut() else { break };
+                let Some(front) = state.segments.front_mut() else {
+                    break;
+                };
                 if left < front.len() {
                     bytes::Buf::advance(front, left);
                     break;

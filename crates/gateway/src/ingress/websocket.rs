@@ -17,7 +17,10 @@ pub(crate) fn accept_key(key: &[u8]) -> String {
 /// Whether a request asks for an upgrade at all (Node hands these to the `upgrade` listener).
 pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
     let connection_says_so = headers.get_all(header::CONNECTION).iter().any(|value| {
-        value.to_str().is_ok_and(|text| text.split(',').any(|part| part.trim().eq_ignore_ascii_case("upgrade")))
+        value.to_str().is_ok_and(|text| {
+            text.split(',')
+                .any(|part| part.trim().eq_ignore_ascii_case("upgrade"))
+        })
     });
     connection_says_so && headers.contains_key(header::UPGRADE)
 }
@@ -35,19 +38,33 @@ pub(crate) struct BadUpgrade {
 /// # Errors
 /// The answer to give. Source: `WebSocketServer.handleUpgrade` of the npm package `ws` 8.
 pub(crate) fn check<B>(request: &Request<B>) -> Result<String, BadUpgrade> {
-    let bad = |status, body| BadUpgrade { status, body, supported_versions: false };
+    let bad = |status, body| BadUpgrade {
+        status,
+        body,
+        supported_versions: false,
+    };
     let headers = request.headers();
     if request.method() != Method::GET {
         return Err(bad(StatusCode::METHOD_NOT_ALLOWED, "Invalid HTTP method"));
     }
-    if !headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket")) {
+    if !headers
+        .get(header::UPGRADE)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+    {
         return Err(bad(StatusCode::BAD_REQUEST, "Invalid Upgrade header"));
     }
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes);
+    let key = headers
+        .get(header::SEC_WEBSOCKET_KEY)
+        .map(HeaderValue::as_bytes);
     let Some(key) = key.filter(|key| is_key(key)) else {
-        return Err(bad(StatusCode::BAD_REQUEST, "Missing or invalid Sec-WebSocket-Key header"));
+        return Err(bad(
+            StatusCode::BAD_REQUEST,
+            "Missing or invalid Sec-WebSocket-Key header",
+        ));
     };
-    let version = headers.get(header::SEC_WEBSOCKET_VERSION).map(HeaderValue::as_bytes);
+    let version = headers
+        .get(header::SEC_WEBSOCKET_VERSION)
+        .map(HeaderValue::as_bytes);
     if !matches!(version, Some(b"13" | b"8")) {
         return Err(BadUpgrade {
             status: StatusCode::BAD_REQUEST,
@@ -62,7 +79,9 @@ pub(crate) fn check<B>(request: &Request<B>) -> Result<String, BadUpgrade> {
 fn is_key(key: &[u8]) -> bool {
     key.len() == 24
         && key.ends_with(b"==")
-        && key[..22].iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
+        && key[..22]
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
 }
 
 #[cfg(test)]
@@ -71,7 +90,10 @@ mod tests {
 
     #[test]
     fn the_example_of_the_standard_is_accepted() {
-        assert_eq!(accept_key(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(
+            accept_key(b"dGhlIHNhbXBsZSBub25jZQ=="),
+            "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+        );
     }
 
     #[test]
@@ -88,7 +110,16 @@ mod tests {
         let good = "dGhlIHNhbXBsZSBub25jZQ==";
         assert!(is_upgrade(request(good, "13").headers()));
         assert!(check(&request(good, "13")).is_ok());
-        assert!(check(&request("short", "13")).expect_err("key").body.contains("Key"));
-        assert!(check(&request(good, "7")).expect_err("version").supported_versions);
+        assert!(
+            check(&request("short", "13"))
+                .expect_err("key")
+                .body
+                .contains("Key")
+        );
+        assert!(
+            check(&request(good, "7"))
+                .expect_err("version")
+                .supported_versions
+        );
     }
 }

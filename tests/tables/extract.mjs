@@ -144,6 +144,21 @@ ${set("SESSIONS_DELETE_WRITE_SCOPE_FIELDS")}
 `;
 }
 
+/**
+ * Events whose every broadcast says `dropIfSlow: true` in the sources, and sessions.changed, of which all but
+ * the rare profile changes do. The others close a slow client, because losing one would leave it wrong.
+ */
+const DROP_IF_SLOW = new Set([
+  "chat.metadata.changed", "chat.send_timing", "config.changed", "cron", "device.pair.changed", "device.pair.requested",
+  "device.pair.resolved", "device.pair.setup.completed", "device.pair.setup.deliveryUncertain",
+  "exec.approval.requested", "exec.approval.resolved", "heartbeat", "node.hostStats", "node.pair.requested",
+  "node.pair.resolved", "node.presence", "node.runnerInventory.changed", "openclaw.approval.requested",
+  "openclaw.approval.resolved", "plugin.approval.requested", "plugin.approval.resolved", "plugins.changed",
+  "portal.changed", "presence", "session.operation", "session.tool", "session.typing", "sessions.catalog.host",
+  "sessions.changed", "talk.mode", "task", "task.suggestion", "terminal.data", "update.available",
+  "voicewake.changed", "voicewake.routing.changed",
+]);
+
 export function eventsTable() {
   const names = constant(region("src/gateway/events.ts").replaceAll(/^import .*$/gm, ""), "{ GATEWAY_EVENT_DEVICE_PAIR_CHANGED, GATEWAY_EVENT_NODE_RUNNER_INVENTORY_CHANGED, GATEWAY_EVENT_UPDATE_AVAILABLE, GATEWAY_EVENT_UPDATE_RUN_CHANGED }");
   const scopeConstants = {
@@ -163,7 +178,7 @@ export function eventsTable() {
       : guard.length === 0
         ? "Audience::Everyone"
         : `Audience::Scope(&[${guard.map((scope) => `Scope::${scopeName(scope)}`).join(", ")}])`;
-    return `    event(${JSON.stringify(name)}, ${audience}, ${advertised.includes(name)}),`;
+    return `    event(${JSON.stringify(name)}, ${audience}, ${advertised.includes(name)})${DROP_IF_SLOW.has(name) ? ".drop_if_slow()" : ""},`;
   });
   const sorted = [...advertised, ...Object.keys(guards).filter((name) => !advertised.includes(name))]
     .map((name, index) => ({ name, index }))

@@ -12,6 +12,9 @@ pub struct Event {
     pub audience: Audience,
     /// Listed in `hello-ok.features.events`.
     pub advertised: bool,
+    /// Left out (its number is used up all the same) when the client's buffer is over the limit; for any
+    /// other event such a client is closed with 1008 `slow consumer`.
+    pub drop_if_slow: bool,
 }
 
 /// Who may receive an event when it is broadcast.
@@ -31,6 +34,16 @@ const fn event(name: &'static str, audience: Audience, advertised: bool) -> Even
         name,
         audience,
         advertised,
+        drop_if_slow: false,
+    }
+}
+
+impl Event {
+    const fn drop_if_slow(self) -> Self {
+        Self {
+            drop_if_slow: true,
+            ..self
+        }
     }
 }
 

@@ -60,4 +60,7 @@ fn the_table_is_whole_and_found_by_name() {
         assert_eq!(lookup(event.name), Some(event));
     }
     assert_eq!(lookup("tic"), None);
+    let drops = |name| lookup(name).is_some_and(|event| event.drop_if_slow);
+    assert!(drops("presence") && drops("sessions.changed"));
+    assert!(!drops("chat") && !drops("tick") && !drops("health"));
 }

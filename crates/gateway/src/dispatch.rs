@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use serde_json::value::RawValue;
 use wire::error::ErrorShape;
 use wire::frame::{FrameError, RequestFrame, response_error, response_ok};
-use wire::methods;
+use wire::methods::{self, ScopeRule};
+use wire::scope::{Scope, ScopeSet};
 
 use crate::app::App;
 use crate::bridge::link::{Link, UpCall};
@@ -24,6 +25,8 @@ pub(crate) struct Principal {
     /// `operator` or `node`.
     pub(crate) role: String,
     pub(crate) scopes: Vec<String>,
+    /// The same, as checked on every call.
+    pub(crate) scope_set: ScopeSet,
     pub(crate) caps: Vec<String>,
     pub(crate) client_id: String,
     pub(crate) client_mode: String,
@@ -86,11 +89,21 @@ pub(crate) fn receive(app: &Arc<App>, session: &Arc<Session>, text: &str) {
         }
     };
     let principal = &session.principal;
-    let plugin = app.is_plugin_method(&frame.method);
-    if let Err(error) =
-        methods::authorize(&principal.role, &principal.scopes, &frame.method, plugin)
+    // A plugin's scope is known to the upstream alone, which checks it against the same scopes.
+    let row = methods::lookup(&frame.method);
+    let asked_upstream = principal.role == "operator"
+        && app.upstream.borrow().word() != "off"
+        && (row.is_some_and(methods::Method::decided_upstream)
+            || app.is_plugin_method(&frame.method));
+    if !asked_upstream
+        && let Err(error) = methods::authorize(
+            &frame.method,
+            &principal.role,
+            principal.scope_set,
+            frame.params,
+        )
     {
-        refuse(session, &frame.id, &error);
+        refuse(session, &frame.id, &error.to_error());
         return;
     }
     session.unauthorized_in_a_row.store(0, Ordering::Relaxed);
@@ -202,9 +215,7 @@ fn is_repeatable(frame: &RequestFrame<'_>) -> bool {
     }
     let reads = matches!(
         methods::lookup(&frame.method).map(|method| method.rule),
-        Some(methods::Rule::Scope(
-            "operator.read" | "operator.sessions.read"
-        ))
+        Some(ScopeRule::Static(Scope::Read | Scope::SessionsRead))
     );
     // Reads by scope that start something all the same.
     let starts =

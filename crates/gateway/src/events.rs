@@ -8,8 +8,14 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use wire::frame::EventText;
+use wire::scope::ScopeSet;
 
 use crate::ingress::outbound::{Close, Outbound};
+
+/// Whether an event may be dropped for a client whose queue is full; an unknown one may not.
+pub(crate) fn drop_if_slow(event: &str) -> bool {
+    wire::events::lookup(event).is_some_and(|event| event.drop_if_slow)
+}
 
 /// What the hub must know of a connection to decide whether it may see an event.
 #[derive(Debug)]
@@ -17,7 +23,7 @@ pub(crate) struct Subscriber {
     pub(crate) conn_id: Arc<str>,
     pub(crate) outbound: Arc<Outbound>,
     pub(crate) is_node: bool,
-    pub(crate) scopes: Vec<String>,
+    pub(crate) scopes: ScopeSet,
 }
 
 /// Every open session, by connection id.
@@ -64,7 +70,7 @@ impl Hub {
         accept: impl Fn(&Subscriber) -> bool,
     ) -> usize {
         let text = EventText::new(event, Some(payload), state_version);
-        let drop_if_slow = wire::events::drop_if_slow(event);
+        let drop_if_slow = drop_if_slow(event);
         let mut count = 0;
         for subscriber in self.subscribers.read().values() {
             let role = if subscriber.is_node {
@@ -72,7 +78,7 @@ impl Hub {
             } else {
                 "operator"
             };
-            if wire::events::may_receive(event, role, &subscriber.scopes) && accept(subscriber) {
+            if wire::events::may_receive(event, role, subscriber.scopes) && accept(subscriber) {
                 subscriber.outbound.event(&text, drop_if_slow);
                 count += 1;
             }

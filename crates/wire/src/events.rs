@@ -1,111 +1,91 @@
-//! Who may receive which event. Source: src/gateway/server-broadcast-scopes.ts at 2026.9.6.
+//! The one list of events, and who may receive them.
 
-use crate::methods::scope_satisfied;
+mod table;
 
-/// Whether a client with this role and these scopes may receive `event`.
-pub fn may_receive(event: &str, role: &str, scopes: &[String]) -> bool {
-    let required: &[&str] = match event {
-        "tick" | "health" | "heartbeat" | "shutdown" | "gateway.suspension"
-        | "update.available" => return true,
-        "chat.metadata.changed" => &["operator.read", "operator.sessions.read"],
-        "agent"
-        | "chat"
-        | "board.changed"
-        | "board.command"
-        | "progressCard.changed"
-        | "ui.command"
-        | "chat.send_timing"
-        | "chat.side_result"
-        | "cron"
-        | "presence"
-        | "talk.event"
-        | "task"
-        | "task.suggestion"
-        | "config.changed"
-        | "users.prefs.changed"
-        | "mentions.changed"
-        | "skills.changed"
-        | "plugins.changed"
-        | "voicewake.changed"
-        | "voicewake.routing.changed"
-        | "node.presence"
-        | "node.hostStats"
-        | "node.runnerInventory.changed"
-        | "sessions.catalog.host"
-        | "sessions.changed"
-        | "controlUi.sessionPullRequests.changed"
-        | "plugins.controlUi.changed"
-        | "session.message"
-        | "session.observer"
-        | "session.operation"
-        | "session.sharing"
-        | "session.sharing.evidence"
-        | "session.suggestion"
-        | "session.typing"
-        | "session.tool"
-        | "portal.changed" => &["operator.read"],
-        "exec.approval.requested"
-        | "exec.approval.resolved"
-        | "plugin.approval.requested"
-        | "plugin.approval.resolved"
-        | "openclaw.approval.requested"
-        | "openclaw.approval.resolved"
-        | "session.approval" => &["operator.approvals"],
-        "question.requested" | "question.resolved" => &["operator.questions"],
-        "talk.mode" | "talk.voice.change" => &["operator.talk"],
-        "update.run.changed" | "plugins.install.progress" | "terminal.data" | "terminal.exit" => {
-            &["operator.admin"]
-        }
-        "device.pair.changed"
-        | "device.pair.requested"
-        | "device.pair.resolved"
-        | "device.pair.setup.completed"
-        | "device.pair.setup.deliveryUncertain"
-        | "node.pair.requested"
-        | "node.pair.resolved" => &["operator.pairing"],
-        plugin if plugin.starts_with("plugin.") => &["operator.write"],
-        _ => return false,
-    };
-    role == "operator" && required.iter().any(|scope| scope_satisfied(scope, scopes))
+use crate::scope::{Scope, ScopeSet};
+pub use table::EVENTS;
+
+/// One event of the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event {
+    pub name: &'static str,
+    pub audience: Audience,
+    /// Listed in `hello-ok.features.events`.
+    pub advertised: bool,
+    /// Left out (its number is used up all the same) when the client's buffer is over the limit; for any
+    /// other event such a client is closed with 1008 `slow consumer`.
+    pub drop_if_slow: bool,
 }
 
-/// Whether an event may be dropped for a client whose queue is full. Losing the others would lose content.
-pub fn drop_if_slow(event: &str) -> bool {
+/// Who may receive an event when it is broadcast.
+/// Source: `EVENT_SCOPE_GUARDS` in src/gateway/server-broadcast-scopes.ts at 2026.9.6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Every authenticated connection, nodes included.
+    Everyone,
+    /// Operators with one of these scopes.
+    Scope(&'static [Scope]),
+    /// Not in the guard table: sent to one named connection only, never broadcast.
+    Targeted,
+}
+
+const fn event(name: &'static str, audience: Audience, advertised: bool) -> Event {
+    Event {
+        name,
+        audience,
+        advertised,
+        drop_if_slow: false,
+    }
+}
+
+impl Event {
+    const fn drop_if_slow(self) -> Self {
+        Self {
+            drop_if_slow: true,
+            ..self
+        }
+    }
+}
+
+pub fn lookup(name: &str) -> Option<&'static Event> {
+    table::BY_NAME
+        .binary_search_by(|index| EVENTS[usize::from(*index)].name.cmp(name))
+        .ok()
+        .map(|at| &EVENTS[usize::from(table::BY_NAME[at])])
+}
+
+/// May a broadcast of `name` reach this connection? Plugin events that the table does not know need
+/// `operator.write`; any other unknown name reaches nobody. Source: `hasEventScope`.
+pub fn may_receive(name: &str, role: &str, scopes: ScopeSet) -> bool {
+    match lookup(name).map(|event| event.audience) {
+        Some(audience) => audience.admits(role, scopes),
+        None if name.starts_with("plugin.") => {
+            Audience::Scope(&[Scope::Write]).admits(role, scopes)
+        }
+        None => false,
+    }
+}
+
+impl Audience {
+    pub fn admits(self, role: &str, scopes: ScopeSet) -> bool {
+        match self {
+            Self::Everyone => true,
+            Self::Scope(any) => {
+                role == "operator" && any.iter().any(|scope| scopes.satisfies(*scope))
+            }
+            Self::Targeted => false,
+        }
+    }
+}
+
+/// Events that a connection with the cap `session-scoped-events` receives only for sessions it subscribed
+/// to. Source: `SESSION_SUBSCRIPTION_EVENTS` in src/gateway/server-broadcast.ts.
+pub fn is_session_scoped(name: &str) -> bool {
     matches!(
-        event,
-        "tick"
-            | "health"
-            | "presence"
-            | "heartbeat"
-            | "cron"
-            | "agent"
-            | "node.presence"
-            | "node.hostStats"
-            | "sessions.changed"
-            | "device.pair.requested"
-            | "device.pair.resolved"
-            | "node.pair.requested"
-            | "node.pair.resolved"
-            | "session.typing"
-            | "voicewake.changed"
+        name,
+        "agent" | "chat" | "chat.side_result" | "session.observer" | "session.tool"
     )
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn events_need_their_scope_and_unknown_ones_go_to_nobody() {
-        let read = ["operator.read".to_owned()];
-        assert!(may_receive("tick", "node", &[]));
-        assert!(may_receive("presence", "operator", &read));
-        assert!(!may_receive("presence", "node", &[]));
-        assert!(!may_receive("terminal.data", "operator", &read));
-        assert!(!may_receive(
-            "made.up",
-            "operator",
-            &["operator.admin".to_owned()]
-        ));
-    }
-}
+mod tests;

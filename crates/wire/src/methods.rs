@@ -1,157 +1,280 @@
-//! The one table of all methods: who may call them. Owners (native, bridge) are the gateway's business.
+//! The one list of gateway methods, and who may call them.
+//!
+//! [`lookup`] finds a row, [`authorize`] answers as the original's router does before it dispatches. Rows
+//! are extracted from the package (`tests/tables/extract.mjs`); rules that read params are in `dynamic`.
 
-use crate::error::{ErrorCode, ErrorShape};
-
+mod dynamic;
 mod table;
 
-/// Who may call a method.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rule {
-    /// Operators with this scope.
-    Scope(&'static str),
-    /// Only `role: "node"`.
-    Node,
-    /// Operators; the scope depends on the params, and the gateway that serves the method decides.
-    Dynamic,
-}
+use std::fmt;
 
-#[derive(Debug)]
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use crate::error::{ErrorCode, ErrorShape};
+use crate::scope::{Scope, ScopeSet};
+pub use dynamic::Dynamic;
+pub use table::{CORE_METHODS, METHODS};
+
+/// One method of the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Method {
     pub name: &'static str,
-    pub rule: Rule,
-    /// Listed in `hello-ok.features.methods`.
+    pub rule: ScopeRule,
+    /// Listed in `hello-ok.features.methods`; the others can be called all the same.
     pub advertised: bool,
-    /// Answers `UNAVAILABLE` until the sidecars run.
+    /// Answered with `UNAVAILABLE` until the original's sidecars are up.
     pub startup: bool,
-    /// Counts against the budget of 30 control-plane writes a minute.
-    pub control_plane_write: bool,
+    /// Counts against the budget of 30 control-plane writes per 60 s.
+    pub control_plane: bool,
 }
 
-/// All core methods, sorted by name.
-pub fn all() -> &'static [Method] {
-    table::METHODS
+/// How the scope that a call needs is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScopeRule {
+    Static(Scope),
+    /// Only `role: "node"`, whatever its scopes.
+    Node,
+    /// Depends on the params.
+    Dynamic(Dynamic),
 }
 
-pub fn lookup(name: &str) -> Option<&'static Method> {
-    table::METHODS
-        .binary_search_by(|method| method.name.cmp(name))
-        .ok()
-        .map(|index| &table::METHODS[index])
+const NODE: ScopeRule = ScopeRule::Node;
+
+const fn scope(scope: Scope) -> ScopeRule {
+    ScopeRule::Static(scope)
 }
 
-/// Whether `granted` covers `requested`, with the implications: admin covers all, write covers read, talk and
-/// the session scopes, read covers `operator.sessions.read`.
-/// Source: src/shared/operator-scope-compat.ts at 2026.9.6.
-pub fn scope_satisfied(requested: &str, granted: &[String]) -> bool {
-    let has = |scope: &str| granted.iter().any(|granted| granted == scope);
-    if !requested.starts_with("operator.") {
-        return false;
+const fn dynamic(rule: Dynamic) -> ScopeRule {
+    ScopeRule::Dynamic(rule)
+}
+
+const fn method(name: &'static str, rule: ScopeRule) -> Method {
+    Method {
+        name,
+        rule,
+        advertised: true,
+        startup: false,
+        control_plane: false,
     }
-    if has(requested) || has("operator.admin") {
-        return true;
-    }
-    match requested {
-        "operator.read" | "operator.talk" | "operator.sessions.write" => has("operator.write"),
-        "operator.sessions.read" => {
-            has("operator.read") || has("operator.write") || has("operator.sessions.write")
+}
+
+impl Method {
+    const fn hidden(self) -> Self {
+        Self {
+            advertised: false,
+            ..self
         }
-        _ => false,
+    }
+
+    const fn startup(self) -> Self {
+        Self {
+            startup: true,
+            ..self
+        }
+    }
+
+    const fn control_plane(self) -> Self {
+        Self {
+            control_plane: true,
+            ..self
+        }
+    }
+
+    /// Only the upstream knows the scope, from what its plugins registered: with an upstream the call goes
+    /// there unchecked, without one [`authorize`] is right (nothing is registered).
+    pub fn decided_upstream(&self) -> bool {
+        self.rule == ScopeRule::Dynamic(Dynamic::PluginsSessionAction)
     }
 }
 
-/// Checks role and scope, with the original's errors.
+/// The row of a method known at build time. Names of other plugins come with the upstream's hello; their
+/// scope is the upstream's to check. No allocation; nine string comparisons.
+pub fn lookup(name: &str) -> Option<&'static Method> {
+    index_of(name).map(|index| &METHODS[index])
+}
+
+/// Position in [`METHODS`], for tables that run beside it.
+pub fn index_of(name: &str) -> Option<usize> {
+    table::BY_NAME
+        .binary_search_by(|index| METHODS[usize::from(*index)].name.cmp(name))
+        .ok()
+        .map(|at| usize::from(table::BY_NAME[at]))
+}
+
+/// The narrowest scopes a call needs; empty when the name is unknown and not reserved (then only
+/// `operator.admin` may call). Source: `resolveLeastPrivilegeOperatorScopesForMethod`.
+pub fn required_scopes(name: &str, params: Option<&RawValue>) -> &'static [Scope] {
+    match lookup(name).map(|method| method.rule) {
+        Some(ScopeRule::Static(scope)) => only(scope),
+        Some(ScopeRule::Dynamic(rule)) => rule.required(params),
+        // The original keeps node methods out of this path; the answer is never shown.
+        Some(ScopeRule::Node) => &[],
+        None if is_reserved(name) => only(Scope::Admin),
+        None => &[],
+    }
+}
+
+/// Names that need `operator.admin` even when a plugin declares less.
+/// Source: src/shared/gateway-method-policy.ts.
+pub fn is_reserved(name: &str) -> bool {
+    ["exec.approvals.", "config.", "wizard.", "update."]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+}
+
+/// What an admitted call may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grant {
+    /// Set when a narrower session scope stood in for `operator.read`/`write`: the call is then limited to
+    /// the caller's own sessions.
+    pub session_scope: Option<Scope>,
+}
+
+const FULL: Grant = Grant {
+    session_scope: None,
+};
+
+/// Why a call is refused; [`AuthzError::to_error`] is what the client sees.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AuthzError {
+    #[error("unauthorized role: {0}")]
+    Role(String),
+    #[error("missing scope: {missing}")]
+    Scope {
+        missing: Scope,
+        required: &'static [Scope],
+    },
+}
+
+impl AuthzError {
+    /// Source: `missingScopeErrorShape` in packages/gateway-protocol/src/schema/error-codes.ts.
+    pub fn to_error(&self) -> ErrorShape {
+        match self {
+            Self::Role(_) => ErrorShape::invalid_request(self.to_string()),
+            Self::Scope { missing, required } => ErrorShape::new(
+                ErrorCode::Forbidden,
+                self.to_string(),
+            )
+            .with_details(json!({
+                "code": "MISSING_SCOPE",
+                "missingScope": missing.as_str(),
+                "requiredScopes": required.iter().map(|scope| scope.as_str()).collect::<Vec<_>>(),
+            })),
+        }
+    }
+}
+
+impl From<AuthzError> for ErrorShape {
+    fn from(error: AuthzError) -> Self {
+        error.to_error()
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name)
+    }
+}
+
+/// May a connection with this role and these scopes call `name` with these params?
 ///
-/// `plugin`: the name is a plugin's, learned from an upstream, which alone knows its scope.
+/// Same order of checks as `authorizeGatewayMethod` in src/gateway/server-methods.ts: `health` is open to
+/// every connection, then role, then scope. An unknown name needs `operator.admin`, so that who lacks it
+/// cannot probe names.
 ///
 /// # Errors
-/// The error to answer with.
+/// [`AuthzError`] with the original's wording.
 pub fn authorize(
+    name: &str,
     role: &str,
-    scopes: &[String],
-    method: &str,
-    plugin: bool,
-) -> Result<(), ErrorShape> {
-    if method == "health" {
-        return Ok(());
+    scopes: ScopeSet,
+    params: Option<&RawValue>,
+) -> Result<Grant, AuthzError> {
+    if name == "health" {
+        return Ok(FULL);
     }
-    let rule = lookup(method).map(|method| method.rule);
-    if (role == "node") != (rule == Some(Rule::Node)) {
-        return Err(ErrorShape::invalid_request(format!(
-            "unauthorized role: {role}"
-        )));
+    let rule = lookup(name).map(|method| method.rule);
+    let node_method = rule == Some(ScopeRule::Node);
+    match (role, node_method) {
+        ("node", true) => return Ok(FULL),
+        ("operator", false) => {}
+        _ => return Err(AuthzError::Role(role.to_owned())),
     }
-    if role == "node" || method.starts_with("device.scopes.") && rule.is_some() {
-        return Ok(());
+    // Source: how a paired device asks for more than it has, so no scope can be a condition.
+    if matches!(
+        name,
+        "device.scopes.requestUpgrade" | "device.scopes.waitUpgrade"
+    ) || scopes.contains(Scope::Admin)
+    {
+        return Ok(FULL);
     }
-    let required = match rule {
-        Some(Rule::Scope(scope)) => scope,
-        Some(Rule::Dynamic) if !scopes.is_empty() => return Ok(()),
-        Some(Rule::Dynamic) => dynamic_floor(method),
-        None if plugin => return Ok(()),
-        Some(Rule::Node) | None => "operator.admin",
-    };
-    if scope_satisfied(required, scopes) {
-        return Ok(());
+    match rule {
+        Some(ScopeRule::Dynamic(rule)) => rule.authorize(name, scopes, params),
+        Some(ScopeRule::Static(required)) => admit(name, required, only(required), scopes, params),
+        Some(ScopeRule::Node) | None => Err(AuthzError::Scope {
+            missing: Scope::Admin,
+            required: only(Scope::Admin),
+        }),
     }
-    Err(ErrorShape::new(ErrorCode::Forbidden, format!("missing scope: {required}")).with_details(
-        serde_json::json!({ "code": "MISSING_SCOPE", "missingScope": required, "requiredScopes": [required] }),
-    ))
 }
 
-/// The least scope a dynamic method asks for with harmless params.
-/// Source: live answers of 2026.9.6 to a client without scopes.
-fn dynamic_floor(method: &str) -> &'static str {
-    match method {
-        "talk.config" | "fs.listDir" | "environments.list" => "operator.read",
-        "channels.pairing.approve" => "operator.pairing",
-        _ => "operator.write",
+/// One required scope against a set, with the session scopes that may stand in for it.
+/// Source: `authorizeOperatorScopesForRequiredScope`.
+fn admit(
+    name: &str,
+    required: Scope,
+    all_required: &'static [Scope],
+    scopes: ScopeSet,
+    params: Option<&RawValue>,
+) -> Result<Grant, AuthzError> {
+    if scopes.satisfies(required) {
+        return Ok(FULL);
+    }
+    let stand_in = match required {
+        Scope::Read => Some(Scope::SessionsRead),
+        Scope::Write => Some(Scope::SessionsWrite),
+        Scope::Questions if name.starts_with("question.") => Some(Scope::SessionsWrite),
+        _ => None,
+    };
+    if let Some(session_scope) = stand_in
+        && scopes.satisfies(session_scope)
+        && session_scope_of(name, params) == Some(session_scope)
+    {
+        return Ok(Grant {
+            session_scope: Some(session_scope),
+        });
+    }
+    Err(AuthzError::Scope {
+        missing: required,
+        required: all_required,
+    })
+}
+
+/// Source: `resolveSessionMethodScope` in src/shared/session-method-scopes-base.ts.
+fn session_scope_of(name: &str, params: Option<&RawValue>) -> Option<Scope> {
+    if table::SESSION_READ.binary_search(&name).is_ok() {
+        return Some(Scope::SessionsRead);
+    }
+    let writes = table::SESSION_WRITE.binary_search(&name).is_ok();
+    (writes && dynamic::session_mutation_scope(name, params) != Some(Scope::Admin))
+        .then_some(Scope::SessionsWrite)
+}
+
+const fn only(scope: Scope) -> &'static [Scope] {
+    match scope {
+        Scope::Admin => &[Scope::Admin],
+        Scope::Read => &[Scope::Read],
+        Scope::Write => &[Scope::Write],
+        Scope::SessionsRead => &[Scope::SessionsRead],
+        Scope::SessionsWrite => &[Scope::SessionsWrite],
+        Scope::Approvals => &[Scope::Approvals],
+        Scope::Questions => &[Scope::Questions],
+        Scope::Pairing => &[Scope::Pairing],
+        Scope::Talk => &[Scope::Talk],
+        Scope::TalkSecrets => &[Scope::TalkSecrets],
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn scopes(names: &[&str]) -> Vec<String> {
-        names
-            .iter()
-            .map(|name| format!("operator.{name}"))
-            .collect()
-    }
-
-    #[test]
-    fn the_table_is_sorted_and_found_by_name() {
-        assert!(all().is_sorted_by(|a, b| a.name < b.name));
-        assert!(
-            all()
-                .iter()
-                .all(|method| lookup(method.name).is_some_and(|found| found.name == method.name))
-        );
-        assert!(lookup("nope").is_none());
-    }
-
-    #[test]
-    fn scopes_imply_one_another_as_in_the_original() {
-        assert!(scope_satisfied("operator.read", &scopes(&["write"])));
-        assert!(!scope_satisfied("operator.write", &scopes(&["read"])));
-        assert!(scope_satisfied("operator.pairing", &scopes(&["admin"])));
-        assert!(!scope_satisfied("node", &scopes(&["admin"])));
-    }
-
-    #[test]
-    fn unknown_names_need_admin_and_roles_do_not_mix() {
-        let error =
-            authorize("operator", &scopes(&["read"]), "nope", false).expect_err("needs admin");
-        assert_eq!(
-            (error.code.as_str(), error.message.as_str()),
-            ("FORBIDDEN", "missing scope: operator.admin")
-        );
-        let error = authorize("node", &[], "sessions.list", false).expect_err("wrong role");
-        assert_eq!(
-            (error.code.as_str(), error.message.as_str()),
-            ("INVALID_REQUEST", "unauthorized role: node")
-        );
-        assert!(authorize("node", &[], "health", false).is_ok());
-        assert!(authorize("operator", &[], "node.event", false).is_err());
-    }
-}
+mod tests;

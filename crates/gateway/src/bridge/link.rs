@@ -503,7 +503,7 @@ impl Task {
                 );
                 if seq.is_some() {
                     self.outbound
-                        .event(&ours, wire::events::drop_if_slow(&event));
+                        .event(&ours, crate::events::drop_if_slow(&event));
                 } else {
                     self.outbound.targeted(&ours);
                 }

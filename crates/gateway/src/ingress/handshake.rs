@@ -6,6 +6,8 @@ use serde_json::Value;
 use wire::error::{ErrorCode, ErrorShape};
 use wire::frame::{EventText, FrameError, RequestFrame, UpstreamFrame, response_error};
 
+use wire::scope::ScopeSet;
+
 use super::connection::{Handshake, Peer, Verdict};
 use super::outbound::{Close, Outbound};
 use crate::app::App;
@@ -215,6 +217,7 @@ impl Attempt {
                 .and_then(Value::as_str)
                 .unwrap_or("operator")
                 .to_owned(),
+            scope_set: ScopeSet::parse(texts(auth.get("scopes"))),
             scopes: texts(auth.get("scopes")),
             caps: texts(connect.pointer("/params/caps")),
             client_id: text("/params/client/id"),
@@ -247,7 +250,7 @@ impl Attempt {
             conn_id: Arc::clone(&self.facts.conn_id),
             outbound: Arc::clone(&self.outbound),
             is_node: principal.role == "node",
-            scopes: principal.scopes.clone(),
+            scopes: principal.scope_set,
         }));
         let session = Session::new(
             Arc::clone(&self.facts.conn_id),

@@ -1,0 +1,3 @@
+//! The OpenClaw gateway protocol as data.
+
+pub mod connect;

@@ -12,7 +12,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use wire::limits;
 
-use crate::bridge::UpstreamState;
+use crate::bridge::control::{self, Control, News};
+use crate::bridge::{Secret, UpstreamState};
 use crate::events::Hub;
 use crate::ingress::outbound::Close;
 use crate::ingress::preauth::PreauthBudget;
@@ -25,6 +26,10 @@ pub struct Runtime {
     pub preauth_bytes_max: usize,
     pub payload_bytes_max: usize,
     pub buffered_bytes_max: usize,
+    /// The token clients share, when the mode is `token`.
+    pub token: Option<Secret>,
+    /// Native rows handed back to the upstream: names, or prefixes with `*`.
+    pub native_disable: Vec<String>,
 }
 
 impl Default for Runtime {
@@ -35,8 +40,20 @@ impl Default for Runtime {
             preauth_bytes_max: limits::PREAUTH_PAYLOAD_BYTES_MAX,
             payload_bytes_max: limits::PAYLOAD_BYTES_MAX,
             buffered_bytes_max: limits::BUFFERED_BYTES_MAX,
+            token: None,
+            native_disable: Vec::new(),
         }
     }
+}
+
+/// What the upstream has told us, served while it is true.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Known {
+    /// Payload of its last hello to us.
+    pub(crate) hello: Option<serde_json::Value>,
+    /// Its health, as JSON text.
+    pub(crate) health: Option<Arc<str>>,
+    pub(crate) last_heartbeat: Option<Arc<str>>,
 }
 
 #[derive(Debug, Default)]
@@ -58,6 +75,8 @@ pub struct App {
     pub(crate) blocking_calls: Arc<Semaphore>,
     /// Method names an upstream advertises that are not core methods.
     plugin_methods: ArcSwap<HashSet<String>>,
+    pub(crate) known: ArcSwap<Known>,
+    pub(crate) control: Control,
     pub(crate) stopping: watch::Sender<bool>,
 }
 
@@ -67,18 +86,31 @@ impl App {
         upstream: watch::Receiver<UpstreamState>,
         wake: Arc<tokio::sync::Notify>,
     ) -> Arc<Self> {
-        Arc::new(Self {
-            settings: ArcSwap::from_pointee(settings),
-            hub: Hub::default(),
-            preauth: PreauthBudget::new(limits::PREAUTH_CONNECTIONS_PER_IP_MAX),
-            upstream,
-            wake,
-            boot_id: uuid::Uuid::new_v4().to_string(),
-            started: Instant::now(),
-            metrics: Metrics::default(),
-            blocking_calls: Arc::new(Semaphore::new(limits::REQUESTS_WAITING_MAX)),
-            plugin_methods: ArcSwap::default(),
-            stopping: watch::Sender::new(false),
+        Arc::new_cyclic(|app: &std::sync::Weak<Self>| {
+            let app = app.clone();
+            let control = control::start(
+                upstream.clone(),
+                Arc::new(move |news: News<'_>| {
+                    if let Some(app) = app.upgrade() {
+                        app.learn(news);
+                    }
+                }),
+            );
+            Self {
+                settings: ArcSwap::from_pointee(settings),
+                hub: Hub::default(),
+                preauth: PreauthBudget::new(limits::PREAUTH_CONNECTIONS_PER_IP_MAX),
+                upstream,
+                wake,
+                boot_id: uuid::Uuid::new_v4().to_string(),
+                started: Instant::now(),
+                metrics: Metrics::default(),
+                blocking_calls: Arc::new(Semaphore::new(limits::REQUESTS_WAITING_MAX)),
+                plugin_methods: ArcSwap::default(),
+                known: ArcSwap::default(),
+                control,
+                stopping: watch::Sender::new(false),
+            }
         })
     }
 
@@ -134,6 +166,46 @@ impl App {
         }
     }
 
+    /// Keeps what the upstream says of itself.
+    fn learn(&self, news: News<'_>) {
+        match news {
+            News::Hello(hello) => {
+                self.learn_hello(&hello);
+                let health = hello
+                    .pointer("/snapshot/health")
+                    .map(|health| health.to_string().into());
+                self.known.rcu(|known| Known {
+                    hello: Some(hello.clone()),
+                    health: health.clone(),
+                    last_heartbeat: known.last_heartbeat.clone(),
+                });
+            }
+            News::Event {
+                name: "health",
+                payload: Some(payload),
+                ..
+            } => {
+                let health: Arc<str> = payload.get().into();
+                self.known.rcu(|known| Known {
+                    health: Some(Arc::clone(&health)),
+                    ..Known::clone(known)
+                });
+            }
+            News::Event {
+                name: "heartbeat",
+                payload: Some(payload),
+                ..
+            } => {
+                let last: Arc<str> = payload.get().into();
+                self.known.rcu(|known| Known {
+                    last_heartbeat: Some(Arc::clone(&last)),
+                    ..Known::clone(known)
+                });
+            }
+            News::Event { .. } => {}
+        }
+    }
+
     pub(crate) fn wake_upstream(&self) {
         self.wake.notify_one();
     }
@@ -170,7 +242,7 @@ impl App {
         (StatusCode::OK, body.to_string().into())
     }
 
-    fn uptime_ms(&self) -> u64 {
+    pub(crate) fn uptime_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 

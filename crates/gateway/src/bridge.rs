@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use wire::error::{ErrorCode, ErrorShape};
 
 pub mod attach;
+pub(crate) mod control;
 pub(crate) mod link;
 pub(crate) mod proxy;
 pub(crate) mod socket;

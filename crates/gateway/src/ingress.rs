@@ -2,6 +2,7 @@
 
 pub(crate) mod connection;
 pub(crate) mod handshake;
+pub(crate) mod hello;
 pub(crate) mod http;
 pub(crate) mod outbound;
 pub(crate) mod preauth;

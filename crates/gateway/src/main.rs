@@ -49,7 +49,14 @@ async fn run() -> anyhow::Result<()> {
         state.send_replace(UpstreamState::Starting);
         tokio::spawn(attach::watch(address, Secret::new(token), state));
     }
-    let app = App::new(Runtime::default(), upstream, Arc::default());
+    let app = App::new(
+        Runtime {
+            token: config["gateway"]["auth"]["token"].as_str().map(Secret::new),
+            ..Runtime::default()
+        },
+        upstream,
+        Arc::default(),
+    );
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     app.run(vec![listener], async {

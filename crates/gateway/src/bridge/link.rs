@@ -130,6 +130,10 @@ impl From<std::io::Error> for ConnectError {
 }
 
 impl Dialled {
+    pub(super) fn into_parts(self) -> (Reader, Writer) {
+        (self.reader, self.writer)
+    }
+
     /// The close that follows a refusal: code and reason, 1008 when none comes within a second.
     pub(crate) async fn closing(&mut self) -> (u16, String) {
         let deadline = Instant::now() + Duration::from_secs(1);

@@ -3,12 +3,15 @@
 use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
+use subtle::ConstantTimeEq as _;
+use wire::connect::{ConnectParams, claims_worker};
 use wire::error::{ErrorCode, ErrorShape};
 use wire::frame::{EventText, FrameError, RequestFrame, UpstreamFrame, response_error};
 
 use wire::scope::ScopeSet;
 
 use super::connection::{Handshake, Peer, Verdict};
+use super::hello;
 use super::outbound::{Close, Outbound};
 use crate::app::App;
 use crate::bridge::link::{self, Dialled, Identity};
@@ -87,6 +90,19 @@ impl Peer for ControlPeer {
             let error = ErrorShape::invalid_request(message);
             return self.refuse(Some(&frame.id), &error, 1008, message);
         }
+        let params: Value = frame
+            .params
+            .and_then(|params| serde_json::from_str(params.get()).ok())
+            .unwrap_or(Value::Null);
+        if claims_worker(&params) {
+            self.outbound.close(Close::new(1008, "invalid-handshake"));
+            return Handshake::Decided(Verdict::Refused);
+        }
+        if let Err(what) = ConnectParams::parse(&params) {
+            let message = format!("invalid connect params: {what}");
+            let error = ErrorShape::invalid_request(message.as_str());
+            return self.refuse(Some(&frame.id), &error, 1008, &message);
+        }
         let attempt = Attempt {
             app: Arc::clone(&self.app),
             facts: Arc::clone(&self.facts),
@@ -124,15 +140,114 @@ struct Attempt {
 
 impl Attempt {
     async fn decide(self, dialled: Option<Dialled>) -> Verdict {
+        if let Some(principal) = self.local_backend() {
+            return self.admit_backend(principal, dialled).await;
+        }
         match dialled {
             Some(dialled) => self.relay(dialled).await,
-            None => {
-                let error = ErrorShape::retryable("gateway starting; retry shortly", Some(500));
-                self.outbound.send(response_error(&self.id, &error));
-                self.outbound.close(Close::new(1013, "gateway starting"));
-                Verdict::Refused
+            None => self.try_later(),
+        }
+    }
+
+    /// The close a client retries by itself.
+    fn try_later(&self) -> Verdict {
+        let error = ErrorShape::retryable("gateway starting; retry shortly", Some(500));
+        self.outbound.send(response_error(&self.id, &error));
+        self.outbound.close(Close::new(1013, "gateway starting"));
+        Verdict::Refused
+    }
+
+    /// A device-less command line or backend client on this machine that knows the shared token: the one kind
+    /// whose identity is nothing but its scopes.
+    fn local_backend(&self) -> Option<Principal> {
+        let token = self.app.settings.load().token.clone()?;
+        let connect: Value = serde_json::from_str(&self.frame).ok()?;
+        let params = ConnectParams::parse(connect.get("params")?).ok()?;
+        let facts = &self.facts;
+        let kind = (params.client.id.as_str(), params.client.mode.as_str());
+        let plain = facts.peer.ip().to_canonical().is_loopback()
+            && ![
+                "origin",
+                "forwarded",
+                "x-forwarded-for",
+                "x-forwarded-host",
+                "x-forwarded-proto",
+                "x-real-ip",
+            ]
+            .iter()
+            .any(|name| facts.headers.contains_key(*name))
+            && matches!(kind, ("gateway-client", "backend") | ("cli", "cli"))
+            && params.device.is_none()
+            && params.min_protocol <= 4.0
+            && params.max_protocol >= 4.0
+            && params.role.as_deref().is_none_or(|role| role == "operator");
+        let given = connect.pointer("/params/auth")?.as_object()?;
+        let only_token = given.len() == 1;
+        let same = given
+            .get("token")?
+            .as_str()?
+            .as_bytes()
+            .ct_eq(token.expose().as_bytes());
+        if !plain || !only_token || !bool::from(same) {
+            return None;
+        }
+        let mut scopes = params.scopes.clone().unwrap_or_default();
+        if let Some(cap) = facts.headers.get("x-openclaw-scopes") {
+            let cap: Vec<&str> = cap.to_str().ok()?.split(',').map(str::trim).collect();
+            scopes.retain(|scope| cap.contains(&scope.as_str()));
+        }
+        Some(Principal {
+            role: "operator".to_owned(),
+            scope_set: ScopeSet::parse(&scopes),
+            scopes,
+            caps: params.caps.clone().unwrap_or_default(),
+            client_id: params.client.id.clone(),
+            client_mode: params.client.mode.clone(),
+            device_id: None,
+            shared_auth: true,
+        })
+    }
+
+    /// Lets in a client that we judged ourselves; the upstream sees a backend client with the same scopes.
+    async fn admit_backend(self, principal: Principal, dialled: Option<Dialled>) -> Verdict {
+        let mut connected = None;
+        let mut payload = None;
+        if let Some(mut dialled) = dialled {
+            let frame = link::backend_connect(
+                "hello",
+                dialled.ready.token.expose(),
+                &principal.scopes,
+                &principal.caps,
+            );
+            match dialled.connect(&frame).await {
+                Ok(answer) => {
+                    let answer: Value = serde_json::from_str(&answer).unwrap_or_default();
+                    if answer["ok"] == true {
+                        payload = answer.get("payload").cloned();
+                        connected = Some(dialled);
+                    } else {
+                        tracing::error!(error = %answer["error"], "the upstream refused our backend client");
+                    }
+                }
+                Err(why) => tracing::debug!(%why, "no upstream hello for a backend client"),
             }
         }
+        let conn_id = &self.facts.conn_id;
+        let hello = match payload {
+            Some(payload) => hello::adopt(&self.app, payload, conn_id, &principal, Some("token")),
+            None => hello::remembered(&self.app, conn_id, &principal, "token")
+                .unwrap_or_else(|| hello::own(&self.app, conn_id, &principal, "token")),
+        };
+        let frame = wire::frame::response_ok(&self.id, &hello.to_string());
+        let identity = Identity::Backend {
+            scopes: principal.scopes.clone(),
+            caps: principal.caps.clone(),
+            headers: Vec::new(),
+        };
+        self.open(principal, frame, |outbound, app| {
+            link::start(connected, identity, outbound, app.upstream.clone())
+        });
+        Verdict::Open
     }
 
     /// Lets the upstream judge the very frame the client signed.
@@ -145,10 +260,7 @@ impl Attempt {
             }
             Err(link::ConnectError::Failed(why)) => {
                 tracing::warn!(conn = %self.facts.conn_id, %why, "relayed handshake failed");
-                let error = ErrorShape::retryable("gateway starting; retry shortly", Some(500));
-                self.outbound.send(response_error(&self.id, &error));
-                self.outbound.close(Close::new(1013, "gateway starting"));
-                return Verdict::Refused;
+                return self.try_later();
             }
         };
         let accepted = matches!(
@@ -232,8 +344,13 @@ impl Attempt {
             ),
         };
         self.app.learn_hello(hello);
-        hello["server"]["connId"] = Value::from(&*self.facts.conn_id);
-        hello["server"]["bootId"] = Value::from(self.app.boot_id.as_str());
+        *hello = hello::adopt(
+            &self.app,
+            hello.take(),
+            &self.facts.conn_id,
+            &principal,
+            None,
+        );
         Ok((principal, frame.to_string()))
     }
 

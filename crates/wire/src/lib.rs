@@ -4,6 +4,7 @@
 //! clock or knows a handler. Read in this order: [`websocket`], [`frame`], [`error`], [`limits`],
 //! [`methods`], [`events`], [`scope`], [`schema`], [`raw`].
 
+pub mod connect;
 pub mod error;
 pub mod events;
 pub mod frame;

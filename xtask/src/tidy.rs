@@ -1,0 +1,5 @@
+//! placeholder
+use crate::Result;
+pub(crate) fn command(_root: &std::path::Path) -> Result<()> {
+    Ok(())
+}

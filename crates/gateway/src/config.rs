@@ -10,9 +10,9 @@ mod env_policy;
 mod error;
 // pub mod first_start;
 mod json5;
-// mod own;
+pub mod own;
 // pub mod overlay;
-mod paths;
+pub mod paths;
 // pub mod reload;
 mod secret;
 // mod settings;
@@ -20,7 +20,9 @@ mod secret;
 pub use document::ConfigDocument;
 pub use env::Env;
 pub use error::{ConfigError, EXIT_CODE_CONFIG, Issue};
-// pub use own::{AdminListen, IdentityMode, KEYS, LogFormat, OwnKey, OwnSettings, UpstreamMode};
+pub use own::{
+    AdminListen, IdentityMode, Limits, LogFormat, OwnSettings, UpstreamMode, UpstreamSettings,
+};
 pub use paths::Paths;
 pub use secret::Secret;
 

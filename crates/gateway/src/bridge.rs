@@ -10,6 +10,7 @@ use wire::error::{ErrorCode, ErrorShape};
 
 pub mod attach;
 pub(crate) mod control;
+pub mod install;
 pub(crate) mod link;
 pub mod process;
 pub(crate) mod proxy;

@@ -83,10 +83,11 @@ impl ConfigDocument {
 
     /// The value at a path of the resolved tree.
     pub fn get(&self, path: &[&str]) -> Option<&Value> {
-        path.iter().try_fold(&self.resolved, |value, key| match value {
-            Value::Array(items) => items.get(key.parse::<usize>().ok()?),
-            other => other.get(key),
-        })
+        path.iter()
+            .try_fold(&self.resolved, |value, key| match value {
+                Value::Array(items) => items.get(key.parse::<usize>().ok()?),
+                other => other.get(key),
+            })
     }
 
     /// The file and position that set the value at `path`: the file itself wins over what it includes,
@@ -167,7 +168,11 @@ impl ConfigDocument {
                 return self;
             }
         };
-        self.sources.push(Source { file: self.file.clone(), under: Vec::new(), spans });
+        self.sources.push(Source {
+            file: self.file.clone(),
+            under: Vec::new(),
+            spans,
+        });
         self.parsed = parsed;
         self.resolved = as_object(&self.parsed);
         let mut includes = include::Includes::new(&self.file, roots);
@@ -201,7 +206,10 @@ impl ConfigDocument {
 
     fn check_root(&mut self, resolved: &Value) {
         if !resolved.is_object() {
-            let what = format!("Invalid input: expected object, received {}", type_name(resolved));
+            let what = format!(
+                "Invalid input: expected object, received {}",
+                type_name(resolved)
+            );
             let error = ConfigError::new(what.clone())
                 .file(&self.file)
                 .at(Some((1, 1)))
@@ -214,7 +222,9 @@ impl ConfigDocument {
 pub(super) fn read_text(file: &Path) -> std::io::Result<String> {
     let size = std::fs::metadata(file)?.len();
     if size > FILE_BYTES_MAX {
-        return Err(std::io::Error::other(format!("larger than {FILE_BYTES_MAX} bytes")));
+        return Err(std::io::Error::other(format!(
+            "larger than {FILE_BYTES_MAX} bytes"
+        )));
     }
     // The original decodes with replacement characters and so do we: a bad byte in a comment does
     // not make the file unusable.
@@ -222,7 +232,11 @@ pub(super) fn read_text(file: &Path) -> std::io::Result<String> {
 }
 
 fn as_object(value: &Value) -> Value {
-    if value.is_object() { value.clone() } else { Value::Object(Map::new()) }
+    if value.is_object() {
+        value.clone()
+    } else {
+        Value::Object(Map::new())
+    }
 }
 
 /// The type's name as the original's schema errors write it.
@@ -315,7 +329,9 @@ pub(super) fn is_reference(value: &str) -> bool {
 /// Source: `appendConfigPathSegment`, src/shared/dot-path.ts at 2026.9.6.
 pub(super) fn push_segment(path: &mut String, key: &str) {
     let bytes = key.as_bytes();
-    let plain = bytes.first().is_some_and(|b| b.is_ascii_alphabetic() || matches!(b, b'_' | b'$'))
+    let plain = bytes
+        .first()
+        .is_some_and(|b| b.is_ascii_alphabetic() || matches!(b, b'_' | b'$'))
         && bytes
             .iter()
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'$' | b':' | b'-'));
@@ -371,7 +387,10 @@ mod tests {
             let document = self.read(&[]);
             let (issue, error) = document.fault().expect("a fault");
             let root = self.0.path().to_string_lossy().into_owned();
-            (issue.message.replace(&root, "~"), error.to_string().replace(&root, "~"))
+            (
+                issue.message.replace(&root, "~"),
+                error.to_string().replace(&root, "~"),
+            )
         }
     }
 
@@ -382,8 +401,14 @@ mod tests {
                 "openclaw.json",
                 "{ $include: ['./a.json5', 'sub/b.json5'], gateway: { port: 3, x: { $include: 'x.json' } }, list: ['own'] }",
             ),
-            ("a.json5", "{ gateway: { port: 1, bind: 'lan' }, list: ['a'] }"),
-            ("sub/b.json5", "{ $include: './c.json5', gateway: { port: 2 }, list: ['b'] }"),
+            (
+                "a.json5",
+                "{ gateway: { port: 1, bind: 'lan' }, list: ['a'] }",
+            ),
+            (
+                "sub/b.json5",
+                "{ $include: './c.json5', gateway: { port: 2 }, list: ['b'] }",
+            ),
             ("sub/c.json5", "{ deep: true }"),
             ("x.json", "[1, 2]"),
         ]);
@@ -396,7 +421,13 @@ mod tests {
         assert_eq!(document.included.len(), 4);
         let place = |path: &[&str]| {
             let (file, at) = document.locate(path).expect("found");
-            (file.file_name().expect("name").to_string_lossy().into_owned(), at)
+            (
+                file.file_name()
+                    .expect("name")
+                    .to_string_lossy()
+                    .into_owned(),
+                at,
+            )
         };
         assert_eq!(place(&["gateway", "bind"]), ("a.json5".to_owned(), (1, 23)));
         assert_eq!(place(&["gateway", "port"]).0, "openclaw.json");
@@ -406,15 +437,21 @@ mod tests {
     #[test]
     fn references_resolve_or_stay() {
         let dir = Dir::new(&[
-            ("openclaw.json", "{ a: '${X}/$${X}/${lower}/$', b: ['${NONE}', '${EMPTY}'], 'c d': '${NONE}', e: '${FROM_FILE}${FROM_VARS}', env: { vars: { FROM_VARS: 'v', X: 'ignored' } } }"),
+            (
+                "openclaw.json",
+                "{ a: '${X}/$${X}/${lower}/$', b: ['${NONE}', '${EMPTY}'], 'c d': '${NONE}', e: '${FROM_FILE}${FROM_VARS}', env: { vars: { FROM_VARS: 'v', X: 'ignored' } } }",
+            ),
             (".env", "FROM_FILE=f\n"),
         ]);
         let document = dir.read(&[("X", "x"), ("EMPTY", "")]);
         assert_eq!(document.resolved["a"], json!("x/${X}/${lower}/$"));
         assert_eq!(document.resolved["b"], json!(["${NONE}", "${EMPTY}"]));
         assert_eq!(document.resolved["e"], json!("fv"));
-        let missing: Vec<_> =
-            document.missing_vars.iter().map(|(name, path)| format!("{name} {path}")).collect();
+        let missing: Vec<_> = document
+            .missing_vars
+            .iter()
+            .map(|(name, path)| format!("{name} {path}"))
+            .collect();
         assert_eq!(missing, ["NONE b[0]", "EMPTY b[1]", "NONE [\"c d\"]"]);
         assert_eq!(document.parsed["a"], json!("${X}/$${X}/${lower}/$"));
     }
@@ -442,7 +479,10 @@ mod tests {
             "~/openclaw.json:2:2: a.$include: Include path escapes",
         );
         check(
-            &[("openclaw.json", "{ $include: 'a' }"), ("a", "{ $include: 'openclaw.json' }")],
+            &[
+                ("openclaw.json", "{ $include: 'a' }"),
+                ("a", "{ $include: 'openclaw.json' }"),
+            ],
             "Circular include detected: ~/openclaw.json -> ~/a -> ~/openclaw.json",
             "~/a:1:1: $include: Circular",
         );
@@ -457,12 +497,18 @@ mod tests {
             "~/openclaw.json:1:1: $include: Failed",
         );
         check(
-            &[("openclaw.json", "{ b: 1, $include: ['a', 3] }"), ("a", "{}")],
+            &[
+                ("openclaw.json", "{ b: 1, $include: ['a', 3] }"),
+                ("a", "{}"),
+            ],
             "Invalid $include array item: expected string, got number",
             "~/openclaw.json:1:1: $include: Invalid",
         );
         check(
-            &[("openclaw.json", "{ x: { b: 1, $include: 'a' } }"), ("a", "[]")],
+            &[
+                ("openclaw.json", "{ x: { b: 1, $include: 'a' } }"),
+                ("a", "[]"),
+            ],
             "Sibling keys require included content to be an object",
             "~/openclaw.json:1:3: x.$include: Sibling",
         );
@@ -474,20 +520,34 @@ mod tests {
         let secret = outside.0.path().join("secret.json");
         let text = format!("{{ $include: {:?} }}", secret.to_string_lossy());
         let dir = Dir::new(&[("openclaw.json", &text)]);
-        assert!(dir.fault().0.starts_with("Include path escapes config directory"));
+        assert!(
+            dir.fault()
+                .0
+                .starts_with("Include path escapes config directory")
+        );
         let roots = outside.0.path().to_string_lossy().into_owned();
-        assert_eq!(dir.read(&[("OPENCLAW_INCLUDE_ROOTS", &roots)]).resolved["s"], json!(1));
+        assert_eq!(
+            dir.read(&[("OPENCLAW_INCLUDE_ROOTS", &roots)]).resolved["s"],
+            json!(1)
+        );
 
         let linked = Dir::new(&[("openclaw.json", "{ $include: 'link.json' }")]);
         std::os::unix::fs::symlink(&secret, linked.0.path().join("link.json")).expect("symlink");
-        assert!(linked.fault().0.contains("(symlink)"), "{:?}", linked.fault());
+        assert!(
+            linked.fault().0.contains("(symlink)"),
+            "{:?}",
+            linked.fault()
+        );
 
         let mut files: Vec<(String, String)> = (0..12)
             .map(|n| (format!("f{n}"), format!("{{ $include: 'f{}' }}", n + 1)))
             .collect();
         files.push(("openclaw.json".to_owned(), "{ $include: 'f0' }".to_owned()));
         let files: Vec<(&str, &str)> = files.iter().map(|(a, b)| (&**a, &**b)).collect();
-        assert_eq!(Dir::new(&files).fault().0, "Maximum include depth (10) exceeded at: f10");
+        assert_eq!(
+            Dir::new(&files).fault().0,
+            "Maximum include depth (10) exceeded at: f10"
+        );
     }
 
     #[test]

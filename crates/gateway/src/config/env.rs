@@ -22,7 +22,9 @@ impl Env {
     pub fn from_process() -> Self {
         Self(
             std::env::vars_os()
-                .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+                .filter_map(|(key, value)| {
+                    Some((key.into_string().ok()?, value.into_string().ok()?))
+                })
                 .collect(),
         )
     }
@@ -30,7 +32,12 @@ impl Env {
     pub fn from_pairs<K: Into<String>, V: Into<String>>(
         pairs: impl IntoIterator<Item = (K, V)>,
     ) -> Self {
-        Self(pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect())
+        Self(
+            pairs
+                .into_iter()
+                .map(|(key, value)| (key.into(), value.into()))
+                .collect(),
+        )
     }
 
     pub fn get(&self, key: &str) -> Option<&str> {
@@ -39,7 +46,9 @@ impl Env {
 
     /// The value without surrounding white space; a blank one counts as unset.
     pub fn trimmed(&self, key: &str) -> Option<&str> {
-        self.get(key).map(str::trim).filter(|value| !value.is_empty())
+        self.get(key)
+            .map(str::trim)
+            .filter(|value| !value.is_empty())
     }
 
     pub fn set(&mut self, key: impl Into<String>, value: impl Into<String>) {
@@ -47,12 +56,15 @@ impl Env {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+        self.0
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
     /// A home directory variable; the words a careless script leaves behind count as unset.
     pub(super) fn home_value(&self, key: &str) -> Option<&str> {
-        self.trimmed(key).filter(|value| !matches!(*value, "undefined" | "null"))
+        self.trimmed(key)
+            .filter(|value| !matches!(*value, "undefined" | "null"))
     }
 
     /// Adds what `.env` files define and the process does not: `./.env` (without names that choose
@@ -92,10 +104,18 @@ impl Env {
             return env;
         };
         let mut entries = BTreeMap::new();
-        let vars = section.get("vars").and_then(Value::as_object).into_iter().flatten();
-        let direct = section.iter().filter(|(key, _)| !matches!(key.as_str(), "shellEnv" | "vars"));
+        let vars = section
+            .get("vars")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten();
+        let direct = section
+            .iter()
+            .filter(|(key, _)| !matches!(key.as_str(), "shellEnv" | "vars"));
         for (key, value) in vars.chain(direct) {
-            let (key, Some(value)) = (key.trim(), value.as_str()) else { continue };
+            let (key, Some(value)) = (key.trim(), value.as_str()) else {
+                continue;
+            };
             let usable = is_portable_key(key)
                 && !value.trim().is_empty()
                 && !is_blocked_in_config(key)
@@ -129,17 +149,25 @@ impl std::fmt::Debug for Env {
 
 fn is_portable_key(key: &str) -> bool {
     let bytes = key.as_bytes();
-    bytes.first().is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_')
-        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
+    bytes
+        .first()
+        .is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_')
+        && bytes
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
 }
 
 fn is_blocked(upper: &str) -> bool {
     // The linker or runner of a cargo target is a program that would be started.
     let cargo_target = upper.strip_prefix("CARGO_TARGET_").is_some_and(|rest| {
-        ["_LINKER", "_RUNNER"].iter().any(|end| rest.strip_suffix(end).is_some_and(|x| !x.is_empty()))
+        ["_LINKER", "_RUNNER"]
+            .iter()
+            .any(|end| rest.strip_suffix(end).is_some_and(|x| !x.is_empty()))
     });
     policy::BLOCKED.binary_search(&upper).is_ok()
-        || policy::BLOCKED_PREFIXES.iter().any(|prefix| upper.starts_with(prefix))
+        || policy::BLOCKED_PREFIXES
+            .iter()
+            .any(|prefix| upper.starts_with(prefix))
         || cargo_target
 }
 
@@ -157,9 +185,15 @@ fn is_blocked_in_workspace(key: &str) -> bool {
     let upper = key.to_ascii_uppercase();
     let words: Vec<&str> = upper.split('_').filter(|word| !word.is_empty()).collect();
     is_blocked(&upper)
-        || policy::WORKSPACE_BLOCKED.binary_search(&upper.as_str()).is_ok()
-        || policy::WORKSPACE_BLOCKED_PREFIXES.iter().any(|prefix| upper.starts_with(prefix))
-        || policy::WORKSPACE_BLOCKED_SUFFIXES.iter().any(|suffix| upper.ends_with(suffix))
+        || policy::WORKSPACE_BLOCKED
+            .binary_search(&upper.as_str())
+            .is_ok()
+        || policy::WORKSPACE_BLOCKED_PREFIXES
+            .iter()
+            .any(|prefix| upper.starts_with(prefix))
+        || policy::WORKSPACE_BLOCKED_SUFFIXES
+            .iter()
+            .any(|suffix| upper.ends_with(suffix))
         || policy::WORKSPACE_BLOCKED_WORDS
             .iter()
             .any(|run| words.windows(run.len()).any(|window| window == *run))
@@ -170,7 +204,9 @@ fn read_dotenv(file: &Path) -> Vec<(String, String)> {
         Ok(real) => real,
         Err(_) => return Vec::new(),
     };
-    let size_ok = real.metadata().is_ok_and(|meta| meta.is_file() && meta.len() <= DOTENV_BYTES_MAX);
+    let size_ok = real
+        .metadata()
+        .is_ok_and(|meta| meta.is_file() && meta.len() <= DOTENV_BYTES_MAX);
     if !size_ok {
         return Vec::new();
     }
@@ -193,7 +229,9 @@ fn parse_dotenv(text: &str) -> Vec<(String, String)> {
     let mut at = 0;
     while at < text.len() {
         let Some((key, value, next)) = dotenv_entry(&text, at) else {
-            at = text[at..].find('\n').map_or(text.len(), |offset| at + offset + 1);
+            at = text[at..]
+                .find('\n')
+                .map_or(text.len(), |offset| at + offset + 1);
             continue;
         };
         if is_portable_key(&key) {
@@ -229,15 +267,17 @@ fn dotenv_entry(text: &str, at: usize) -> Option<(String, String, usize)> {
     let equals = skip(cursor);
     cursor = if text[equals..].starts_with('=') {
         equals + 1
-    } else if text[cursor..].starts_with(':')
-        && text[cursor + 1..].starts_with(char::is_whitespace)
+    } else if text[cursor..].starts_with(':') && text[cursor + 1..].starts_with(char::is_whitespace)
     {
         cursor + 2
     } else {
         return None;
     };
     let open = skip(cursor);
-    if let Some(quote) = text[open..].chars().next().filter(|c| matches!(c, '\'' | '"' | '`'))
+    if let Some(quote) = text[open..]
+        .chars()
+        .next()
+        .filter(|c| matches!(c, '\'' | '"' | '`'))
         && let Some(close) = closing_quote(text, open, quote)
     {
         let inner = &text[open + 1..close];
@@ -248,7 +288,9 @@ fn dotenv_entry(text: &str, at: usize) -> Option<(String, String, usize)> {
         };
         return Some((key, value, close + 1));
     }
-    let line_end = text[cursor..].find('\n').map_or(text.len(), |offset| cursor + offset);
+    let line_end = text[cursor..]
+        .find('\n')
+        .map_or(text.len(), |offset| cursor + offset);
     let line = &text[cursor..line_end];
     let value = line.split('#').next().unwrap_or_default().trim();
     Some((key, value.to_owned(), line_end))
@@ -268,7 +310,11 @@ fn closing_quote(text: &str, open: usize, quote: char) -> Option<usize> {
         escaped = c == '\\' && !escaped;
     }
     candidates.into_iter().rev().find(|close| {
-        let line = text[close + 1..].split('\n').next().unwrap_or_default().trim_start();
+        let line = text[close + 1..]
+            .split('\n')
+            .next()
+            .unwrap_or_default()
+            .trim_start();
         line.is_empty() || line.starts_with('#')
     })
 }
@@ -296,8 +342,12 @@ pub(super) fn reference_token(text: &str) -> Option<(Token<'_>, usize)> {
 
 fn is_reference_name(name: &str) -> bool {
     let bytes = name.as_bytes();
-    bytes.first().is_some_and(|byte| byte.is_ascii_uppercase() || *byte == b'_')
-        && bytes.iter().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b'_')
+    bytes
+        .first()
+        .is_some_and(|byte| byte.is_ascii_uppercase() || *byte == b'_')
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || *b == b'_')
 }
 
 /// Whether `text` has an unescaped `${NAME}`.
@@ -336,7 +386,10 @@ mod tests {
             ("A", "last"),
             ("K", "'open"),
         ];
-        let want: Vec<_> = want.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let want: Vec<_> = want
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
         assert_eq!(got, want);
     }
 
@@ -345,8 +398,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("temp dir");
         let state = dir.path().join("state");
         std::fs::create_dir_all(&state).expect("mkdir");
-        std::fs::write(state.join(".env"), "A=state\nB=state\nC=state\nOPENCLAW_GATEWAY_TOKEN=t\n")
-            .expect("write");
+        std::fs::write(
+            state.join(".env"),
+            "A=state\nB=state\nC=state\nOPENCLAW_GATEWAY_TOKEN=t\n",
+        )
+        .expect("write");
         std::fs::write(
             dir.path().join(".env"),
             "B=cwd\nOPENCLAW_GATEWAY_TOKEN=evil\nFOO_BASE_URL=x\nX_SKIP_AUTH_Y=1\nPATH=/tmp\n",
@@ -359,10 +415,27 @@ mod tests {
         ]);
         let paths = Paths::resolve(&env).expect("paths");
         let env = env.with_dotenv(&paths, Some(dir.path()));
-        let got: Vec<_> = ["A", "B", "C", "OPENCLAW_GATEWAY_TOKEN", "FOO_BASE_URL", "PATH"]
-            .map(|key| env.get(key))
-            .to_vec();
-        assert_eq!(got, [Some("process"), Some("cwd"), Some("state"), Some("t"), None, None]);
+        let got: Vec<_> = [
+            "A",
+            "B",
+            "C",
+            "OPENCLAW_GATEWAY_TOKEN",
+            "FOO_BASE_URL",
+            "PATH",
+        ]
+        .map(|key| env.get(key))
+        .to_vec();
+        assert_eq!(
+            got,
+            [
+                Some("process"),
+                Some("cwd"),
+                Some("state"),
+                Some("t"),
+                None,
+                None
+            ]
+        );
         assert_eq!(env.get("X_SKIP_AUTH_Y"), None);
     }
 

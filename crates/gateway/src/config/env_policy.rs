@@ -478,12 +478,8 @@ pub(super) const WORKSPACE_BLOCKED_PREFIXES: &[&str] = &[
 ];
 
 /// Suffixes of the same.
-pub(super) const WORKSPACE_BLOCKED_SUFFIXES: &[&str] = &[
-    "_API_HOST",
-    "_BASE_URL",
-    "_ENDPOINT",
-    "_HOMESERVER",
-];
+pub(super) const WORKSPACE_BLOCKED_SUFFIXES: &[&str] =
+    &["_API_HOST", "_BASE_URL", "_ENDPOINT", "_HOMESERVER"];
 
 /// Runs of `_`-separated words of the same.
 pub(super) const WORKSPACE_BLOCKED_WORDS: &[&[&str]] = &[

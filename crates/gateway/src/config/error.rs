@@ -25,7 +25,10 @@ pub struct ConfigError {
 
 impl ConfigError {
     pub fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), ..Self::default() }
+        Self {
+            what: what.into(),
+            ..Self::default()
+        }
     }
 
     #[must_use]
@@ -84,7 +87,10 @@ pub struct Issue {
     /// The values the field accepts, when it is an enumeration.
     #[serde(rename = "allowedValues", skip_serializing_if = "Option::is_none")]
     pub allowed_values: Option<Vec<String>>,
-    #[serde(rename = "allowedValuesHiddenCount", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "allowedValuesHiddenCount",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub allowed_values_hidden_count: Option<usize>,
 }
 

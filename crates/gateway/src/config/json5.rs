@@ -41,7 +41,12 @@ pub(super) struct SyntaxError {
 }
 
 pub(super) fn parse(text: &str) -> Result<(Value, Spans), SyntaxError> {
-    let mut parser = Parser { rest: text.chars(), line: 1, column: 0, depth: 0 };
+    let mut parser = Parser {
+        rest: text.chars(),
+        line: 1,
+        column: 0,
+        depth: 0,
+    };
     parser.blanks()?;
     let parsed = parser.value()?;
     parser.blanks()?;
@@ -87,7 +92,10 @@ impl Parser<'_> {
 
     fn error(&self, what: &str) -> SyntaxError {
         let at = (self.line, self.column);
-        SyntaxError { message: format!("JSON5: {what} at {}:{}", at.0, at.1), at }
+        SyntaxError {
+            message: format!("JSON5: {what} at {}:{}", at.0, at.1),
+            at,
+        }
     }
 
     fn here(&self) -> Position {
@@ -142,7 +150,15 @@ impl Parser<'_> {
 
     fn value(&mut self) -> Result<(Value, Spans), SyntaxError> {
         let at = self.here();
-        let leaf = |value| Ok((value, Spans { at, children: Vec::new() }));
+        let leaf = |value| {
+            Ok((
+                value,
+                Spans {
+                    at,
+                    children: Vec::new(),
+                },
+            ))
+        };
         match self.peek() {
             Some('{') => self.nested(at, Self::object),
             Some('[') => self.nested(at, Self::array),
@@ -330,7 +346,9 @@ impl Parser<'_> {
             }
             self.digits(&mut digits);
         }
-        Ok(digits.parse().expect("digits, point and exponent are a number"))
+        Ok(digits
+            .parse()
+            .expect("digits, point and exponent are a number"))
     }
 
     fn hexadecimal(&mut self) -> Result<f64, SyntaxError> {
@@ -371,7 +389,9 @@ impl Parser<'_> {
     }
 
     fn escape(&mut self) -> Result<Escape, SyntaxError> {
-        let Some(c) = self.peek() else { return Err(self.invalid()) };
+        let Some(c) = self.peek() else {
+            return Err(self.invalid());
+        };
         if matches!(c, '1'..='9') {
             return Err(self.invalid());
         }
@@ -477,7 +497,8 @@ mod tests {
 
     #[test]
     fn remembers_positions() {
-        let (_, spans) = parse("{\n  gateway: {\n    port: 'x',\n    list: [1,\n 2] }\n}").expect("valid");
+        let (_, spans) =
+            parse("{\n  gateway: {\n    port: 'x',\n    list: [1,\n 2] }\n}").expect("valid");
         let at = |path: &[&str]| spans.locate(path.iter().copied());
         assert_eq!(at(&["gateway", "port"]), ((3, 5), true));
         assert_eq!(at(&["gateway", "list", "1"]), ((5, 2), true));
@@ -486,7 +507,12 @@ mod tests {
 
     #[test]
     fn nesting_is_bounded() {
-        assert!(parse(&"[".repeat(100_000)).expect_err("too deep").message.contains("nested"));
+        assert!(
+            parse(&"[".repeat(100_000))
+                .expect_err("too deep")
+                .message
+                .contains("nested")
+        );
         assert!(parse(&format!("{}{}", "[".repeat(200), "]".repeat(200))).is_ok());
     }
 

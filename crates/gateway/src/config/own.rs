@@ -54,7 +54,13 @@ const fn key(
     hot: bool,
     doc: &'static str,
 ) -> OwnKey {
-    OwnKey { name, kind, default, hot, doc }
+    OwnKey {
+        name,
+        kind,
+        default,
+        hot,
+        doc,
+    }
 }
 
 const KIB: u64 = 1024;
@@ -242,10 +248,12 @@ impl OwnSettings {
 
     /// Whether `native.disable` hands `method` back to the upstream.
     pub fn is_native_disabled(&self, method: &str) -> bool {
-        self.native_disable.iter().any(|pattern| match pattern.strip_suffix('*') {
-            Some(prefix) => method.starts_with(prefix),
-            None => pattern == method,
-        })
+        self.native_disable
+            .iter()
+            .any(|pattern| match pattern.strip_suffix('*') {
+                Some(prefix) => method.starts_with(prefix),
+                None => pattern == method,
+            })
     }
 }
 
@@ -268,12 +276,24 @@ struct Values<'a> {
 
 impl<'a> Values<'a> {
     fn read(file: &'a Path, text: &'a str) -> Result<Self, ConfigError> {
-        let mut all = Self { file, text, values: BTreeMap::new(), offsets: BTreeMap::new() };
+        let mut all = Self {
+            file,
+            text,
+            values: BTreeMap::new(),
+            offsets: BTreeMap::new(),
+        };
         for key in KEYS.iter().filter(|key| !key.default.is_empty()) {
             let table = format!("default = {}", key.default);
             let table = DeTable::parse(&table).expect("a default is valid TOML");
-            let value = table.get_ref().get("default").expect("just written").get_ref();
-            all.values.insert(key.name, all.accept(key, 0, value).expect("a default has its type"));
+            let value = table
+                .get_ref()
+                .get("default")
+                .expect("just written")
+                .get_ref();
+            all.values.insert(
+                key.name,
+                all.accept(key, 0, value).expect("a default has its type"),
+            );
         }
         let table = DeTable::parse(text).map_err(|error| {
             let at = error.span().map(|span| position(text, span.start));
@@ -294,7 +314,9 @@ impl<'a> Values<'a> {
             };
             let offset = name.span().start;
             let is_section = KEYS.iter().any(|key| {
-                key.name.strip_prefix(&dotted).is_some_and(|rest| rest.starts_with('.'))
+                key.name
+                    .strip_prefix(&dotted)
+                    .is_some_and(|rest| rest.starts_with('.'))
             });
             if is_section {
                 let DeValue::Table(inner) = value.get_ref() else {
@@ -321,7 +343,13 @@ impl<'a> Values<'a> {
         offset: usize,
         value: &DeValue<'_>,
     ) -> Result<Parsed, ConfigError> {
-        let wrong = |got: &str| self.error(offset, key.name, format!("expected {}, got {got}", expected(key.kind)));
+        let wrong = |got: &str| {
+            self.error(
+                offset,
+                key.name,
+                format!("expected {}, got {got}", expected(key.kind)),
+            )
+        };
         let got = || type_name(value);
         match (key.kind, value) {
             (Kind::Word(words), DeValue::String(text)) => match words.contains(&text.as_ref()) {
@@ -365,14 +393,18 @@ impl<'a> Values<'a> {
             .map(|key| (distance(dotted, key.name), key.name))
             .min()
             .filter(|(distance, name)| *distance * 2 < name.len().max(dotted.len()));
-        self.error(offset, dotted, "unknown key").fix(match nearest {
-            Some((_, name)) => format!("did you mean {name}? (all keys: docs/config.md)"),
-            None => "remove it (all keys: docs/config.md)".to_owned(),
-        })
+        self.error(offset, dotted, "unknown key")
+            .fix(match nearest {
+                Some((_, name)) => format!("did you mean {name}? (all keys: docs/config.md)"),
+                None => "remove it (all keys: docs/config.md)".to_owned(),
+            })
     }
 
     fn error(&self, offset: usize, key: &str, what: impl Into<String>) -> ConfigError {
-        ConfigError::new(what).file(self.file).at(Some(position(self.text, offset))).key(key)
+        ConfigError::new(what)
+            .file(self.file)
+            .at(Some(position(self.text, offset)))
+            .key(key)
     }
 
     fn fault(&self, key: &str, what: impl Into<String>) -> ConfigError {
@@ -433,7 +465,10 @@ impl<'a> Values<'a> {
 
     fn patterns(&self, name: &str) -> Result<Vec<String>, ConfigError> {
         let patterns = self.list(name);
-        match patterns.iter().find(|p| p.is_empty() || p.trim_end_matches('*').contains('*')) {
+        match patterns
+            .iter()
+            .find(|p| p.is_empty() || p.trim_end_matches('*').contains('*'))
+        {
             None => Ok(patterns),
             Some(pattern) => Err(self
                 .fault(name, format!("{pattern:?} is no pattern"))
@@ -449,7 +484,9 @@ impl<'a> Values<'a> {
             _ => UpstreamMode::Auto,
         };
         let url = self.text("upstream.url");
-        if url.as_deref().is_some_and(|url| !url.starts_with("ws://") && !url.starts_with("wss://"))
+        if url
+            .as_deref()
+            .is_some_and(|url| !url.starts_with("ws://") && !url.starts_with("wss://"))
         {
             return Err(self
                 .fault("upstream.url", "is not a ws:// or wss:// address")
@@ -462,7 +499,9 @@ impl<'a> Values<'a> {
         }
         let command = self.list("upstream.command");
         if self.offsets.contains_key("upstream.command")
-            && command.first().is_none_or(|program| program.trim().is_empty())
+            && command
+                .first()
+                .is_none_or(|program| program.trim().is_empty())
         {
             return Err(self
                 .fault("upstream.command", "is empty")
@@ -478,7 +517,10 @@ impl<'a> Values<'a> {
                 .filter(|port| *port > 0),
             start_timeout: self.seconds("upstream.start_timeout_s"),
             stop_timeout: self.seconds("upstream.stop_timeout_s"),
-            on_demand: matches!(self.values.get("upstream.on_demand"), Some(Parsed::Bool(true))),
+            on_demand: matches!(
+                self.values.get("upstream.on_demand"),
+                Some(Parsed::Bool(true))
+            ),
             idle_stop: self.seconds("upstream.idle_stop_s"),
             identity: match self.word("upstream.identity") {
                 "backend" => IdentityMode::Backend,
@@ -489,20 +531,33 @@ impl<'a> Values<'a> {
     }
 
     fn upstream_token(&self) -> Result<Option<Secret>, ConfigError> {
-        let inline = self.text("upstream.token").map(|token| Secret::new(token.trim()));
-        let Some(file) = self.path("upstream.token_file") else { return Ok(inline) };
+        let inline = self
+            .text("upstream.token")
+            .map(|token| Secret::new(token.trim()));
+        let Some(file) = self.path("upstream.token_file") else {
+            return Ok(inline);
+        };
         if inline.is_some() {
             return Err(self
-                .fault("upstream.token_file", "both upstream.token and upstream.token_file are set")
+                .fault(
+                    "upstream.token_file",
+                    "both upstream.token and upstream.token_file are set",
+                )
                 .fix("remove one"));
         }
         let text = std::fs::read_to_string(&file).map_err(|error| {
-            self.fault("upstream.token_file", format!("cannot read {}: {error}", file.display()))
-                .fix("write the token into that file, readable by its owner only")
+            self.fault(
+                "upstream.token_file",
+                format!("cannot read {}: {error}", file.display()),
+            )
+            .fix("write the token into that file, readable by its owner only")
         })?;
         match text.trim() {
             "" => Err(self
-                .fault("upstream.token_file", format!("{} is empty", file.display()))
+                .fault(
+                    "upstream.token_file",
+                    format!("{} is empty", file.display()),
+                )
                 .fix("write the token into it")),
             token => Ok(Some(Secret::new(token))),
         }
@@ -539,8 +594,17 @@ fn type_name(value: &DeValue<'_>) -> &'static str {
 fn position(text: &str, offset: usize) -> (u32, u32) {
     let before = &text[..offset.min(text.len())];
     let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    (u32::try_from(line).unwrap_or(u32::MAX), u32::try_from(column).unwrap_or(u32::MAX))
+    let column = before
+        .rsplit('\n')
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .count()
+        + 1;
+    (
+        u32::try_from(line).unwrap_or(u32::MAX),
+        u32::try_from(column).unwrap_or(u32::MAX),
+    )
 }
 
 /// Edit distance, for suggesting the key that was meant.
@@ -622,8 +686,12 @@ pub fn reference() -> String {
         };
         let hot = if key.hot { "yes" } else { "no" };
         let kind = expected(key.kind).replace('|', "\\|");
-        writeln!(out, "| `{}` | {kind} | {default} | {hot} | {} |", key.name, key.doc)
-            .expect("to a string");
+        writeln!(
+            out,
+            "| `{}` | {kind} | {default} | {hot} | {} |",
+            key.name, key.doc
+        )
+        .expect("to a string");
     }
     out
 }
@@ -642,7 +710,10 @@ mod tests {
         assert_eq!(own.upstream.mode, UpstreamMode::Auto);
         assert_eq!(own.limits.payload_bytes_max, 25 * 1024 * 1024);
         assert_eq!(own.limits.handshake_timeout, Duration::from_secs(15));
-        assert_eq!(own.admin_listen, AdminListen::At("127.0.0.1:18689".parse().expect("address")));
+        assert_eq!(
+            own.admin_listen,
+            AdminListen::At("127.0.0.1:18689".parse().expect("address"))
+        );
         assert!(own.upstream.token.is_none() && own.upstream.port.is_none());
 
         let own = parse(
@@ -669,23 +740,53 @@ mod tests {
             "[upstream]\nmod = \"auto\"\n",
             "/s/own.toml:2:1: upstream.mod: unknown key; did you mean upstream.mode?",
         );
-        check("\n[upstraem]\nmode = 'off'\n", "/s/own.toml:2:2: upstraem: unknown key");
+        check(
+            "\n[upstraem]\nmode = 'off'\n",
+            "/s/own.toml:2:2: upstraem: unknown key",
+        );
         check("zzz = 1", "/s/own.toml:1:1: zzz: unknown key; remove it");
         check(
             "[limits]\n  preauth_bytes_max = '1'",
             "/s/own.toml:2:3: limits.preauth_bytes_max: expected a whole number from 1024 to 16777216, got a string",
         );
-        check("[limits]\nhandshake_timeout_s = 0", "/s/own.toml:2:1: limits.handshake_timeout_s: expected a whole number from 1 to 300, got 0");
-        check("[limits]\nhandshake_timeout_s = -1", "/s/own.toml:2:1: limits.handshake_timeout_s: expected");
-        check("[log]\nlevel = 'loud'", "/s/own.toml:2:1: log.level: expected one of \"error\", \"warn\", \"info\", \"debug\", \"trace\", got \"loud\"");
-        check("[upstream]\nmode = 'attach'", "/s/own.toml:2:1: upstream.mode: \"attach\" needs upstream.url; add url");
-        check("[upstream]\nurl = 'http://x'", "/s/own.toml:2:1: upstream.url: is not a ws://");
-        check("[admin]\nlisten = 'localhost'", "/s/own.toml:2:1: admin.listen: expected \"address:port\"");
-        check("[native]\ndisable = ['a*b']", "/s/own.toml:2:1: native.disable: \"a*b\" is no pattern");
+        check(
+            "[limits]\nhandshake_timeout_s = 0",
+            "/s/own.toml:2:1: limits.handshake_timeout_s: expected a whole number from 1 to 300, got 0",
+        );
+        check(
+            "[limits]\nhandshake_timeout_s = -1",
+            "/s/own.toml:2:1: limits.handshake_timeout_s: expected",
+        );
+        check(
+            "[log]\nlevel = 'loud'",
+            "/s/own.toml:2:1: log.level: expected one of \"error\", \"warn\", \"info\", \"debug\", \"trace\", got \"loud\"",
+        );
+        check(
+            "[upstream]\nmode = 'attach'",
+            "/s/own.toml:2:1: upstream.mode: \"attach\" needs upstream.url; add url",
+        );
+        check(
+            "[upstream]\nurl = 'http://x'",
+            "/s/own.toml:2:1: upstream.url: is not a ws://",
+        );
+        check(
+            "[admin]\nlisten = 'localhost'",
+            "/s/own.toml:2:1: admin.listen: expected \"address:port\"",
+        );
+        check(
+            "[native]\ndisable = ['a*b']",
+            "/s/own.toml:2:1: native.disable: \"a*b\" is no pattern",
+        );
         check("native = 1", "/s/own.toml:1:1: native: is a section");
-        check("[upstream]\ntoken_file = 'none'", "/s/own.toml:2:1: upstream.token_file: cannot read /s/none");
+        check(
+            "[upstream]\ntoken_file = 'none'",
+            "/s/own.toml:2:1: upstream.token_file: cannot read /s/none",
+        );
         check("[upstream\n", "/s/own.toml:1:10:");
-        check("[log]\nlevel = 'info'\nlevel = 'warn'", "/s/own.toml:3:1: duplicate key");
+        check(
+            "[log]\nlevel = 'info'\nlevel = 'warn'",
+            "/s/own.toml:3:1: duplicate key",
+        );
     }
 
     #[test]
@@ -696,7 +797,10 @@ mod tests {
         std::fs::write(&file, "[upstream]\ntoken_file = 'token'\n").expect("write");
         let own = OwnSettings::load(&file).expect("valid");
         assert_eq!(own.upstream.token.as_ref().map(Secret::expose), Some("abc"));
-        assert_eq!(OwnSettings::load(&dir.path().join("none")).expect("none"), OwnSettings::default());
+        assert_eq!(
+            OwnSettings::load(&dir.path().join("none")).expect("none"),
+            OwnSettings::default()
+        );
     }
 
     /// Every documented default is what an example file with that line uncommented gives.
@@ -706,7 +810,11 @@ mod tests {
         let uncommented: String = example()
             .lines()
             .map(|line| match line.strip_prefix("# ") {
-                Some(rest) if rest.contains(" = ") && !rest.contains('…') && !rest.contains('`') => rest,
+                Some(rest)
+                    if rest.contains(" = ") && !rest.contains('…') && !rest.contains('`') =>
+                {
+                    rest
+                }
                 _ => line,
             })
             .collect::<Vec<_>>()

@@ -47,7 +47,12 @@ mod tests {
     #[test]
     fn a_secret_does_not_print_itself() {
         let secret = Secret::new("hunter2");
-        assert_eq!(format!("{secret:?} {:?}", Some(&secret)), "[secret] Some([secret])");
-        assert!(secret.matches("hunter2") && !secret.matches("hunter") && !secret.matches("hunter3"));
+        assert_eq!(
+            format!("{secret:?} {:?}", Some(&secret)),
+            "[secret] Some([secret])"
+        );
+        assert!(
+            secret.matches("hunter2") && !secret.matches("hunter") && !secret.matches("hunter3")
+        );
     }
 }

@@ -45,13 +45,25 @@ impl Includes {
         let dir = config_file.parent().unwrap_or(Path::new("/")).to_path_buf();
         let roots = std::iter::once(&dir)
             .chain(extra_roots)
-            .map(|root| (absolute(root), root.canonicalize().unwrap_or_else(|_| absolute(root))))
+            .map(|root| {
+                (
+                    absolute(root),
+                    root.canonicalize().unwrap_or_else(|_| absolute(root)),
+                )
+            })
             .collect();
-        Self { roots, files: Vec::new(), sources: Vec::new() }
+        Self {
+            roots,
+            files: Vec::new(),
+            sources: Vec::new(),
+        }
     }
 
     pub fn process(&mut self, config_file: &Path, parsed: &Value) -> Result<Value, Fault> {
-        let chain = Chain { base: config_file, visited: vec![absolute(config_file)] };
+        let chain = Chain {
+            base: config_file,
+            visited: vec![absolute(config_file)],
+        };
         self.value(&chain, parsed, &mut Vec::new())
     }
 
@@ -74,9 +86,7 @@ impl Includes {
             Value::Object(members) if members.contains_key(KEY) => {
                 self.include(chain, members, under)
             }
-            Value::Object(members) => {
-                Ok(Value::Object(self.members(chain, members, under)?))
-            }
+            Value::Object(members) => Ok(Value::Object(self.members(chain, members, under)?)),
             other => Ok(other.clone()),
         }
     }
@@ -132,7 +142,9 @@ impl Includes {
             return Ok(included);
         }
         if !included.is_object() {
-            return Err(fault("Sibling keys require included content to be an object".to_owned()));
+            return Err(fault(
+                "Sibling keys require included content to be an object".to_owned(),
+            ));
         }
         let siblings = self.members(chain, members, under)?;
         merge(&mut included, Value::Object(siblings));
@@ -145,17 +157,26 @@ impl Includes {
         path: &str,
         under: &mut Vec<String>,
     ) -> Result<Value, Fault> {
-        let resolved =
-            self.resolve(chain.base, path).map_err(|what| Fault::at(chain, under, what))?;
+        let resolved = self
+            .resolve(chain.base, path)
+            .map_err(|what| Fault::at(chain, under, what))?;
         let fault = |what: String| Fault::at(chain, under, what);
         if chain.visited.contains(&resolved) {
-            let mut names: Vec<_> =
-                chain.visited.iter().map(|file| file.display().to_string()).collect();
+            let mut names: Vec<_> = chain
+                .visited
+                .iter()
+                .map(|file| file.display().to_string())
+                .collect();
             names.push(resolved.display().to_string());
-            return Err(fault(format!("Circular include detected: {}", names.join(" -> "))));
+            return Err(fault(format!(
+                "Circular include detected: {}",
+                names.join(" -> ")
+            )));
         }
         if chain.visited.len() > DEPTH_MAX {
-            return Err(fault(format!("Maximum include depth ({DEPTH_MAX}) exceeded at: {path}")));
+            return Err(fault(format!(
+                "Maximum include depth ({DEPTH_MAX}) exceeded at: {path}"
+            )));
         }
         let raw = read(path, &resolved).map_err(fault)?;
         let (parsed, spans) = json5::parse(&raw).map_err(|error| Fault {
@@ -168,10 +189,21 @@ impl Includes {
             at: Some(error.at),
         })?;
         // Before what it includes in turn: siblings win over included content.
-        self.sources.push(Source { file: resolved.clone(), under: under.clone(), spans });
+        self.sources.push(Source {
+            file: resolved.clone(),
+            under: under.clone(),
+            spans,
+        });
         let mut visited = chain.visited.clone();
         visited.push(resolved.clone());
-        self.value(&Chain { base: &resolved, visited }, &parsed, under)
+        self.value(
+            &Chain {
+                base: &resolved,
+                visited,
+            },
+            &parsed,
+            under,
+        )
     }
 
     /// The absolute path of an include, after the containment checks.
@@ -187,12 +219,23 @@ impl Includes {
         let dir = base.parent().unwrap_or(Path::new("/"));
         let resolved = absolute(&dir.join(path));
         let root = self.roots[0].0.display().to_string();
-        if !self.roots.iter().any(|(lexical, _)| resolved.starts_with(lexical)) {
-            return Err(format!("Include path escapes config directory: {path} (root: {root})"));
+        if !self
+            .roots
+            .iter()
+            .any(|(lexical, _)| resolved.starts_with(lexical))
+        {
+            return Err(format!(
+                "Include path escapes config directory: {path} (root: {root})"
+            ));
         }
         self.files.push(resolved.clone());
         match resolved.canonicalize() {
-            Ok(real) if !self.roots.iter().any(|(_, allowed)| real.starts_with(allowed)) => {
+            Ok(real)
+                if !self
+                    .roots
+                    .iter()
+                    .any(|(_, allowed)| real.starts_with(allowed)) =>
+            {
                 Err(format!(
                     "Include path resolves outside config directory (symlink): {path} (root: {root})"
                 ))
@@ -224,7 +267,10 @@ impl Fault {
 
 fn read(path: &str, resolved: &Path) -> Result<String, String> {
     let failed = || {
-        format!("Failed to read include file: {path} (resolved: {})", resolved.display())
+        format!(
+            "Failed to read include file: {path} (resolved: {})",
+            resolved.display()
+        )
     };
     let meta = resolved.metadata().map_err(|_| failed())?;
     // A hard link could bring in a file of another directory under an allowed name.

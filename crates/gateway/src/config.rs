@@ -14,8 +14,9 @@ pub mod own;
 // pub mod overlay;
 pub mod paths;
 // pub mod reload;
+pub mod redact;
 mod secret;
-// mod settings;
+pub mod settings;
 
 pub use document::ConfigDocument;
 pub use env::Env;
@@ -26,6 +27,7 @@ pub use own::{
 };
 pub use paths::{Paths, gateway_port, select_profile};
 pub use secret::Secret;
+pub use settings::{AuthMode, AuthSettings, BindMode, Settings};
 
 #[cfg(test)]
 mod tests {

@@ -16,11 +16,14 @@ use tokio::sync::watch;
 
 use super::target::environment;
 use super::{EXIT_CONFIG, complain, print};
-use crate::app::{App, Runtime};
+use crate::app::App;
+use crate::auth::{Auth, Mode};
 use crate::bridge::{Secret, UpstreamState, attach, install, process};
 use crate::config::{
-    AdminListen, ConfigDocument, ConfigError, Env, LogFormat, OwnSettings, Paths, UpstreamMode,
+    AdminListen, ConfigDocument, ConfigError, Env, LogFormat, OwnSettings, Paths, Settings,
+    UpstreamMode,
 };
+use crate::lower;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
@@ -29,27 +32,27 @@ pub(super) struct Options {
     port: Option<u16>,
     /// The TypeScript gateway behind this one, instead of [upstream] mode.
     #[arg(long, value_enum)]
-    upstream: Option<Mode>,
+    upstream: Option<UpstreamChoice>,
     /// How to start openclaw when it is supervised: a program and its arguments, separated by spaces.
     #[arg(long)]
     openclaw_command: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Mode {
+enum UpstreamChoice {
     Off,
     Attach,
     Supervise,
     Auto,
 }
 
-impl From<Mode> for UpstreamMode {
-    fn from(mode: Mode) -> Self {
+impl From<UpstreamChoice> for UpstreamMode {
+    fn from(mode: UpstreamChoice) -> Self {
         match mode {
-            Mode::Off => Self::Off,
-            Mode::Attach => Self::Attach,
-            Mode::Supervise => Self::Supervise,
-            Mode::Auto => Self::Auto,
+            UpstreamChoice::Off => Self::Off,
+            UpstreamChoice::Attach => Self::Attach,
+            UpstreamChoice::Supervise => Self::Supervise,
+            UpstreamChoice::Auto => Self::Auto,
         }
     }
 }
@@ -137,16 +140,22 @@ async fn serve(
     };
     let stopping = watch::Sender::new(false);
     let upstream = start_upstream(env, paths, &own, &document, &token, stopping.subscribe())?;
+    let settings = Settings::read(&document, paths)?;
+    let mut auth = lower::auth_settings(&settings, None);
+    if auth.mode == Mode::Token && auth.token.is_none() {
+        auth.token = Some(token.expose().to_owned());
+    }
+    let (auth, damaged) = Auth::open(&paths.own_dir, auth, crate::clock::now_ms())
+        .context("cannot open the pairing book")?;
+    if let Some(damaged) = damaged {
+        tracing::error!(
+            ?damaged,
+            "the pairing book was damaged and is kept aside; devices must pair again"
+        );
+    }
     let app = App::new(
-        Runtime {
-            handshake_timeout: own.limits.handshake_timeout,
-            http_header_timeout: own.limits.http_header_timeout,
-            preauth_bytes_max: own.limits.preauth_bytes_max,
-            payload_bytes_max: own.limits.payload_bytes_max,
-            buffered_bytes_max: own.limits.buffered_bytes_max,
-            token: Some(Secret::new(token.expose())),
-            native_disable: own.native_disable.clone(),
-        },
+        lower::runtime(&own),
+        auth,
         upstream.state.clone(),
         Arc::default(),
     );

@@ -21,6 +21,7 @@ use super::outbound::Outbound;
 use super::transport::Transport;
 use super::websocket;
 use crate::app::App;
+use crate::auth::HttpRefusal;
 use crate::bridge::{self, link};
 
 /// Body of every response we give or pass on.
@@ -181,7 +182,11 @@ fn upgrade(app: Arc<App>, mut request: Request<Incoming>, peer: SocketAddr) -> R
             return response;
         }
     };
-    let Some(permit) = app.preauth.acquire(peer.ip()) else {
+    let attribution = match app.auth.attribute(peer.ip(), request.headers()) {
+        Ok(attribution) => attribution,
+        Err(refusal) => return refused(&refusal),
+    };
+    let Some(permit) = app.preauth.acquire(attribution.client_ip) else {
         let mut response = text(
             StatusCode::SERVICE_UNAVAILABLE,
             "Too many unauthenticated sockets",
@@ -223,7 +228,14 @@ fn upgrade(app: Arc<App>, mut request: Request<Incoming>, peer: SocketAddr) -> R
                 handshake_timeout: settings.handshake_timeout,
             }
         };
-        let peer = ControlPeer::new(app, facts, headers, Arc::clone(&outbound), greeting.dialled);
+        let peer = ControlPeer::new(
+            app,
+            facts,
+            headers,
+            attribution,
+            Arc::clone(&outbound),
+            greeting.dialled,
+        );
         Connection::new(
             parts.io.into_inner(),
             &parts.read_buf,
@@ -243,6 +255,20 @@ fn upgrade(app: Arc<App>, mut request: Request<Incoming>, peer: SocketAddr) -> R
     if let Ok(accept) = HeaderValue::from_str(&accept) {
         out.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }
+    response
+}
+
+/// A refusal of the authentication as an HTTP answer.
+fn refused(refusal: &HttpRefusal) -> Response<Body> {
+    let mut response = Response::new(full(refusal.body.clone()));
+    *response.status_mut() = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::FORBIDDEN);
+    let headers = response.headers_mut();
+    for (name, value) in &refusal.headers {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(*name, value);
+        }
+    }
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }
 

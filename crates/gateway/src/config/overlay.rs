@@ -87,12 +87,14 @@ pub fn child(
     }
     let (config_file, secret) = match way {
         Way::Direct => {
-            // A secret that the file lacks reaches the child as it reached us, or as the one we made.
-            if let Some(secret) = settings.auth.shared_secret() {
-                let name = match settings.auth.mode {
-                    AuthMode::Password => "OPENCLAW_GATEWAY_PASSWORD",
-                    _ => "OPENCLAW_GATEWAY_TOKEN",
-                };
+            // A secret that the file lacks is one we made, or came to us from the environment.
+            let (name, key) = match settings.auth.mode {
+                AuthMode::Password => ("OPENCLAW_GATEWAY_PASSWORD", "password"),
+                _ => ("OPENCLAW_GATEWAY_TOKEN", "token"),
+            };
+            if let Some(secret) = settings.auth.shared_secret()
+                && document.get(&["gateway", "auth", key]).is_none()
+            {
                 env.push((name.to_owned(), secret.expose().into()));
             }
             (
@@ -249,7 +251,12 @@ mod tests {
         assert_eq!(child.secret.as_ref().map(Secret::expose), Some("pw"));
         assert!(child.secret_is_password);
         assert_eq!(child.env_remove, ["OPENCLAW_GATEWAY_PORT"]);
+        assert_eq!(var(&child, "OPENCLAW_GATEWAY_PASSWORD"), None);
         assert!(!paths.own_dir.exists());
+
+        let config = "{ gateway: { bind: 'loopback' } }";
+        let (child, ..) = plan(config, &[("OPENCLAW_GATEWAY_TOKEN", "from-env")]);
+        assert_eq!(var(&child, "OPENCLAW_GATEWAY_TOKEN"), Some("from-env"));
     }
 
     #[test]

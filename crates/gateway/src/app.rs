@@ -118,10 +118,14 @@ impl App {
     pub async fn run(
         self: &Arc<Self>,
         listeners: Vec<TcpListener>,
+        admin: Option<TcpListener>,
         stop: impl Future<Output = ()>,
     ) {
         for listener in listeners {
             tokio::spawn(crate::ingress::http::serve(Arc::clone(self), listener));
+        }
+        if let Some(admin) = admin {
+            tokio::spawn(crate::ingress::admin::serve(Arc::clone(self), admin));
         }
         let ticker = tokio::spawn(tick(Arc::clone(self)));
         stop.await;

@@ -1,6 +1,6 @@
 //! Everything we do not do ourselves: the TypeScript gateway as an upstream.
 //!
-//! [`UpstreamState`] says what is known of it; one [`link`] per client speaks to it; [`socket`] is the wire.
+//! [`UpstreamState`] says what is known of it; one [`link`] per client speaks to it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,9 +10,10 @@ use wire::error::{ErrorCode, ErrorShape};
 
 pub mod attach;
 pub(crate) mod control;
+pub mod install;
 pub(crate) mod link;
+pub mod process;
 pub(crate) mod proxy;
-pub(crate) mod socket;
 
 /// Upstream sockets that may be unauthenticated at once; it allows 32 for our address.
 pub(crate) const DIALS_AT_ONCE_MAX: usize = 24;

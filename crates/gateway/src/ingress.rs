@@ -1,5 +1,6 @@
 //! Bytes to an authenticated request, and frames back to bytes.
 
+pub(crate) mod admin;
 pub(crate) mod connection;
 pub(crate) mod handshake;
 pub(crate) mod hello;

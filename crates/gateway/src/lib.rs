@@ -2,7 +2,9 @@
 
 pub mod app;
 pub mod bridge;
+pub mod cli;
 mod clock;
+pub mod config;
 mod dispatch;
 mod events;
 mod ingress;

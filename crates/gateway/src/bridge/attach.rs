@@ -65,7 +65,7 @@ pub async fn watch(address: SocketAddr, token: Secret, state: watch::Sender<Upst
     }
 }
 
-async fn is_ready(address: SocketAddr) -> std::io::Result<bool> {
+pub(crate) async fn is_ready(address: SocketAddr) -> std::io::Result<bool> {
     let mut stream = TcpStream::connect(address).await?;
     stream
         .write_all(

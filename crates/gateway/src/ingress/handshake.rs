@@ -14,6 +14,7 @@ use super::connection::{Handshake, Peer, Verdict};
 use super::hello;
 use super::outbound::{Close, Outbound};
 use crate::app::App;
+use crate::bridge::UpstreamState;
 use crate::bridge::link::{self, Dialled, Identity};
 use crate::dispatch::{self, Principal, Session};
 use crate::events::Subscriber;
@@ -23,7 +24,6 @@ use crate::events::Subscriber;
 pub(crate) struct Facts {
     pub(crate) conn_id: Arc<str>,
     pub(crate) peer: std::net::SocketAddr,
-    pub(crate) headers: http::HeaderMap,
     pub(crate) nonce: String,
     pub(crate) issued_ms: u64,
 }
@@ -33,6 +33,8 @@ pub(crate) struct ControlPeer {
     app: Arc<App>,
     facts: Arc<Facts>,
     outbound: Arc<Outbound>,
+    /// Of the upgrade; given up with the handshake, since thousands of idle sessions would keep them.
+    headers: http::HeaderMap,
     /// The upstream socket whose challenge this client was given.
     dialled: Option<Dialled>,
     session: Arc<OnceLock<Arc<Session>>>,
@@ -42,6 +44,7 @@ impl ControlPeer {
     pub(crate) fn new(
         app: Arc<App>,
         facts: Facts,
+        headers: http::HeaderMap,
         outbound: Arc<Outbound>,
         dialled: Option<Dialled>,
     ) -> Self {
@@ -49,6 +52,7 @@ impl ControlPeer {
             app,
             facts: Arc::new(facts),
             outbound,
+            headers,
             dialled,
             session: Arc::new(OnceLock::new()),
         }
@@ -106,6 +110,7 @@ impl Peer for ControlPeer {
         let attempt = Attempt {
             app: Arc::clone(&self.app),
             facts: Arc::clone(&self.facts),
+            headers: std::mem::take(&mut self.headers),
             outbound: Arc::clone(&self.outbound),
             id: frame.id.clone().into_owned(),
             frame: text.to_owned(),
@@ -132,6 +137,7 @@ impl Peer for ControlPeer {
 struct Attempt {
     app: Arc<App>,
     facts: Arc<Facts>,
+    headers: http::HeaderMap,
     outbound: Arc<Outbound>,
     id: String,
     frame: String,
@@ -175,7 +181,7 @@ impl Attempt {
                 "x-real-ip",
             ]
             .iter()
-            .any(|name| facts.headers.contains_key(*name))
+            .any(|name| self.headers.contains_key(*name))
             && matches!(kind, ("gateway-client", "backend") | ("cli", "cli"))
             && params.device.is_none()
             && params.min_protocol <= 4.0
@@ -192,7 +198,7 @@ impl Attempt {
             return None;
         }
         let mut scopes = params.scopes.clone().unwrap_or_default();
-        if let Some(cap) = facts.headers.get("x-openclaw-scopes") {
+        if let Some(cap) = self.headers.get("x-openclaw-scopes") {
             let cap: Vec<&str> = cap.to_str().ok()?.split(',').map(str::trim).collect();
             scopes.retain(|scope| cap.contains(&scope.as_str()));
         }
@@ -206,6 +212,20 @@ impl Attempt {
             device_id: None,
             shared_auth: true,
         })
+    }
+
+    /// Of later upstream sockets for this client: its `Host`, since plugin URLs are made from it, and its scopes
+    /// once more as a cap.
+    fn reconnect_headers(&self, principal: &Principal) -> link::DialHeaders {
+        let host = self
+            .headers
+            .get(http::header::HOST)
+            .and_then(|host| host.to_str().ok())
+            .unwrap_or("localhost");
+        vec![
+            ("Host".to_owned(), host.to_owned()),
+            ("x-openclaw-scopes".to_owned(), principal.scopes.join(",")),
+        ]
     }
 
     /// Lets in a client that we judged ourselves; the upstream sees a backend client with the same scopes.
@@ -242,7 +262,7 @@ impl Attempt {
         let identity = Identity::Backend {
             scopes: principal.scopes.clone(),
             caps: principal.caps.clone(),
-            headers: Vec::new(),
+            headers: self.reconnect_headers(&principal),
         };
         self.open(principal, frame, |outbound, app| {
             link::start(connected, identity, outbound, app.upstream.clone())
@@ -362,7 +382,9 @@ impl Attempt {
         link: impl FnOnce(Arc<Outbound>, &App) -> link::Link,
     ) {
         self.outbound.send(hello);
-        let link = link(Arc::clone(&self.outbound), &self.app);
+        // Without an upstream a link would only wait for one, ten thousand times.
+        let has_upstream = !matches!(*self.app.upstream.borrow(), UpstreamState::Off);
+        let link = has_upstream.then(|| link(Arc::clone(&self.outbound), &self.app));
         self.app.hub.add(Arc::new(Subscriber {
             conn_id: Arc::clone(&self.facts.conn_id),
             outbound: Arc::clone(&self.outbound),
@@ -373,7 +395,7 @@ impl Attempt {
             Arc::clone(&self.facts.conn_id),
             principal,
             Arc::clone(&self.outbound),
-            Some(link),
+            link,
         );
         if self.session.set(Arc::new(session)).is_err() {
             tracing::error!(conn = %self.facts.conn_id, "a session was opened twice");

@@ -212,7 +212,6 @@ fn upgrade(app: Arc<App>, mut request: Request<Incoming>, peer: SocketAddr) -> R
         let facts = Facts {
             conn_id: uuid::Uuid::new_v4().to_string().into(),
             peer,
-            headers,
             nonce: greeting.nonce,
             issued_ms: greeting.issued_ms,
         };
@@ -224,7 +223,7 @@ fn upgrade(app: Arc<App>, mut request: Request<Incoming>, peer: SocketAddr) -> R
                 handshake_timeout: settings.handshake_timeout,
             }
         };
-        let peer = ControlPeer::new(app, facts, Arc::clone(&outbound), greeting.dialled);
+        let peer = ControlPeer::new(app, facts, headers, Arc::clone(&outbound), greeting.dialled);
         Connection::new(
             parts.io.into_inner(),
             &parts.read_buf,

@@ -452,9 +452,11 @@ fn make_targets(file: &Text, files: &[Text], findings: &mut Vec<String>) {
     if !file.path.ends_with(".md") {
         return;
     }
+    let mut in_code = false;
     for (number, line) in numbered(&file.content) {
+        in_code ^= line.starts_with("```");
         let quoted = line.split("`make ").skip(1);
-        let typed = line.strip_prefix("make ").into_iter();
+        let typed = line.strip_prefix("make ").filter(|_| in_code).into_iter();
         for rest in quoted.chain(typed) {
             let target = rest
                 .split(|c: char| !c.is_ascii_lowercase() && c != '-')

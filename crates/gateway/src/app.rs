@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
 use wire::limits;
 
 use crate::auth::{Auth, AuthEvent, DeviceClose};
@@ -123,11 +124,16 @@ impl App {
     pub async fn run(
         self: &Arc<Self>,
         listeners: Vec<TcpListener>,
+        tls: Option<TlsAcceptor>,
         admin: Option<TcpListener>,
         stop: impl Future<Output = ()>,
     ) {
         for listener in listeners {
-            tokio::spawn(crate::ingress::http::serve(Arc::clone(self), listener));
+            tokio::spawn(crate::ingress::http::serve(
+                Arc::clone(self),
+                listener,
+                tls.clone(),
+            ));
         }
         if let Some(admin) = admin {
             tokio::spawn(crate::ingress::admin::serve(Arc::clone(self), admin));

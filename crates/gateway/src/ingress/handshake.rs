@@ -329,7 +329,7 @@ impl Attempt {
             caps: principal.caps.clone(),
             headers: self.reconnect_headers(&principal),
         };
-        self.open(principal, frame, |outbound, app| {
+        self.open(principal, frame, Some(Box::new(judged)), |outbound, app| {
             link::start(connected, identity, outbound, app.upstream.clone())
         });
         Verdict::Open
@@ -360,7 +360,7 @@ impl Attempt {
         }
         match self.accept(&answer) {
             Ok((principal, hello)) => {
-                self.open(principal, hello, |outbound, app| {
+                self.open(principal, hello, None, |outbound, app| {
                     link::start(
                         Some(dialled),
                         Identity::Relayed,
@@ -459,6 +459,7 @@ impl Attempt {
         &self,
         principal: Principal,
         hello: String,
+        judged: Option<Box<auth::Principal>>,
         link: impl FnOnce(Arc<Outbound>, &App) -> link::Link,
     ) {
         self.outbound.send(hello);
@@ -478,6 +479,7 @@ impl Attempt {
             principal,
             Arc::clone(&self.outbound),
             link,
+            judged,
         );
         if self.session.set(Arc::new(session)).is_err() {
             tracing::error!(conn = %self.facts.conn_id, "a session was opened twice");

@@ -50,8 +50,11 @@ class Browser {
       browser.inFlight.add(request);
       browser.lastAsked = Date.now();
     });
-    page.on("requestfinished", (request) => browser.inFlight.delete(request));
-    page.on("response", (response) => browser.requests.push({ method: response.request().method(), url: browser.mask(response.url()), status: response.status() }));
+    page.on("framenavigated", (frame) => frame === page.mainFrame() && browser.inFlight.clear());
+    page.on("response", (response) => {
+      browser.inFlight.delete(response.request());
+      browser.requests.push({ method: response.request().method(), url: browser.mask(response.url()), status: response.status() });
+    });
     page.on("requestfailed", (request) => {
       browser.inFlight.delete(request);
       browser.requests.push({ method: request.method(), url: browser.mask(request.url()), failed: request.failure()?.errorText });
@@ -159,7 +162,7 @@ const steps = {
     await browser.page.getByRole("button", { name: "Stop generating" }).waitFor();
     side.model.release();
     await browser.said(ANSWER).waitFor();
-    await browser.page.getByRole("status").filter({ hasText: /^Done in/ }).waitFor();
+    await browser.page.getByRole("button", { name: "Stop generating" }).waitFor({ state: "detached" });
     await browser.shot("3-whole-answer");
     return chat();
   },

@@ -1,6 +1,7 @@
 //! The gateway, in the order in which a request flows through it.
 
 pub mod app;
+pub mod auth;
 pub mod bridge;
 pub mod cli;
 mod clock;
@@ -8,3 +9,4 @@ pub mod config;
 mod dispatch;
 mod events;
 mod ingress;
+mod lower;

@@ -1,7 +1,7 @@
 //! `run`: from the files to a serving process, and what is printed on the way.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,14 +13,18 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 
 use super::target::environment;
 use super::{EXIT_CONFIG, complain, print};
-use crate::app::{App, Runtime};
+use crate::app::App;
+use crate::auth::Auth;
 use crate::bridge::{Secret, UpstreamState, attach, install, process};
 use crate::config::{
-    AdminListen, ConfigDocument, ConfigError, Env, LogFormat, OwnSettings, Paths, UpstreamMode,
+    AdminListen, AuthMode, BindMode, ConfigDocument, ConfigError, Env, LogFormat, OwnSettings,
+    Paths, Settings, UpstreamMode,
 };
+use crate::lower;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
@@ -29,27 +33,27 @@ pub(super) struct Options {
     port: Option<u16>,
     /// The TypeScript gateway behind this one, instead of [upstream] mode.
     #[arg(long, value_enum)]
-    upstream: Option<Mode>,
+    upstream: Option<UpstreamChoice>,
     /// How to start openclaw when it is supervised: a program and its arguments, separated by spaces.
     #[arg(long)]
     openclaw_command: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Mode {
+enum UpstreamChoice {
     Off,
     Attach,
     Supervise,
     Auto,
 }
 
-impl From<Mode> for UpstreamMode {
-    fn from(mode: Mode) -> Self {
+impl From<UpstreamChoice> for UpstreamMode {
+    fn from(mode: UpstreamChoice) -> Self {
         match mode {
-            Mode::Off => Self::Off,
-            Mode::Attach => Self::Attach,
-            Mode::Supervise => Self::Supervise,
-            Mode::Auto => Self::Auto,
+            UpstreamChoice::Off => Self::Off,
+            UpstreamChoice::Attach => Self::Attach,
+            UpstreamChoice::Supervise => Self::Supervise,
+            UpstreamChoice::Auto => Self::Auto,
         }
     }
 }
@@ -106,14 +110,8 @@ async fn serve(
     options: &Options,
 ) -> anyhow::Result<ExitCode> {
     create_own_dir(&paths.own_dir)?;
-    let (document, token, source) = credentials(env, paths)?;
-    let configured = document
-        .get(&["gateway", "port"])
-        .and_then(Value::as_u64)
-        .and_then(|port| u16::try_from(port).ok());
-    let port = options
-        .port
-        .unwrap_or_else(|| crate::config::gateway_port(env, configured));
+    let (document, settings, token, source) = credentials(env, paths)?;
+    let port = options.port.unwrap_or(settings.port);
     let _lock = match lock_state(&paths.own_dir) {
         Ok(lock) => lock,
         Err(why) => {
@@ -121,7 +119,8 @@ async fn serve(
             return Ok(ExitCode::from(EXIT_CONFIG));
         }
     };
-    let listeners = match bind(&document, port).await {
+    let tls = tls(&settings)?;
+    let listeners = match bind(&settings, port).await {
         Ok(listeners) => listeners,
         Err(why) => {
             complain(&why);
@@ -137,16 +136,18 @@ async fn serve(
     };
     let stopping = watch::Sender::new(false);
     let upstream = start_upstream(env, paths, &own, &document, &token, stopping.subscribe())?;
+    let auth = lower::auth_settings(&settings, None);
+    let (auth, damaged) = Auth::open(&paths.own_dir, auth, crate::clock::now_ms())
+        .context("cannot open the pairing book")?;
+    if let Some(damaged) = damaged {
+        tracing::error!(
+            ?damaged,
+            "the pairing book was damaged and is kept aside; devices must pair again"
+        );
+    }
     let app = App::new(
-        Runtime {
-            handshake_timeout: own.limits.handshake_timeout,
-            http_header_timeout: own.limits.http_header_timeout,
-            preauth_bytes_max: own.limits.preauth_bytes_max,
-            payload_bytes_max: own.limits.payload_bytes_max,
-            buffered_bytes_max: own.limits.buffered_bytes_max,
-            token: Some(Secret::new(token.expose())),
-            native_disable: own.native_disable.clone(),
-        },
+        lower::runtime(&own),
+        auth,
         upstream.state.clone(),
         Arc::default(),
     );
@@ -155,6 +156,7 @@ async fn serve(
         address,
         &token,
         &source,
+        settings.auth.mode.as_str(),
         &upstream,
         admin.as_ref().and_then(|admin| admin.local_addr().ok()),
     );
@@ -162,7 +164,7 @@ async fn serve(
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
     );
-    app.run(listeners, admin, async {
+    app.run(listeners, tls, admin, async {
         tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
         tracing::info!("stopping");
         // Both ends at once: the child needs as long as our clients.
@@ -291,34 +293,24 @@ fn create_own_dir(dir: &Path) -> anyhow::Result<()> {
 }
 
 /// The shared token, made on a first start. Never none: this gateway does not run open by accident.
-fn credentials(env: &Env, paths: &Paths) -> anyhow::Result<(ConfigDocument, Secret, TokenSource)> {
+fn credentials(
+    env: &Env,
+    paths: &Paths,
+) -> anyhow::Result<(ConfigDocument, Settings, Secret, TokenSource)> {
     let document = ConfigDocument::load(paths, env)?;
-    let configured = document
-        .env
-        .trimmed("OPENCLAW_GATEWAY_TOKEN")
-        .map(str::to_owned)
-        .or_else(|| {
-            document
-                .get(&["gateway", "auth", "token"])
-                .and_then(Value::as_str)
-                .filter(|token| !token.trim().is_empty())
-                .map(str::to_owned)
-        });
-    if let Some(token) = configured {
-        return Ok((document, Secret::new(token), TokenSource::Configured));
+    let settings = Settings::read(&document, paths)?;
+    if settings.auth.mode != AuthMode::Token {
+        // Clients use what is configured; this one is between us and a supervised OpenClaw.
+        return Ok((
+            document,
+            settings,
+            Secret::new(new_token()),
+            TokenSource::Configured,
+        ));
     }
-    let mode = document
-        .get(&["gateway", "auth", "mode"])
-        .and_then(Value::as_str)
-        .unwrap_or("token");
-    if mode != "token" {
-        return Err(document
-            .error(
-                &["gateway", "auth", "mode"],
-                format!("auth mode {mode} is not served by this gateway yet"),
-            )
-            .fix("use \"token\" with gateway.auth.token")
-            .into());
+    if let Some(token) = &settings.auth.token {
+        let token = Secret::new(token.expose());
+        return Ok((document, settings, token, TokenSource::Configured));
     }
     let stored = stored_token(paths);
     let is_new = stored.is_none();
@@ -327,7 +319,12 @@ fn credentials(env: &Env, paths: &Paths) -> anyhow::Result<(ConfigDocument, Secr
         write_private(&paths.own_dir.join("token"), &token)?;
     }
     if document.exists {
-        return Ok((document, Secret::new(token), TokenSource::Stored));
+        return Ok((
+            document,
+            with_token(settings, &token),
+            Secret::new(token),
+            TokenSource::Stored,
+        ));
     }
     let config =
         json!({ "gateway": { "mode": "local", "auth": { "mode": "token", "token": token } } });
@@ -336,7 +333,18 @@ fn credentials(env: &Env, paths: &Paths) -> anyhow::Result<(ConfigDocument, Secr
     }
     write_private(&paths.config_file, &format!("{config:#}\n"))?;
     let document = ConfigDocument::load(paths, env)?;
-    Ok((document, Secret::new(token), TokenSource::Written))
+    let settings = Settings::read(&document, paths)?;
+    Ok((
+        document,
+        with_token(settings, &token),
+        Secret::new(token),
+        TokenSource::Written,
+    ))
+}
+
+fn with_token(mut settings: Settings, token: &str) -> Settings {
+    settings.auth.token = Some(crate::config::Secret::new(token));
+    settings
 }
 
 /// The token a first start made.
@@ -395,31 +403,54 @@ fn lock_state(own_dir: &Path) -> Result<std::fs::File, String> {
     Ok(file)
 }
 
-/// Both loopbacks, as the original binds them for `loopback`. IPv6 may be missing on the machine.
-async fn bind(document: &ConfigDocument, port: u16) -> Result<Vec<TcpListener>, String> {
-    let bind = document
-        .get(&["gateway", "bind"])
-        .and_then(Value::as_str)
-        .unwrap_or("loopback");
-    let first = match bind {
-        "loopback" | "auto" => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-        other => {
-            return Err(format!(
-                "gateway.bind \"{other}\" is not served by this gateway yet; use \"loopback\" and a reverse proxy"
-            ));
+fn tls(settings: &Settings) -> Result<Option<TlsAcceptor>, ConfigError> {
+    if !settings.tls.enabled {
+        return Ok(None);
+    }
+    match (&settings.tls.cert_path, &settings.tls.key_path) {
+        (Some(certificate), Some(key)) => crate::ingress::tls::acceptor(certificate, key).map(Some),
+        _ => Err(ConfigError::new(
+            "TLS is on but names no certificate, and this gateway does not make one",
+        )
+        .key("gateway.tls.certPath")
+        .fix("set gateway.tls.certPath and gateway.tls.keyPath to PEM files")),
+    }
+}
+
+/// The addresses `gateway.bind` means; the first must be had, the others may be missing on the machine.
+/// Source: `resolveGatewayListenHosts` in src/gateway/net.ts at 2026.9.6.
+async fn bind(settings: &Settings, port: u16) -> Result<Vec<TcpListener>, String> {
+    let (first, also) = match settings.bind {
+        BindMode::Loopback | BindMode::Auto => (
+            IpAddr::from(Ipv4Addr::LOCALHOST),
+            Some(IpAddr::from(Ipv6Addr::LOCALHOST)),
+        ),
+        BindMode::Lan => (IpAddr::from(Ipv4Addr::UNSPECIFIED), None),
+        BindMode::Custom(address) => (
+            IpAddr::from(address),
+            (!address.is_loopback()).then_some(IpAddr::from(Ipv4Addr::LOCALHOST)),
+        ),
+        BindMode::Tailnet => {
+            return Err("gateway.bind \"tailnet\" is not served by this gateway yet; use \"custom\" with gateway.customBindHost".to_owned());
         }
     };
-    let v4 = TcpListener::bind(first)
+    settings
+        .check_exposure(&first.to_string())
+        .map_err(|error| error.to_string())?;
+    let first = SocketAddr::new(first, port);
+    let listener = TcpListener::bind(first)
         .await
         .map_err(|error| held(first, &error))?;
-    let port = v4.local_addr().map_or(port, |address| address.port());
-    let mut listeners = vec![v4];
-    match TcpListener::bind(SocketAddr::from((Ipv6Addr::LOCALHOST, port))).await {
-        Ok(v6) => listeners.push(v6),
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            return Err(held(SocketAddr::from((Ipv6Addr::LOCALHOST, port)), &error));
+    let port = listener.local_addr().map_or(port, |address| address.port());
+    let mut listeners = vec![listener];
+    if let Some(also) = also.map(|address| SocketAddr::new(address, port)) {
+        match TcpListener::bind(also).await {
+            Ok(listener) => listeners.push(listener),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                return Err(held(also, &error));
+            }
+            Err(error) => tracing::debug!(%error, address = %also, "not listening there as well"),
         }
-        Err(error) => tracing::debug!(%error, "no IPv6 loopback here"),
     }
     Ok(listeners)
 }
@@ -447,12 +478,13 @@ fn summarise(
     address: SocketAddr,
     token: &Secret,
     source: &TokenSource,
+    mode: &str,
     upstream: &Upstream,
     admin: Option<SocketAddr>,
 ) {
     let terminal = std::io::stdout().is_terminal();
     let token_line = match source {
-        TokenSource::Configured => "token, as configured".to_owned(),
+        TokenSource::Configured => format!("{mode}, as configured"),
         TokenSource::Written => format!(
             "token, made now and written to {}",
             paths.config_file.display()

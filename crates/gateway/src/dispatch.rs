@@ -30,11 +30,7 @@ pub(crate) struct Principal {
     /// The same, as checked on every call.
     pub(crate) scope_set: ScopeSet,
     pub(crate) caps: Vec<String>,
-    pub(crate) client_id: String,
-    pub(crate) client_mode: String,
     pub(crate) device_id: Option<String>,
-    /// Authenticated with the shared token or password: closed when that changes.
-    pub(crate) shared_auth: bool,
 }
 
 /// One open session.

@@ -27,7 +27,6 @@ pub(crate) struct Facts {
     pub(crate) conn_id: Arc<str>,
     pub(crate) peer: std::net::SocketAddr,
     pub(crate) nonce: String,
-    pub(crate) issued_ms: u64,
 }
 
 /// The handshake and then the session of one connection.
@@ -305,10 +304,7 @@ impl Attempt {
             scope_set: ScopeSet::parse(&judged.scopes),
             scopes: judged.scopes.clone(),
             caps: judged.caps.clone(),
-            client_id: judged.client.id.clone(),
-            client_mode: judged.client.mode.clone(),
             device_id: judged.device.as_ref().map(|device| device.id.clone()),
-            shared_auth: judged.uses_shared_auth,
         };
         self.app.announce(&judged.effects.events);
         self.app.close_devices(&judged.effects.closes);
@@ -425,13 +421,6 @@ impl Attempt {
         };
         let connect: Value =
             serde_json::from_str(&self.frame).map_err(|error| error.to_string())?;
-        let text = |pointer: &str| {
-            connect
-                .pointer(pointer)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
-        };
         let principal = Principal {
             role: auth
                 .get("role")
@@ -441,16 +430,10 @@ impl Attempt {
             scope_set: ScopeSet::parse(texts(auth.get("scopes"))),
             scopes: texts(auth.get("scopes")),
             caps: texts(connect.pointer("/params/caps")),
-            client_id: text("/params/client/id"),
-            client_mode: text("/params/client/mode"),
             device_id: connect
                 .pointer("/params/device/id")
                 .and_then(Value::as_str)
                 .map(str::to_owned),
-            shared_auth: matches!(
-                auth.get("method").and_then(Value::as_str),
-                Some("token" | "password")
-            ),
         };
         self.app.learn_hello(hello);
         let attempt = ConnectAttempt {
@@ -496,7 +479,6 @@ impl Attempt {
             is_node: principal.role == "node",
             scopes: principal.scope_set,
             device_id: principal.device_id.clone(),
-            shared_auth: principal.shared_auth,
         }));
         let session = Session::new(
             Arc::clone(&self.facts.conn_id),

@@ -247,7 +247,6 @@ fn upgrade(app: Arc<App>, mut request: Request<Incoming>, peer: SocketAddr) -> R
             conn_id: uuid::Uuid::new_v4().to_string().into(),
             peer,
             nonce: greeting.nonce,
-            issued_ms: greeting.issued_ms,
         };
         let limits = {
             let settings = app.settings.load();

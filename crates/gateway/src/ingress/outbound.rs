@@ -200,11 +200,6 @@ impl Outbound {
         wake(waker);
     }
 
-    /// Bytes that wait, as the original's `bufferedAmount`.
-    pub(crate) fn buffered_bytes(&self) -> usize {
-        self.state.lock().bytes
-    }
-
     // The connection task's side.
 
     /// Whether something waits. The task is woken by every push and close from here on, also while it waits for

@@ -202,16 +202,90 @@ pub(super) static BY_NAME: [u8; ${rows.length}] = [
 `;
 }
 
+/** Methods that this gateway may answer itself, with or without an upstream, and that check their params. */
+const CHECKED_METHODS = [
+  "agent", "agent.identity.get", "agent.wait", "agents.files.get", "agents.files.list", "agents.list", "approval.get",
+  "artifacts.list", "board.get", "channels.status", "chat.abort", "chat.history", "chat.inject", "chat.message.get",
+  "chat.metadata", "chat.send", "chat.startup", "commands.list", "config.apply", "config.get", "config.patch",
+  "config.schema", "config.schema.lookup", "config.set", "cron.get", "cron.list", "cron.remove", "cron.run",
+  "cron.runs", "cron.status", "device.pair.approve", "device.pair.list", "device.pair.reject", "device.pair.remove",
+  "device.pair.rename", "device.pair.setupCode", "device.scopes.requestUpgrade", "device.scopes.waitUpgrade",
+  "device.token.revoke", "device.token.rotate", "environments.list", "logs.tail", "mentions.list", "message.action",
+  "models.authStatus", "models.list", "node.describe", "node.event", "node.invoke", "node.invoke.result", "node.list",
+  "node.pair.approve", "node.pair.list", "node.pair.reject", "node.pair.remove",
+  "node.pending.ack", "node.pending.drain", "node.pending.enqueue", "node.pending.pull",
+  "node.rename", "plugins.controlUi.list", "plugins.list", "poll", "progressCard.get", "projects.list", "question.get",
+  "question.list", "send", "session.discussion.info", "session.members.list", "sessions.abort",
+  "sessions.branches.list", "sessions.catalog.list", "sessions.companion.state", "sessions.delete",
+  "sessions.describe", "sessions.groups.defaults", "sessions.groups.list", "sessions.list",
+  "sessions.messages.subscribe", "sessions.messages.unsubscribe", "sessions.observer.visibility",
+  "sessions.patch", "sessions.preview", "sessions.reset", "sessions.resolve", "sessions.search", "sessions.send",
+  "sessions.subscribe", "sessions.usage", "sessions.viewers.set", "skills.status",
+  "system.info", "talk.catalog", "talk.config", "tasks.get", "tasks.list", "taskSuggestions.list", "tools.catalog",
+  "update.status", "users.prefs.get", "users.prefs.set", "users.self", "wake", "worktrees.list",
+];
+
+/** Keywords that say nothing about validity. */
+const ANNOTATIONS = new Set(["description", "title", "default", "deprecated", "x-openclaw-since", "$id", "$comment"]);
+
+function withoutAnnotations(schema, isMap = false) {
+  if (Array.isArray(schema)) return schema.map((entry) => withoutAnnotations(entry));
+  if (schema === null || typeof schema !== "object") return schema;
+  return Object.fromEntries(
+    Object.entries(schema)
+      .filter(([key]) => isMap || !ANNOTATIONS.has(key))
+      .map(([key, value]) => [
+        key,
+        ["enum", "const", "required", "pattern"].includes(key) && !isMap
+          ? value
+          : withoutAnnotations(value, !isMap && ["properties", "patternProperties"].includes(key)),
+      ]),
+  );
+}
+
+/** Validators of the package by method, as its handlers use them. */
+export async function paramsValidators() {
+  const uses = new Map();
+  let protocol;
+  for (const name of bundles) {
+    const text = fs.readFileSync(path.join(dist, name), "utf8");
+    if (text.includes("//#region packages/gateway-protocol/src/validator-registry.ts")) protocol = { name, text };
+    for (const [, validator, method] of text.matchAll(/assertValidParams\(\s*\w+\s*,\s*(validate\w+)\s*,\s*"([\w.-]+)"/g)) uses.set(method, validator);
+    for (const [, method, validator] of text.matchAll(/defineValidatedGatewayMethod\("([\w.-]+)", (validate\w+)/g)) uses.set(method, validator);
+    for (const [, method, validator] of text.matchAll(/invalid ([\w.-]+) params: \$\{formatValidationErrors\((validate\w+)\.errors/g)) uses.set(method, validator);
+  }
+  const exported = await import(pathToFileURL(path.join(dist, protocol.name)));
+  const byName = new Map();
+  const list = protocol.text.slice(protocol.text.lastIndexOf("export {"));
+  for (const [, name, alias] of list.matchAll(/(\w+) as ([\w$]+)/g)) byName.set(name, exported[alias]);
+  const pascal = (method) => `validate${method.split(/[.-]/).map((part) => part[0].toUpperCase() + part.slice(1)).join("")}Params`;
+  const formatValidationErrors = byName.get("formatValidationErrors");
+  const validators = new Map();
+  for (const method of CHECKED_METHODS) {
+    const validate = byName.get(uses.get(method)) ?? byName.get(pascal(method));
+    if (!validate) throw new Error(`no params validator for ${method} (${uses.get(method)})`);
+    validators.set(method, validate);
+  }
+  return { validators, formatValidationErrors };
+}
+
+export async function schemasTable() {
+  const { validators } = await paramsValidators();
+  const rows = [...validators].sort(([a], [b]) => (a < b ? -1 : 1));
+  return `${rows.map(([method, validate]) => `${method} ${JSON.stringify(withoutAnnotations(validate.schema))}`).join("\n")}\n`;
+}
+
 /** Committed file → the text it must hold. */
 export const tables = {
   "crates/wire/src/methods/table.rs": methodsTable,
   "crates/wire/src/events/table.rs": eventsTable,
+  "crates/wire/src/schema/params.txt": schemasTable,
 };
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href && process.argv.includes("--write")) {
   for (const [file, text] of Object.entries(tables)) {
     fs.mkdirSync(path.dirname(path.join(repoRoot, file)), { recursive: true });
-    fs.writeFileSync(path.join(repoRoot, file), text());
+    fs.writeFileSync(path.join(repoRoot, file), await text());
     console.log(`wrote ${file}`);
   }
 }

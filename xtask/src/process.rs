@@ -81,7 +81,6 @@ fn ended(status: ExitStatus) -> Ended {
     Ended {
         ok: status.success(),
         reason,
-        took: started.elapsed(),
     }
 }
 

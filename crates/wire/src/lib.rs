@@ -2,7 +2,7 @@
 //!
 //! Wire protocol 4 as spoken by the npm package `openclaw` 2026.9.6. Nothing here opens a socket, reads a
 //! clock or knows a handler. Read in this order: [`websocket`], [`frame`], [`error`], [`limits`],
-//! [`methods`], [`events`], [`scope`], [`raw`].
+//! [`methods`], [`events`], [`scope`], [`schema`], [`raw`].
 
 pub mod connect;
 pub mod error;
@@ -11,6 +11,7 @@ pub mod frame;
 pub mod limits;
 pub mod methods;
 pub mod raw;
+pub mod schema;
 pub mod scope;
 pub mod websocket;
 

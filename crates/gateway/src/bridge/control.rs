@@ -142,7 +142,7 @@ async fn serve(
                 if gone { return Ok(()); }
             }
             incoming = reader.next() => match incoming.map_err(|error| error.to_string())? {
-                super::socket::Incoming::Text(text) => match UpstreamFrame::parse(&text) {
+                client::socket::Incoming::Text(text) => match UpstreamFrame::parse(&text) {
                     Ok(UpstreamFrame::Event { event, payload, state_version, .. }) => {
                         news(News::Event { name: &event, payload, state_version });
                     }
@@ -155,11 +155,11 @@ async fn serve(
                     }
                     Ok(UpstreamFrame::Other) | Err(_) => {}
                 },
-                super::socket::Incoming::Ping(payload) => {
+                client::socket::Incoming::Ping(payload) => {
                     writer.feed(wire::websocket::Opcode::Pong, &payload);
                     writer.flush().await.map_err(|error| error.to_string())?;
                 }
-                super::socket::Incoming::Closed(code, reason) => return Err(format!("closed with {code} {reason}")),
+                client::socket::Incoming::Closed(code, reason) => return Err(format!("closed with {code} {reason}")),
             },
         }
     }

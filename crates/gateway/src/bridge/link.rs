@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::socket::{self, Incoming, Reader, Writer};
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -16,7 +17,6 @@ use wire::error::ErrorShape;
 use wire::frame::{EventText, UpstreamFrame, response_error};
 use wire::websocket::Opcode;
 
-use super::socket::{self, Incoming, Reader, Writer};
 use super::{Ready, UpstreamState};
 use crate::ingress::outbound::{Close, Outbound};
 
@@ -28,6 +28,8 @@ const PENDING_CALLS_MAX: usize = 1024;
 const REPEATABLE_BYTES_MAX: usize = 1024 * 1024;
 /// How long a call that may be repeated waits for the upstream to come back.
 const REPEAT_WITHIN: Duration = Duration::from_secs(15);
+/// How long the watcher may believe in an upstream whose socket just died.
+const NOTICED_WITHIN: Duration = Duration::from_secs(5);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for the upstream's answer to our own `connect`.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -231,6 +233,7 @@ pub(crate) fn start(
         queue,
         pending: HashMap::new(),
         repeatable_bytes: 0,
+        epoch: None,
         subscriptions: HashMap::new(),
     };
     tokio::spawn(task.run(connected));
@@ -251,6 +254,8 @@ struct Task {
     queue: mpsc::Receiver<UpCall>,
     pending: HashMap<String, Pending>,
     repeatable_bytes: usize,
+    /// Of the upstream last served from.
+    epoch: Option<u64>,
     /// The last frame of each subscription, by method and params, to be sent again on a new socket.
     subscriptions: HashMap<String, String>,
 }
@@ -296,6 +301,7 @@ impl Task {
     /// Waits until a new socket is connected, answering calls meanwhile. `None`: the client is gone.
     async fn wait_for_upstream(&mut self) -> Option<Dialled> {
         let mut backoff = Duration::from_millis(20);
+        let lost = Instant::now();
         loop {
             let ready = match &*self.upstream.borrow_and_update() {
                 UpstreamState::Ready(ready) => Some(ready.clone()),
@@ -308,9 +314,14 @@ impl Task {
                     headers,
                 } = self.identity.clone()
                 else {
-                    // The upstream is back, but only the client can sign for itself.
-                    self.outbound.close(Close::new(1012, "service restart"));
-                    return None;
+                    // Only the client can sign for itself: it is told once the upstream is back. While the
+                    // watcher still believes in the one that died, that is not yet so.
+                    if Some(ready.epoch) != self.epoch || lost.elapsed() > NOTICED_WITHIN {
+                        self.outbound.close(Close::new(1012, "service restart"));
+                        return None;
+                    }
+                    self.answer_calls_for(Duration::from_millis(50)).await?;
+                    continue;
                 };
                 match reconnect(&ready, &scopes, &caps, &headers).await {
                     Ok(dialled) => return Some(dialled),
@@ -318,41 +329,48 @@ impl Task {
                 }
                 backoff = (backoff * 2).min(Duration::from_secs(2));
             }
-            let again = tokio::time::sleep(if ready_known(&self.upstream) {
+            let pause = if ready_known(&self.upstream) {
                 backoff
             } else {
                 Duration::from_millis(250)
-            });
-            tokio::pin!(again);
-            loop {
-                tokio::select! {
-                    call = self.queue.recv() => match call {
-                        None => return None,
-                        Some(call) if call.repeatable && self.has_room_for(&call) => self.remember(call, Instant::now()),
-                        Some(call) => {
-                            self.outbound.send(response_error(&call.id, &super::unavailable(&call.method)));
-                        }
-                    },
-                    changed = self.upstream.changed() => {
-                        if changed.is_err() { return None; }
-                        break;
-                    }
-                    () = &mut again => break,
-                }
-            }
+            };
+            self.answer_calls_for(pause).await?;
             self.fail_overdue();
+        }
+    }
+
+    /// Takes calls while there is no upstream, until its state changes or `pause` is over. `None`: the client is
+    /// gone.
+    async fn answer_calls_for(&mut self, pause: Duration) -> Option<()> {
+        let until = Instant::now() + pause;
+        loop {
+            tokio::select! {
+                call = self.queue.recv() => {
+                    let call = call?;
+                    if call.repeatable && self.has_room_for(&call) {
+                        self.remember(call, Instant::now());
+                    } else {
+                        self.outbound.send(response_error(&call.id, &super::unavailable(&call.method)));
+                    }
+                }
+                changed = self.upstream.changed() => return changed.ok(),
+                () = tokio::time::sleep_until(until) => return Some(()),
+            }
         }
     }
 
     fn fail_overdue(&mut self) {
         let outbound = Arc::clone(&self.outbound);
+        let mut released = 0;
         self.pending.retain(|id, call| {
             let keep = call.since.elapsed() < REPEAT_WITHIN;
             if !keep {
+                released += call.frame.as_ref().map_or(0, String::len);
                 outbound.send(response_error(id, &super::unavailable(&call.method)));
             }
             keep
         });
+        self.repeatable_bytes -= released;
     }
 
     fn has_room_for(&self, call: &UpCall) -> bool {
@@ -363,7 +381,7 @@ impl Task {
     fn remember(&mut self, call: UpCall, since: Instant) {
         let frame = (call.repeatable && self.has_room_for(&call)).then_some(call.frame);
         self.repeatable_bytes += frame.as_ref().map_or(0, String::len);
-        self.pending.insert(
+        let replaced = self.pending.insert(
             call.id,
             Pending {
                 method: call.method,
@@ -371,6 +389,10 @@ impl Task {
                 since,
             },
         );
+        // An id used again by the client: the older call can't be told apart any more.
+        self.repeatable_bytes -= replaced
+            .and_then(|call| call.frame)
+            .map_or(0, |frame| frame.len());
     }
 
     async fn serve(&mut self, dialled: Dialled) -> Ended {
@@ -380,6 +402,7 @@ impl Task {
             ready,
             ..
         } = dialled;
+        self.epoch = Some(ready.epoch);
         for frame in self.subscriptions.values() {
             writer.feed(Opcode::Text, frame.as_bytes());
         }

@@ -23,6 +23,7 @@ mod child;
 pub mod find;
 pub(crate) mod life;
 mod orphan;
+pub mod plan;
 pub mod ports;
 pub(crate) mod probe;
 pub mod rest;

@@ -1,18 +1,7 @@
 //! The upgrade from HTTP to WebSocket, refused and accepted as the `ws` library of the original does.
 
-use base64::Engine as _;
+use client::socket::accept_key;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
-
-/// Source: RFC 6455 section 1.3.
-const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-
-/// `Sec-WebSocket-Accept` for a client's key.
-pub(crate) fn accept_key(key: &[u8]) -> String {
-    let mut digest = ring::digest::Context::new(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY);
-    digest.update(key);
-    digest.update(ACCEPT_GUID);
-    base64::engine::general_purpose::STANDARD.encode(digest.finish())
-}
 
 /// Whether a request asks for an upgrade at all (Node hands these to the `upgrade` listener).
 pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::config::Env;
+
 /// Node releases the original runs on: at least this minor of an even major, or any later major.
 /// Source: node-version.mjs at 2026.9.6.
 const NODE_FLOORS: [(u32, u32); 2] = [(24, 16), (26, 1)];
@@ -92,14 +94,10 @@ pub struct Places {
 }
 
 impl Places {
-    pub fn from_process() -> Self {
-        let folder = |name: &str| {
-            std::env::var_os(name)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
-        };
+    pub fn from_env(env: &Env) -> Self {
+        let folder = |name: &str| env.trimmed(name).map(PathBuf::from);
         Self {
-            path: std::env::var_os("PATH"),
+            path: env.get("PATH").map(OsString::from),
             home: folder("HOME"),
             npm_prefix: folder("NPM_CONFIG_PREFIX").or_else(|| folder("npm_config_prefix")),
             pnpm_home: folder("PNPM_HOME"),
@@ -292,7 +290,7 @@ pub fn package(places: &Places, command: &[String]) -> Result<Package, FindError
         .ok_or(FindError::NotInstalled { looked })
 }
 
-/// A Node for `package`: the one `command` names, else the first found that is new enough.
+/// A Node for `package`: the one `named` (`[upstream] node`), the one `command` names, else the first found that is new enough.
 ///
 /// # Errors
 /// When there is none.
@@ -300,10 +298,12 @@ pub async fn node(
     places: &Places,
     package: &Package,
     command: &[String],
+    named: Option<&Path>,
 ) -> Result<Node, FindError> {
-    let candidates = match command {
-        [node, _, ..] => vec![PathBuf::from(node)],
-        _ => places.nodes(package),
+    let candidates = match (named, command) {
+        (Some(node), _) => vec![node.to_path_buf()],
+        (None, [node, _, ..]) => vec![PathBuf::from(node)],
+        (None, _) => places.nodes(package),
     };
     let mut seen = Vec::new();
     for program in candidates {

@@ -74,6 +74,14 @@ impl Life {
         }
     }
 
+    /// What the last probe said while it is not ready.
+    pub(crate) fn waiting_for(&self) -> Option<&str> {
+        match &self.phase {
+            Phase::Waiting { why, .. } => Some(why),
+            Phase::Ready(_) => None,
+        }
+    }
+
     /// Why waiting longer makes no sense, if it does not.
     pub(crate) fn hopeless(&self, times: &Times) -> Option<String> {
         let Phase::Waiting {

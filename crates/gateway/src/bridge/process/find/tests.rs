@@ -152,6 +152,7 @@ async fn the_first_node_that_is_new_enough_is_taken() {
         &places(&root, &[&root.join("old"), &root.join("new")]),
         &package,
         &[],
+        None,
     )
     .await
     .unwrap();
@@ -164,7 +165,7 @@ async fn the_first_node_that_is_new_enough_is_taken() {
     );
 
     fake_node(&root.join("prefix/bin/node"), "v26.1.0");
-    let found = node(&places(&root, &[&root.join("new")]), &package, &[])
+    let found = node(&places(&root, &[&root.join("new")]), &package, &[], None)
         .await
         .unwrap();
     assert_eq!(
@@ -180,14 +181,14 @@ async fn no_usable_node_says_what_was_seen() {
     install(&root.join("here"), "2026.9.6");
     let package = read_package(&root.join("here")).unwrap();
     fake_node(&root.join("old/node"), "v24.15.9");
-    let error = node(&places(&root, &[&root.join("old")]), &package, &[])
+    let error = node(&places(&root, &[&root.join("old")]), &package, &[], None)
         .await
         .unwrap_err()
         .to_string();
     assert!(error.contains("old/node is 24.15.9"), "{error}");
     assert!(error.contains(">=24.16 <25, or >=26.1"), "{error}");
     let named = ["/no/node".to_owned(), package.entry().display().to_string()];
-    let error = node(&places(&root, &[]), &package, &named)
+    let error = node(&places(&root, &[]), &package, &named, None)
         .await
         .unwrap_err()
         .to_string();

@@ -1,4 +1,4 @@
-//! A WebSocket to the TypeScript gateway: dial, send text, receive text. No policy.
+//! A plain WebSocket as a client: dial, send text, receive text. No policy, no TLS.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ const RESPONSE_HEAD_BYTES_MAX: usize = 16 * 1024;
 ///
 /// # Errors
 /// The connect or protocol failure, in words for the log.
-pub(crate) async fn dial(
+pub async fn dial(
     address: SocketAddr,
     path: &str,
     headers: &[(&str, &str)],
@@ -74,7 +74,7 @@ async fn dial_unbounded(
             "the upgrade was answered with HTTP {status}"
         )));
     }
-    let expected = crate::ingress::websocket::accept_key(key.as_bytes());
+    let expected = accept_key(key.as_bytes());
     let accepted = text.lines().any(|line| {
         line.split_once(':').is_some_and(|(name, value)| {
             name.eq_ignore_ascii_case("sec-websocket-accept") && value.trim() == expected
@@ -100,6 +100,17 @@ async fn dial_unbounded(
     ))
 }
 
+/// Source: RFC 6455 section 1.3.
+const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// `Sec-WebSocket-Accept` for a client's key.
+pub fn accept_key(key: &[u8]) -> String {
+    let mut digest = ring::digest::Context::new(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY);
+    digest.update(key);
+    digest.update(ACCEPT_GUID);
+    base64::engine::general_purpose::STANDARD.encode(digest.finish())
+}
+
 fn random(bytes: &mut [u8]) {
     SystemRandom::new()
         .fill(bytes)
@@ -108,7 +119,7 @@ fn random(bytes: &mut [u8]) {
 
 /// What the upstream said.
 #[derive(Debug)]
-pub(crate) enum Incoming {
+pub enum Incoming {
     Text(String),
     Ping(Vec<u8>),
     /// Code and reason; 1005 without a code, 1006 when the socket just ended.
@@ -116,7 +127,7 @@ pub(crate) enum Incoming {
 }
 
 #[derive(Debug)]
-pub(crate) struct Reader {
+pub struct Reader {
     read: OwnedReadHalf,
     decoder: Decoder,
     buffer: Vec<u8>,
@@ -128,7 +139,7 @@ impl Reader {
     ///
     /// # Errors
     /// A broken socket or protocol; the connection is unusable then.
-    pub(crate) async fn next(&mut self) -> io::Result<Incoming> {
+    pub async fn next(&mut self) -> io::Result<Incoming> {
         loop {
             match self.decoder.decode(&mut self.buffer[self.start..]) {
                 Err(error) => return Err(io::Error::other(error)),
@@ -164,26 +175,26 @@ impl Reader {
 }
 
 #[derive(Debug)]
-pub(crate) struct Writer {
+pub struct Writer {
     write: OwnedWriteHalf,
     buffer: Vec<u8>,
 }
 
 impl Writer {
     /// Adds a frame to what the next [`Writer::flush`] writes.
-    pub(crate) fn feed(&mut self, opcode: Opcode, payload: &[u8]) {
+    pub fn feed(&mut self, opcode: Opcode, payload: &[u8]) {
         let mut key = [0; 4];
         random(&mut key);
         websocket::push_masked_frame(&mut self.buffer, opcode, payload, key);
     }
 
-    pub(crate) fn waiting_bytes(&self) -> usize {
+    pub fn waiting_bytes(&self) -> usize {
         self.buffer.len()
     }
 
     /// # Errors
     /// A broken socket. Not cancel safe.
-    pub(crate) async fn flush(&mut self) -> io::Result<()> {
+    pub async fn flush(&mut self) -> io::Result<()> {
         self.write.write_all(&self.buffer).await?;
         self.buffer.clear();
         self.buffer.shrink_to(16 * 1024);

@@ -72,6 +72,7 @@ pub struct App {
     pub(crate) upstream: watch::Receiver<UpstreamState>,
     /// Asks the supervisor to start a sleeping upstream.
     wake: Arc<tokio::sync::Notify>,
+    supervisor: std::sync::OnceLock<crate::bridge::process::Handle>,
     pub(crate) boot_id: String,
     pub(crate) started: Instant,
     pub(crate) metrics: Metrics,
@@ -107,6 +108,7 @@ impl App {
                 preauth: PreauthBudget::new(limits::PREAUTH_CONNECTIONS_PER_IP_MAX),
                 upstream,
                 wake,
+                supervisor: std::sync::OnceLock::new(),
                 boot_id: uuid::Uuid::new_v4().to_string(),
                 started: Instant::now(),
                 metrics: Metrics::default(),
@@ -292,6 +294,17 @@ impl App {
 
     pub(crate) fn wake_upstream(&self) {
         self.wake.notify_one();
+    }
+
+    /// Who takes orders for the child (`supervise`).
+    pub(crate) fn supervise_by(&self, handle: crate::bridge::process::Handle) {
+        // Set once, at the start.
+        drop(self.supervisor.set(handle));
+    }
+
+    /// The supervisor of the child, when there is one.
+    pub(crate) fn supervisor(&self) -> Option<&crate::bridge::process::Handle> {
+        self.supervisor.get()
     }
 
     /// `/readyz`: ready when what is configured to answer answers.

@@ -10,7 +10,6 @@ use wire::error::{ErrorCode, ErrorShape};
 
 pub mod attach;
 pub(crate) mod control;
-pub mod install;
 pub(crate) mod link;
 pub mod process;
 pub(crate) mod proxy;

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::print;
 use super::target::environment;
+use crate::bridge::process::find;
 use crate::config::{ConfigDocument, OwnSettings};
 
 struct Finding {
@@ -66,14 +67,10 @@ pub(super) fn run(profile: Option<&str>, json: bool) -> anyhow::Result<ExitCode>
     });
     if let Ok(own) = &own {
         findings.push(
-            match crate::bridge::install::find(
-                &env,
-                &own.upstream.command,
-                own.upstream.node.as_deref(),
-            ) {
+            match find::package(&find::Places::from_env(&env), &own.upstream.command) {
                 Ok(found) => fine(
                     "openclaw",
-                    format!("openclaw {} at {}", found.version, found.program.display()),
+                    format!("openclaw {} at {}", found.version, found.root.display()),
                 ),
                 Err(why) => Finding {
                     check: "openclaw",

@@ -12,14 +12,15 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::target::environment;
 use super::{EXIT_CONFIG, complain, print};
 use crate::app::App;
 use crate::auth::Auth;
-use crate::bridge::{Secret, UpstreamState, attach, install, process};
+use crate::bridge::process::{self, Plan, Supervisor, find, plan};
+use crate::bridge::{Secret, UpstreamState, attach};
 use crate::config::{
     AdminListen, AuthMode, BindMode, ConfigDocument, ConfigError, Env, LogFormat, OwnSettings,
     Paths, Settings, UpstreamMode,
@@ -135,7 +136,7 @@ async fn serve(
         })?),
     };
     let stopping = watch::Sender::new(false);
-    let upstream = start_upstream(env, paths, &own, &document, &token, stopping.subscribe())?;
+    let mut upstream = start_upstream(env, paths, &own, &token)?;
     let auth = lower::auth_settings(&settings, None);
     let (auth, damaged) = Auth::open(&paths.own_dir, auth, crate::clock::now_ms())
         .context("cannot open the pairing book")?;
@@ -149,8 +150,9 @@ async fn serve(
         lower::runtime(&own),
         auth,
         upstream.state.clone(),
-        Arc::default(),
+        Arc::clone(&upstream.wake),
     );
+    let child = upstream.supervise(&app, stopping.subscribe());
     summarise(
         paths,
         address,
@@ -171,7 +173,7 @@ async fn serve(
         stopping.send_replace(true);
     })
     .await;
-    if let Some(child) = upstream.child {
+    if let Some(child) = child {
         child.await.context("the supervisor ended badly")?;
     }
     Ok(ExitCode::SUCCESS)
@@ -179,21 +181,42 @@ async fn serve(
 
 struct Upstream {
     state: watch::Receiver<UpstreamState>,
-    child: Option<tokio::task::JoinHandle<()>>,
+    wake: Arc<Notify>,
+    /// What is to be run, and where its state is told.
+    child: Option<(Plan, watch::Sender<UpstreamState>)>,
     /// For the summary.
     description: String,
+}
+
+impl Upstream {
+    /// Starts the child, if there is to be one. The task ends when it is gone.
+    fn supervise(
+        &mut self,
+        app: &Arc<App>,
+        stopping: watch::Receiver<bool>,
+    ) -> Option<tokio::task::JoinHandle<()>> {
+        let (plan, state) = self.child.take()?;
+        let control = app.control.clone();
+        let call: process::Call = Arc::new(move |method, params| {
+            let control = control.clone();
+            Box::pin(async move { control.call(method, params).await })
+        });
+        let (handle, task) =
+            Supervisor::start(plan, state, Arc::clone(&self.wake), Some(call), stopping);
+        app.supervise_by(handle);
+        Some(task)
+    }
 }
 
 fn start_upstream(
     env: &Env,
     paths: &Paths,
     own: &OwnSettings,
-    document: &ConfigDocument,
     token: &Secret,
-    stopping: watch::Receiver<bool>,
 ) -> anyhow::Result<Upstream> {
     let off = |description: &str| Upstream {
         state: watch::channel(UpstreamState::Off).1,
+        wake: Arc::default(),
         child: None,
         description: description.to_owned(),
     };
@@ -215,15 +238,21 @@ fn start_upstream(
                 .as_ref()
                 .map_or_else(|| token.clone(), |own| Secret::new(own.expose()));
             let (state, receiver) = watch::channel(UpstreamState::Starting);
-            tokio::spawn(attach::watch(address, upstream_token, state));
+            tokio::spawn(attach::watch(
+                address,
+                upstream_token,
+                state,
+                Arc::default(),
+            ));
             Ok(Upstream {
                 state: receiver,
+                wake: Arc::default(),
                 child: None,
                 description: format!("attached to {address}"),
             })
         }
         UpstreamMode::Supervise | UpstreamMode::Auto => {
-            let installed = match install::find(env, &settings.command, settings.node.as_deref()) {
+            let installed = match find::package(&find::Places::from_env(env), &settings.command) {
                 Ok(installed) => installed,
                 Err(why) if settings.mode == UpstreamMode::Auto => {
                     tracing::debug!(%why, "no openclaw to supervise");
@@ -232,7 +261,7 @@ fn start_upstream(
                     ));
                 }
                 Err(why) => {
-                    return Err(ConfigError::new(why)
+                    return Err(ConfigError::new(why.to_string())
                         .file(&paths.own_file)
                         .key("upstream.command")
                         .into());
@@ -244,17 +273,18 @@ fn start_upstream(
                     "off (openclaw is installed but has no state here; run with --upstream supervise)",
                 ));
             }
-            let spec = install::child_spec(paths, document, &installed, settings, token)?;
-            let description = format!(
-                "supervising openclaw {} on {}",
-                installed.version, spec.address
-            );
             let (state, receiver) = watch::channel(UpstreamState::Starting);
-            let child = tokio::spawn(process::supervise(spec, state, stopping));
+            let sources = plan::Sources {
+                env: env.clone(),
+                paths: paths.clone(),
+                upstream: settings.clone(),
+                token: token.clone(),
+            };
             Ok(Upstream {
                 state: receiver,
-                child: Some(child),
-                description,
+                wake: Arc::default(),
+                child: Some((sources.plan(), state)),
+                description: format!("supervising openclaw {}", installed.version),
             })
         }
     }

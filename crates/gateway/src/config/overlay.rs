@@ -5,15 +5,17 @@
 //!   Methods that write the configuration (`agents.create`, `plugins.install`, …) work as they do
 //!   without us, and the secret is the user's, so that relayed handshakes are accepted.
 //! - [`Way::Overlay`]: on a file of ours that `$include`s the user's. Needed where the command line
-//!   cannot say it (TLS off, an authentication we cannot use). The original refuses to write through
+//!   cannot say it (TLS off, an authentication we cannot use, clients on other machines whose
+//!   addresses the child must take from us). The original refuses to write through
 //!   such a file (`CONFIG_INCLUDE_OWNERSHIP`), so there the writing methods fail.
 
 use std::ffi::OsString;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::settings::{AuthMode, GatewayMode, TailscaleMode};
+use super::settings::{AuthMode, BindMode, GatewayMode, TailscaleMode};
 use super::{ConfigDocument, ConfigError, Paths, Secret, Settings, file};
 
 /// Name of the overlay file in our own directory.
@@ -50,11 +52,28 @@ pub fn way(settings: &Settings) -> Way {
         AuthMode::None => true,
         AuthMode::TrustedProxy => false,
     };
-    if usable && !settings.tls.enabled {
+    if usable && !settings.tls.enabled && (!serves_others(settings) || trusts_us(settings)) {
         Way::Direct
     } else {
         Way::Overlay
     }
+}
+
+/// Whether clients on other machines may come: the child must then learn their addresses from us.
+fn serves_others(settings: &Settings) -> bool {
+    // `auto` means loopback here.
+    let open = match settings.bind {
+        BindMode::Loopback | BindMode::Auto => false,
+        BindMode::Custom(address) => !address.is_loopback(),
+        BindMode::Lan | BindMode::Tailnet => true,
+    };
+    open || settings.tailscale != TailscaleMode::Off || !settings.trusted_proxies.is_empty()
+}
+
+/// Whether the child takes a client's address from us. Without that it refuses whatever comes with one (403), and a
+/// client without one would look as if it were on this machine.
+fn trusts_us(settings: &Settings) -> bool {
+    crate::auth::address::is_listed(Ipv4Addr::LOCALHOST.into(), &settings.trusted_proxies)
 }
 
 /// What to start a child with, on `port`. Writes the overlay file if one is needed. `own_secret` is
@@ -139,8 +158,7 @@ pub fn is_local(settings: &Settings) -> bool {
     settings.mode != Some(GatewayMode::Remote)
 }
 
-/// The keys the overlay sets over the user's. Objects merge; nothing here is an array, which would be
-/// appended to the user's.
+/// The keys the overlay sets over the user's. Objects merge; an array is appended to the user's.
 fn overrides(settings: &Settings, port: u16, secret: &Secret) -> Value {
     let mut gateway = Map::new();
     let mut set = |key: &str, value: Value| gateway.insert(key.to_owned(), value);
@@ -148,6 +166,8 @@ fn overrides(settings: &Settings, port: u16, secret: &Secret) -> Value {
     set("port", json!(port));
     set("bind", json!("loopback"));
     set("auth", json!({"mode": "token", "token": secret.expose()}));
+    // We tell it the address of every client that is not on this machine.
+    set("trustedProxies", json!(["127.0.0.1", "::1"]));
     if settings.tls.enabled {
         set("tls", json!({"enabled": false}));
     }
@@ -273,7 +293,8 @@ mod tests {
             "$include": paths.config_file.to_string_lossy(),
             "gateway": {
                 "mode": "local", "port": 18790, "bind": "loopback", "tls": {"enabled": false},
-                "tailscale": {"mode": "off"}, "auth": {"mode": "token", "token": "t"}
+                "tailscale": {"mode": "off"}, "auth": {"mode": "token", "token": "t"},
+                "trustedProxies": ["127.0.0.1", "::1"]
             },
             "discovery": {"mdns": {"mode": "off"}}
         });
@@ -286,6 +307,24 @@ mod tests {
             child.secret.as_ref().map(Secret::expose),
             Some("made-for-this-start")
         );
+    }
+
+    #[test]
+    fn a_child_behind_an_open_port_must_trust_us() {
+        let auth = "auth: { mode: 'token', token: 't' }";
+        for open in [
+            "bind: 'lan'",
+            "tailscale: { mode: 'serve' }",
+            "trustedProxies: ['10.0.0.1']",
+        ] {
+            let (child, ..) = plan(&format!("{{ gateway: {{ {open}, {auth} }} }}"), &[]);
+            assert_eq!(child.way, Way::Overlay, "{open}");
+        }
+        let (child, ..) = plan(
+            &format!("{{ gateway: {{ bind: 'lan', trustedProxies: ['127.0.0.0/8'], {auth} }} }}"),
+            &[],
+        );
+        assert_eq!(child.way, Way::Direct, "it takes our word already");
     }
 
     #[test]

@@ -6,3 +6,4 @@ mod clock;
 mod dispatch;
 mod events;
 mod ingress;
+pub mod native;

@@ -40,7 +40,11 @@ pub struct ChildSpec {
 }
 
 /// Keeps the child running and `state` true until `stop` turns true; returns when the child is gone.
-pub async fn supervise(spec: ChildSpec, state: watch::Sender<UpstreamState>, mut stop: watch::Receiver<bool>) {
+pub async fn supervise(
+    spec: ChildSpec,
+    state: watch::Sender<UpstreamState>,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut backoff = BACKOFF.0;
     let mut epoch = 0;
     while !*stop.borrow() {
@@ -70,20 +74,30 @@ pub async fn supervise(spec: ChildSpec, state: watch::Sender<UpstreamState>, mut
         kill_group(pid, libc::SIGKILL);
         match exit {
             Some(0) => {
-                tracing::info!("OpenClaw ended in order; it was stopped by a person and stays stopped");
-                state.send_replace(UpstreamState::Stopped { why: "stopped by `openclaw gateway stop` or a signal".to_owned() });
+                tracing::info!(
+                    "OpenClaw ended in order; it was stopped by a person and stays stopped"
+                );
+                state.send_replace(UpstreamState::Stopped {
+                    why: "stopped by `openclaw gateway stop` or a signal".to_owned(),
+                });
                 return;
             }
             Some(EXIT_CONFIG) => {
-                tracing::error!("OpenClaw refuses its configuration; run `openclaw doctor --fix`, then restart this gateway");
-                state.send_replace(UpstreamState::Stopped { why: "OpenClaw refuses its configuration (exit 78)".to_owned() });
+                tracing::error!(
+                    "OpenClaw refuses its configuration; run `openclaw doctor --fix`, then restart this gateway"
+                );
+                state.send_replace(UpstreamState::Stopped {
+                    why: "OpenClaw refuses its configuration (exit 78)".to_owned(),
+                });
                 return;
             }
             code => {
                 if started.elapsed() > STABLE_AFTER {
                     backoff = BACKOFF.0;
                 }
-                let why = code.map_or("killed by a signal".to_owned(), |code| format!("exited with {code}"));
+                let why = code.map_or("killed by a signal".to_owned(), |code| {
+                    format!("exited with {code}")
+                });
                 tracing::warn!(%why, pause = ?backoff, "OpenClaw ended unexpectedly; restarting it");
                 state.send_replace(UpstreamState::Down { why });
             }
@@ -97,7 +111,13 @@ pub async fn supervise(spec: ChildSpec, state: watch::Sender<UpstreamState>, mut
 }
 
 /// Waits for readiness, then for the end. Answers the exit code, `None` for a signal.
-async fn run(spec: &ChildSpec, child: &mut Child, pid: Option<u32>, epoch: u64, state: &watch::Sender<UpstreamState>) -> Option<i32> {
+async fn run(
+    spec: &ChildSpec,
+    child: &mut Child,
+    pid: Option<u32>,
+    epoch: u64,
+    state: &watch::Sender<UpstreamState>,
+) -> Option<i32> {
     let readiness = async {
         let deadline = Instant::now() + spec.start_timeout;
         let mut pause = Duration::from_millis(20);
@@ -150,7 +170,10 @@ fn spawn(spec: &ChildSpec) -> std::io::Result<Child> {
 }
 
 #[cfg(target_os = "linux")]
-#[expect(unsafe_code, reason = "the kernel's parent-death signal can only be asked for between fork and exec")]
+#[expect(
+    unsafe_code,
+    reason = "the kernel's parent-death signal can only be asked for between fork and exec"
+)]
 fn die_with_us(command: &mut Command) {
     // SAFETY: prctl with PR_SET_PDEATHSIG is async-signal-safe and touches nothing but the new process.
     unsafe {
@@ -166,9 +189,14 @@ fn die_with_us(command: &mut Command) {
 #[cfg(not(target_os = "linux"))]
 fn die_with_us(_command: &mut Command) {}
 
-#[expect(unsafe_code, reason = "the standard library cannot signal a process group")]
+#[expect(
+    unsafe_code,
+    reason = "the standard library cannot signal a process group"
+)]
 fn kill_group(pid: Option<u32>, signal: i32) {
-    let Some(pid) = pid.and_then(|pid| i32::try_from(pid).ok()) else { return };
+    let Some(pid) = pid.and_then(|pid| i32::try_from(pid).ok()) else {
+        return;
+    };
     // SAFETY: kill takes two integers; the worst outcome is ESRCH.
     unsafe {
         libc::kill(-pid, signal);

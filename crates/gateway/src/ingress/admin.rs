@@ -52,14 +52,20 @@ pub(crate) async fn serve(app: Arc<App>, listener: TcpListener) {
 
 fn respond(app: &App, request: &Request<Incoming>) -> Response<Body> {
     match request.uri().path() {
-        "/metrics" => typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics(app).into()),
+        "/metrics" => typed(
+            StatusCode::OK,
+            "text/plain; version=0.0.4; charset=utf-8",
+            metrics(app).into(),
+        ),
         "/readyz" | "/ready" => {
             let (status, body) = app.readiness();
             typed(status, "application/json; charset=utf-8", body)
         }
-        "/healthz" | "/health" => {
-            typed(StatusCode::OK, "application/json; charset=utf-8", Bytes::from_static(br#"{"ok":true,"status":"live"}"#))
-        }
+        "/healthz" | "/health" => typed(
+            StatusCode::OK,
+            "application/json; charset=utf-8",
+            Bytes::from_static(br#"{"ok":true,"status":"live"}"#),
+        ),
         _ => text(StatusCode::NOT_FOUND, "Not Found"),
     }
 }
@@ -67,7 +73,9 @@ fn respond(app: &App, request: &Request<Incoming>) -> Response<Body> {
 fn typed(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Body> {
     let mut response = Response::new(full(body));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
@@ -75,14 +83,48 @@ fn typed(status: StatusCode, content_type: &'static str, body: Bytes) -> Respons
 fn metrics(app: &App) -> String {
     let mut out = String::new();
     let mut row = |name: &str, kind: &str, help: &str, value: u64| {
-        writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}").expect("writing to a string cannot fail");
+        writeln!(
+            out,
+            "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"
+        )
+        .expect("writing to a string cannot fail");
     };
-    row("openclaw_rs_connections", "gauge", "Open authenticated client connections.", app.hub.len() as u64);
-    row("openclaw_rs_requests_total", "counter", "Request frames received.", app.metrics.requests.load(Ordering::Relaxed));
-    row("openclaw_rs_upstream_ready", "gauge", "1 while the TypeScript gateway answers.", u64::from(app.upstream.borrow().ready().is_some()));
-    row("openclaw_rs_upstream_epoch", "counter", "Starts of the TypeScript gateway that were noticed.", app.upstream.borrow().ready().map_or(0, |ready| ready.epoch));
-    row("openclaw_rs_uptime_seconds", "counter", "Seconds since the start.", app.uptime_ms() / 1000);
-    row("process_resident_memory_bytes", "gauge", "Resident memory of this process.", resident_bytes());
+    row(
+        "openclaw_rs_connections",
+        "gauge",
+        "Open authenticated client connections.",
+        app.hub.len() as u64,
+    );
+    row(
+        "openclaw_rs_requests_total",
+        "counter",
+        "Request frames received.",
+        app.metrics.requests.load(Ordering::Relaxed),
+    );
+    row(
+        "openclaw_rs_upstream_ready",
+        "gauge",
+        "1 while the TypeScript gateway answers.",
+        u64::from(app.upstream.borrow().ready().is_some()),
+    );
+    row(
+        "openclaw_rs_upstream_epoch",
+        "counter",
+        "Starts of the TypeScript gateway that were noticed.",
+        app.upstream.borrow().ready().map_or(0, |ready| ready.epoch),
+    );
+    row(
+        "openclaw_rs_uptime_seconds",
+        "counter",
+        "Seconds since the start.",
+        app.uptime_ms() / 1000,
+    );
+    row(
+        "process_resident_memory_bytes",
+        "gauge",
+        "Resident memory of this process.",
+        resident_bytes(),
+    );
     out
 }
 

@@ -36,12 +36,14 @@ tidy: toolchain ## Check the source tree: crate edges, file sizes, leftovers, do
 
 .PHONY: bench
 bench: toolchain ## All benchmarks, ours and the original in turn; writes docs/benchmarks.md
-	$(CARGO) build --release --locked -p gateway -p bench
+	$(CARGO) build --release --locked -p gateway
+	$(CARGO) build --release --locked -p bench
 	@exec $(XTASK) node bench/run.mjs $(ARGS)
 
 .PHONY: bench-quick
 bench-quick: toolchain ## The same measures in a few minutes
-	$(CARGO) build --release --locked -p gateway -p bench
+	$(CARGO) build --release --locked -p gateway
+	$(CARGO) build --release --locked -p bench
 	@exec $(XTASK) node bench/run.mjs --quick $(ARGS)
 
 # Cargo itself and, when root on Debian, the C compiler that linking needs.

@@ -76,14 +76,10 @@ const fresh = {
 
 const acting = {
   "agent": command(["agent", "-m", "say something"], { expect: new RegExp(ANSWER) }),
-  "agent --json": command(["agent", "--json", "--session-id", "0d3e7615-b95e-495a-902d-07b0a270acf8", "-m", "say it again"], { expect: new RegExp(ANSWER) }),
+  "agent --json": command(["agent", "--json", "--session-id", "0d3e7615-b95e-495a-902d-07b0a270acf8", "-m", "say it again"], { expect: new RegExp(ANSWER), keys: ["hash"] }),
   "cron add": command(["cron", "add", "--name", "nightly", "--cron", "0 3 * * *", "--session", "isolated", "--message", "say hi"], { expect: /"name": "nightly"/ }),
   "message send, no such account": command(["message", "send", "--channel", "telegram", "--target", "123", "--message", "hi"], { code: 1, expect: /Telegram bot token missing/ }),
   "system event": command(["system", "event", "--text", "hello", "--mode", "now"], { expect: /ok/ }),
-  "system heartbeat disable": command(["system", "heartbeat", "disable"]),
-};
-
-const after = {
   "system heartbeat last, after one": async (side) => {
     const raw = await RawClient.open(side.target.wsUrl);
     await raw.connect({ token: TOKEN });
@@ -91,6 +87,10 @@ const after = {
     await raw.end();
     return command(["system", "heartbeat", "last"], { expect: /"status"/ })(side);
   },
+  "system heartbeat disable": command(["system", "heartbeat", "disable"]),
+};
+
+const after = {
   "cron list, after adding": command(["cron", "list"], { expect: /nightly/ }),
   "health, after a run": command(["health"], { expect: /1 entr|2 entr/ }),
   "status, after a run": command(["status"]),

@@ -17,14 +17,15 @@ export const TEXT = [
 /** In JSON, by key: the value is replaced by its type. */
 export const KEYS = [
   "ts", "createdAtMs", "updatedAtMs", "nextRunAtMs", "nextWakeAtMs", "lastRunAtMs", "durationMs", "uptimeMs", "latencyMs", "elapsedMs",
-  "configRevision", "updatedAt", "startedAt", "endedAt", "age", "eventLoop",
+  "connectLatencyMs", "configRevision", "updatedAt", "startedAt", "endedAt", "generatedAt", "age", "eventLoop", "pid", "processMemory",
+  "rootRequests",
 ];
 
 /** A text with this side's own paths and port, and all that varies, replaced. Columns are collapsed: their width follows content. */
 export function maskText(text, side, extra = []) {
   let masked = text.replaceAll(side.stateDir, "<state>").replaceAll(new RegExp(`\\b${side.target.port}\\b`, "g"), "<port>");
   for (const [pattern, put] of [...TEXT, ...extra]) masked = masked.replaceAll(pattern, put);
-  return masked.replaceAll(/ {2,}/g, "  ").replaceAll(/─{2,}/g, "──").replaceAll(/[ \t]+$/gm, "").trim().split("\n");
+  return masked.replaceAll(/ {2,}/g, "  ").replaceAll(/ +│/g, " │").replaceAll(/─{2,}/g, "──").replaceAll(/[ \t]+$/gm, "").trim().split("\n");
 }
 
 /** A parsed JSON value with what varies replaced. */

@@ -1,4 +1,5 @@
 // A scripted OpenAI-compatible model: every answer is known beforehand, and a test decides when a held answer goes on.
+import assert from "node:assert/strict";
 import http from "node:http";
 import { once } from "node:events";
 
@@ -62,10 +63,9 @@ export async function startModel() {
   return {
     requests,
     baseUrl,
-    get heldCount() {
-      return held.size;
-    },
+    /** Lets held answers go on. That one is held shows that what the client has seen came while it was being made. */
     release() {
+      assert.ok(held.size > 0, "no answer is held: what was seen is not a stream");
       for (const go of held) go();
       held.clear();
     },
@@ -84,7 +84,7 @@ export async function startModel() {
       agents: { defaults: { model: { primary: "scripted/scripted-1" } } },
     },
     async stop() {
-      this.release();
+      for (const go of held) go();
       server.closeAllConnections();
       server.close();
     },

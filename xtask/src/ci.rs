@@ -51,7 +51,7 @@ struct Suite {
 enum Work {
     Setup,
     Tidy,
-    Cargo(&'static [&'static str]),
+    Cargo(Vec<&'static str>),
     /// Tests by `node --test`: these files.
     NodeTests(Vec<PathBuf>),
     BinarySize,
@@ -66,12 +66,12 @@ fn suites(root: &Path) -> Result<Vec<Suite>> {
     };
     let mut all = vec![
         suite("setup", &[], Work::Setup),
-        suite("fmt", &[], Work::Cargo(&["fmt", "--all", "--check"])),
+        suite("fmt", &[], Work::Cargo(vec!["fmt", "--all", "--check"])),
         suite("tidy", &[], Work::Tidy),
         suite(
             "clippy",
             &[],
-            Work::Cargo(&[
+            Work::Cargo(vec![
                 "clippy",
                 "--workspace",
                 "--all-targets",
@@ -81,15 +81,16 @@ fn suites(root: &Path) -> Result<Vec<Suite>> {
                 "warnings",
             ]),
         ),
-        suite(
-            "cargo test",
-            &[],
-            Work::Cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]),
-        ),
+        // All targets, as `cargo test` has them: the same features, so nothing is compiled twice.
         suite(
             "build",
             &[],
-            Work::Cargo(&["build", "--locked", "-p", "gateway"]),
+            Work::Cargo(vec!["build", "--workspace", "--all-targets", "--locked"]),
+        ),
+        suite(
+            "cargo test",
+            &[],
+            Work::Cargo(vec!["test", "--workspace", "--locked", "--no-fail-fast"]),
         ),
     ];
     for (folder, files) in node_suites(root)? {
@@ -99,23 +100,17 @@ fn suites(root: &Path) -> Result<Vec<Suite>> {
             Work::NodeTests(files),
         ));
     }
-    all.push(suite(
-        "release build",
-        &[],
-        Work::Cargo(&[
-            "build",
-            "--release",
-            "--locked",
-            "-p",
-            "gateway",
-            "-p",
-            "bench",
-        ]),
-    ));
+    // By itself, as people build it: together with `bench` it would get that one's features too.
+    let release = |package| {
+        let args: [&'static str; 5] = ["build", "--release", "--locked", "-p", package];
+        Work::Cargo(args.to_vec())
+    };
+    all.push(suite("release build", &[], release("gateway")));
     all.push(suite("binary size", &["release build"], Work::BinarySize));
+    all.push(suite("bench build", &[], release("bench")));
     all.push(suite(
         "bench smoke",
-        &["setup", "release build"],
+        &["setup", "release build", "bench build"],
         Work::BenchSmoke,
     ));
     Ok(all)
@@ -295,7 +290,7 @@ impl<'a> Run<'a> {
             Work::Tidy => tidy::command(self.root).map(|()| (Counts::default(), String::new())),
             Work::Cargo(args) => {
                 let mut cargo = launch::cargo();
-                cargo.args(*args).env("CARGO_TERM_COLOR", "never");
+                cargo.args(args).env("CARGO_TERM_COLOR", "never");
                 self.logged(suite, &mut cargo, cargo_counts)
             }
             Work::NodeTests(files) => {

@@ -10,10 +10,13 @@ use bytes::Bytes;
 use http::StatusCode;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
 use wire::limits;
 
+use crate::auth::{Auth, AuthEvent, DeviceClose};
+use crate::bridge::UpstreamState;
 use crate::bridge::control::{self, Control, News};
-use crate::bridge::{Secret, UpstreamState};
+use crate::config::IdentityMode;
 use crate::events::Hub;
 use crate::ingress::outbound::Close;
 use crate::ingress::preauth::PreauthBudget;
@@ -26,8 +29,8 @@ pub struct Runtime {
     pub preauth_bytes_max: usize,
     pub payload_bytes_max: usize,
     pub buffered_bytes_max: usize,
-    /// The token clients share, when the mode is `token`.
-    pub token: Option<Secret>,
+    /// As whom a client reaches the upstream.
+    pub identity: IdentityMode,
     /// Native rows handed back to the upstream: names, or prefixes with `*`.
     pub native_disable: Vec<String>,
 }
@@ -40,7 +43,7 @@ impl Default for Runtime {
             preauth_bytes_max: limits::PREAUTH_PAYLOAD_BYTES_MAX,
             payload_bytes_max: limits::PAYLOAD_BYTES_MAX,
             buffered_bytes_max: limits::BUFFERED_BYTES_MAX,
-            token: None,
+            identity: IdentityMode::Auto,
             native_disable: Vec::new(),
         }
     }
@@ -77,12 +80,14 @@ pub struct App {
     plugin_methods: ArcSwap<HashSet<String>>,
     pub(crate) known: ArcSwap<Known>,
     pub(crate) control: Control,
+    pub(crate) auth: Auth,
     pub(crate) stopping: watch::Sender<bool>,
 }
 
 impl App {
     pub fn new(
         settings: Runtime,
+        auth: Auth,
         upstream: watch::Receiver<UpstreamState>,
         wake: Arc<tokio::sync::Notify>,
     ) -> Arc<Self> {
@@ -109,6 +114,7 @@ impl App {
                 plugin_methods: ArcSwap::default(),
                 known: ArcSwap::default(),
                 control,
+                auth,
                 stopping: watch::Sender::new(false),
             }
         })
@@ -118,11 +124,16 @@ impl App {
     pub async fn run(
         self: &Arc<Self>,
         listeners: Vec<TcpListener>,
+        tls: Option<TlsAcceptor>,
         admin: Option<TcpListener>,
         stop: impl Future<Output = ()>,
     ) {
         for listener in listeners {
-            tokio::spawn(crate::ingress::http::serve(Arc::clone(self), listener));
+            tokio::spawn(crate::ingress::http::serve(
+                Arc::clone(self),
+                listener,
+                tls.clone(),
+            ));
         }
         if let Some(admin) = admin {
             tokio::spawn(crate::ingress::admin::serve(Arc::clone(self), admin));
@@ -131,6 +142,9 @@ impl App {
         stop.await;
         ticker.abort();
         self.drain().await;
+        if let Err(error) = self.auth.flush() {
+            tracing::error!(%error, "cannot write when devices were last seen");
+        }
     }
 
     /// Tells every client, then waits until they are gone or the time is up.
@@ -170,10 +184,35 @@ impl App {
         }
     }
 
+    /// Tells who may know what a decision about a device caused.
+    pub(crate) fn announce(&self, events: &[AuthEvent]) {
+        for event in events {
+            self.hub
+                .broadcast(event.event, &event.payload.to_string(), None);
+        }
+    }
+
+    /// Closes the connections of devices that lost their rights.
+    pub(crate) fn close_devices(&self, closes: &[DeviceClose]) {
+        for close in closes {
+            self.hub.close_if(
+                &Close::new(DeviceClose::CODE, DeviceClose::TEXT),
+                |subscriber| {
+                    subscriber.device_id.as_deref() == Some(close.device_id.as_str())
+                        && close
+                            .role
+                            .as_deref()
+                            .is_none_or(|role| (role == "node") == subscriber.is_node)
+                },
+            );
+        }
+    }
+
     /// Keeps what the upstream says of itself.
-    fn learn(&self, news: News<'_>) {
+    fn learn(self: &Arc<Self>, news: News<'_>) {
         match news {
             News::Hello(hello) => {
+                self.import_pairings();
                 self.learn_hello(&hello);
                 let health = hello
                     .pointer("/snapshot/health")
@@ -206,8 +245,41 @@ impl App {
                     ..Known::clone(known)
                 });
             }
+            News::Event { name, .. } if name.starts_with("device.pair.") => self.import_pairings(),
             News::Event { .. } => {}
         }
+    }
+
+    /// Learns the devices that are paired with the upstream: public keys and scopes, no tokens.
+    fn import_pairings(self: &Arc<Self>) {
+        let app = Arc::clone(self);
+        tokio::spawn(async move {
+            let listed_at_ms = crate::clock::now_ms();
+            let list = match app
+                .control
+                .call("device.pair.list", serde_json::json!({}))
+                .await
+            {
+                Ok(list) => list,
+                Err(error) => {
+                    tracing::warn!(error, "cannot list the devices paired with OpenClaw");
+                    return;
+                }
+            };
+            let imported = serde_json::from_str(&list)
+                .map_err(|error| error.to_string())
+                .and_then(|list| {
+                    app.auth
+                        .import_paired(&list, listed_at_ms)
+                        .map_err(|error| error.to_string())
+                });
+            match imported {
+                Ok(imported) => tracing::debug!(?imported, "imported pairings"),
+                Err(error) => {
+                    tracing::error!(error, "cannot keep the devices paired with OpenClaw")
+                }
+            }
+        });
     }
 
     pub(crate) fn wake_upstream(&self) {
@@ -263,6 +335,9 @@ async fn tick(app: Arc<App>) {
     );
     loop {
         every.tick().await;
+        if let Err(error) = app.auth.flush() {
+            tracing::error!(%error, "cannot write when devices were last seen; trying again in 30 s");
+        }
         app.hub.broadcast(
             "tick",
             &format!(r#"{{"ts":{}}}"#, crate::clock::now_ms()),

@@ -10,6 +10,7 @@ use wire::error::{ErrorCode, ErrorShape};
 
 pub mod attach;
 pub(crate) mod control;
+pub mod install;
 pub(crate) mod link;
 pub mod process;
 pub(crate) mod proxy;
@@ -157,25 +158,36 @@ pub(crate) fn with_id(frame: &str, id: &str) -> String {
 
 /// Headers for an upstream socket on behalf of a client: the ones by which the upstream judges who calls
 /// (`Origin`, forwarded addresses) and makes URLs (`Host`). Hop-by-hop and WebSocket ones are ours.
-pub(crate) fn dial_headers(client: &http::HeaderMap, fallback: SocketAddr) -> link::DialHeaders {
+///
+/// Our socket comes from loopback, so a client that is not on this machine is always named: it must never look
+/// local to the upstream. An upstream that does not trust us as its proxy refuses it, which is safe.
+pub(crate) fn dial_headers(
+    client: &http::HeaderMap,
+    attribution: &crate::auth::Attribution,
+    fallback: SocketAddr,
+) -> link::DialHeaders {
+    let ours = |name: &str| {
+        name.starts_with("sec-websocket-")
+            || matches!(
+                name,
+                "connection" | "upgrade" | "keep-alive" | "content-length" | "transfer-encoding"
+            )
+    };
+    let is_forwarded =
+        |name: &str| name.starts_with("x-forwarded-") || matches!(name, "forwarded" | "x-real-ip");
+    let remote = !attribution.is_local();
     let mut headers: link::DialHeaders = client
         .iter()
-        .filter(|(name, _)| {
-            let name = name.as_str();
-            !name.starts_with("sec-websocket-")
-                && !matches!(
-                    name,
-                    "connection"
-                        | "upgrade"
-                        | "keep-alive"
-                        | "content-length"
-                        | "transfer-encoding"
-                )
-        })
-        .filter_map(|(name, value)| {
-            Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
-        })
+        .map(|(name, value)| (name.as_str(), value))
+        .filter(|(name, _)| !ours(name) && !(remote && is_forwarded(name)))
+        .filter_map(|(name, value)| Some((name.to_owned(), value.to_str().ok()?.to_owned())))
         .collect();
+    if remote {
+        headers.push((
+            "X-Forwarded-For".to_owned(),
+            attribution.client_ip.to_string(),
+        ));
+    }
     if !client.contains_key(http::header::HOST) {
         headers.push(("Host".to_owned(), fallback.to_string()));
     }

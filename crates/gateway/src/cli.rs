@@ -10,11 +10,17 @@ mod doctor;
 mod run;
 mod target;
 
+pub(crate) use run::write_private;
+
 /// Exit code of a configuration error, as the original. Source: `EX_CONFIG`, docs/gateway/embedding.md.
 pub const EXIT_CONFIG: u8 = 78;
 
 #[derive(Debug, Parser)]
-#[command(name = "openclaw-gateway", version, about = "The OpenClaw gateway in Rust: unmodified OpenClaw clients connect to it")]
+#[command(
+    name = "openclaw-gateway",
+    version,
+    about = "The OpenClaw gateway in Rust: unmodified OpenClaw clients connect to it"
+)]
 pub struct Cli {
     /// Use the profile `<name>`: its state is in ~/.openclaw-<name>.
     #[arg(long, global = true, env = "OPENCLAW_PROFILE")]
@@ -156,19 +162,30 @@ pub fn main() -> ExitCode {
         Command::Version { json } => version(json),
         Command::Completions { shell } => {
             let shell = clap_complete::Shell::from(shell);
-            clap_complete::generate(shell, &mut Cli::command(), "openclaw-gateway", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "openclaw-gateway",
+                &mut std::io::stdout(),
+            );
             Ok(ExitCode::SUCCESS)
         }
-        Command::Config { command: ConfigCommand::Check { json } } => run::check(cli.profile.as_deref(), json),
-        Command::Config { command: ConfigCommand::Example } => {
-            print(&crate::config::example_toml());
+        Command::Config {
+            command: ConfigCommand::Check { json },
+        } => run::check(cli.profile.as_deref(), json),
+        Command::Config {
+            command: ConfigCommand::Example,
+        } => {
+            print(&crate::config::example());
             Ok(ExitCode::SUCCESS)
         }
         Command::Doctor { json } => doctor::run(cli.profile.as_deref(), json),
         command => call::run(cli.profile.as_deref(), command),
     };
     outcome.unwrap_or_else(|error| {
-        let code = error.downcast_ref::<crate::config::ConfigError>().map_or(1, |_| EXIT_CONFIG);
+        let code = error
+            .downcast_ref::<crate::config::ConfigError>()
+            .map_or(1, |_| EXIT_CONFIG);
         complain(&format!("{error:#}"));
         ExitCode::from(code)
     })
@@ -179,13 +196,19 @@ fn version(json: bool) -> anyhow::Result<ExitCode> {
     print(&if json {
         serde_json::json!({ "version": own, "openclaw": reference, "protocol": wire::PROTOCOL_VERSION }).to_string()
     } else {
-        format!("openclaw-gateway {own} (speaks as OpenClaw {reference}, protocol {})", wire::PROTOCOL_VERSION)
+        format!(
+            "openclaw-gateway {own} (speaks as OpenClaw {reference}, protocol {})",
+            wire::PROTOCOL_VERSION
+        )
     });
     Ok(ExitCode::SUCCESS)
 }
 
 /// A line for whoever reads the output; a closed pipe is no failure.
-#[expect(clippy::let_underscore_must_use, reason = "head and less close the pipe when they have enough")]
+#[expect(
+    clippy::let_underscore_must_use,
+    reason = "head and less close the pipe when they have enough"
+)]
 fn print(text: &str) {
     use std::io::Write as _;
     let _ = writeln!(std::io::stdout(), "{text}");

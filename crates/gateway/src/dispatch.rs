@@ -13,10 +13,12 @@ use wire::methods::{self, ScopeRule};
 use wire::scope::{Scope, ScopeSet};
 
 use crate::app::App;
+use crate::auth;
 use crate::bridge::link::{Link, UpCall};
 use crate::bridge::{self, UpstreamState};
 use crate::ingress::outbound::{Close, Outbound};
 
+pub(crate) mod devices;
 pub(crate) mod natives;
 
 /// Who a connection is, as decided by its handshake.
@@ -42,6 +44,8 @@ pub(crate) struct Session {
     pub(crate) principal: Principal,
     pub(crate) outbound: Arc<Outbound>,
     pub(crate) link: Option<Link>,
+    /// What our own authentication found; `None` when the upstream judged this client.
+    pub(crate) judged: Option<Box<auth::Principal>>,
     unauthorized_in_a_row: AtomicU32,
 }
 
@@ -51,12 +55,14 @@ impl Session {
         principal: Principal,
         outbound: Arc<Outbound>,
         link: Option<Link>,
+        judged: Option<Box<auth::Principal>>,
     ) -> Self {
         Self {
             conn_id,
             principal,
             outbound,
             link,
+            judged,
             unauthorized_in_a_row: AtomicU32::new(0),
         }
     }

@@ -24,6 +24,8 @@ pub(crate) struct Subscriber {
     pub(crate) outbound: Arc<Outbound>,
     pub(crate) is_node: bool,
     pub(crate) scopes: ScopeSet,
+    pub(crate) device_id: Option<String>,
+    pub(crate) shared_auth: bool,
 }
 
 /// Every open session, by connection id.
@@ -46,6 +48,14 @@ impl Hub {
         if subscribers.capacity() > 1024 && subscribers.len() < subscribers.capacity() / 8 {
             subscribers.shrink_to_fit();
         }
+    }
+
+    /// Whether a device has a live connection.
+    pub(crate) fn has_device(&self, device_id: &str) -> bool {
+        self.subscribers
+            .read()
+            .values()
+            .any(|subscriber| subscriber.device_id.as_deref() == Some(device_id))
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -7,5 +7,6 @@ pub(crate) mod hello;
 pub(crate) mod http;
 pub(crate) mod outbound;
 pub(crate) mod preauth;
+pub(crate) mod tls;
 pub(crate) mod transport;
 pub(crate) mod websocket;

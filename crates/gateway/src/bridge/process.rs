@@ -64,7 +64,7 @@ pub async fn supervise(
         epoch += 1;
         let exit = tokio::select! {
             exit = run(&spec, &mut child, pid, epoch, &state) => exit,
-            _ = stop.wait_for(|stop| *stop) => {
+            () = stopped(&mut stop) => {
                 state.send_replace(UpstreamState::Stopped { why: "this gateway is stopping".to_owned() });
                 end(&mut child, spec.stop_timeout).await;
                 return;
@@ -104,10 +104,15 @@ pub async fn supervise(
         }
         tokio::select! {
             () = tokio::time::sleep(backoff) => {}
-            _ = stop.wait_for(|stop| *stop) => return,
+            () = stopped(&mut stop) => return,
         }
         backoff = (backoff * 2).min(BACKOFF.1);
     }
+}
+
+/// Resolves once stopping is asked for, or whoever could ask is gone.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    drop(stop.wait_for(|stop| *stop).await);
 }
 
 /// Waits for readiness, then for the end. Answers the exit code, `None` for a signal.

@@ -52,10 +52,31 @@ pub(crate) async fn forward(
     }
 }
 
-async fn exchange(
-    request: Request<Incoming>,
-    upstream: &Ready,
-) -> anyhow::Result<Response<Incoming>> {
+/// Whether the upstream takes this bearer: 200 or 401 on a route that device tokens open. `None`: no such answer.
+pub(crate) async fn accepts_bearer(upstream: &Ready, token: &str) -> Option<bool> {
+    let request = Request::get("/control-ui-config.json")
+        .header(header::HOST, upstream.address.to_string())
+        .header(header::AUTHORIZATION, format!("Bearer {token}"))
+        .body(http_body_util::Empty::<bytes::Bytes>::new())
+        .ok()?;
+    let asked = tokio::time::timeout(
+        std::time::Duration::from_secs(3),
+        exchange(request, upstream),
+    )
+    .await;
+    match asked.ok()?.ok()?.status() {
+        StatusCode::OK => Some(true),
+        StatusCode::UNAUTHORIZED => Some(false),
+        _ => None,
+    }
+}
+
+async fn exchange<B>(request: Request<B>, upstream: &Ready) -> anyhow::Result<Response<Incoming>>
+where
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let stream = TcpStream::connect(upstream.address).await?;
     stream.set_nodelay(true)?;
     let (mut sender, connection) =

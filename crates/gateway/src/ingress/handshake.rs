@@ -3,8 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
-use subtle::ConstantTimeEq as _;
-use wire::connect::{ConnectParams, claims_worker};
+use wire::connect::{ConnectParams, claims_worker, client_id};
 use wire::error::{ErrorCode, ErrorShape};
 use wire::frame::{EventText, FrameError, RequestFrame, UpstreamFrame, response_error};
 
@@ -14,7 +13,11 @@ use super::connection::{Handshake, Peer, Verdict};
 use super::hello;
 use super::outbound::{Close, Outbound};
 use crate::app::App;
+use crate::auth::{self, Attribution, ConnectAttempt, Decision, Refusal, UpstreamTrust};
+use crate::bridge;
+use crate::bridge::UpstreamState;
 use crate::bridge::link::{self, Dialled, Identity};
+use crate::config::IdentityMode;
 use crate::dispatch::{self, Principal, Session};
 use crate::events::Subscriber;
 
@@ -23,7 +26,6 @@ use crate::events::Subscriber;
 pub(crate) struct Facts {
     pub(crate) conn_id: Arc<str>,
     pub(crate) peer: std::net::SocketAddr,
-    pub(crate) headers: http::HeaderMap,
     pub(crate) nonce: String,
     pub(crate) issued_ms: u64,
 }
@@ -33,6 +35,9 @@ pub(crate) struct ControlPeer {
     app: Arc<App>,
     facts: Arc<Facts>,
     outbound: Arc<Outbound>,
+    /// Of the upgrade; given up with the handshake, since thousands of idle sessions would keep them.
+    headers: http::HeaderMap,
+    attribution: Option<Attribution>,
     /// The upstream socket whose challenge this client was given.
     dialled: Option<Dialled>,
     session: Arc<OnceLock<Arc<Session>>>,
@@ -42,6 +47,8 @@ impl ControlPeer {
     pub(crate) fn new(
         app: Arc<App>,
         facts: Facts,
+        headers: http::HeaderMap,
+        attribution: Attribution,
         outbound: Arc<Outbound>,
         dialled: Option<Dialled>,
     ) -> Self {
@@ -49,6 +56,8 @@ impl ControlPeer {
             app,
             facts: Arc::new(facts),
             outbound,
+            headers,
+            attribution: Some(attribution),
             dialled,
             session: Arc::new(OnceLock::new()),
         }
@@ -98,14 +107,23 @@ impl Peer for ControlPeer {
             self.outbound.close(Close::new(1008, "invalid-handshake"));
             return Handshake::Decided(Verdict::Refused);
         }
-        if let Err(what) = ConnectParams::parse(&params) {
-            let message = format!("invalid connect params: {what}");
-            let error = ErrorShape::invalid_request(message.as_str());
-            return self.refuse(Some(&frame.id), &error, 1008, &message);
-        }
+        let params = match ConnectParams::parse(&params) {
+            Ok(params) => params,
+            Err(what) => {
+                let message = format!("invalid connect params: {what}");
+                let error = ErrorShape::invalid_request(message.as_str());
+                return self.refuse(Some(&frame.id), &error, 1008, &message);
+            }
+        };
+        let Some(attribution) = self.attribution.take() else {
+            return Handshake::Decided(Verdict::Refused);
+        };
         let attempt = Attempt {
             app: Arc::clone(&self.app),
             facts: Arc::clone(&self.facts),
+            headers: std::mem::take(&mut self.headers),
+            attribution,
+            params,
             outbound: Arc::clone(&self.outbound),
             id: frame.id.clone().into_owned(),
             frame: text.to_owned(),
@@ -132,6 +150,9 @@ impl Peer for ControlPeer {
 struct Attempt {
     app: Arc<App>,
     facts: Arc<Facts>,
+    headers: http::HeaderMap,
+    attribution: Attribution,
+    params: ConnectParams,
     outbound: Arc<Outbound>,
     id: String,
     frame: String,
@@ -139,14 +160,102 @@ struct Attempt {
 }
 
 impl Attempt {
-    async fn decide(self, dialled: Option<Dialled>) -> Verdict {
-        if let Some(principal) = self.local_backend() {
-            return self.admit_backend(principal, dialled).await;
+    async fn decide(self, mut dialled: Option<Dialled>) -> Verdict {
+        // Twice at most: an unknown token of a known device is asked about once.
+        for _ in 0..2 {
+            let trust = match (&dialled, &*self.app.upstream.borrow()) {
+                (Some(_), _) => UpstreamTrust::Reachable,
+                (None, UpstreamState::Off) => UpstreamTrust::Absent,
+                (None, _) => UpstreamTrust::Unreachable,
+            };
+            match self.judge(trust) {
+                Decision::Accept(principal) => {
+                    return match dialled {
+                        Some(dialled) if self.wants_exact_identity() => self.relay(dialled).await,
+                        dialled => self.admit(*principal, dialled).await,
+                    };
+                }
+                Decision::Refuse(refusal) => return self.refuse(*refusal).await,
+                Decision::Relay { why } => {
+                    tracing::debug!(conn = %self.facts.conn_id, ?why, "relaying a handshake");
+                    return match dialled.take() {
+                        Some(dialled) => self.relay(dialled).await,
+                        None => self.try_later(),
+                    };
+                }
+                Decision::AskUpstream { token, device_id } => {
+                    let ready = self.app.upstream.borrow().ready().cloned();
+                    let verdict = match ready {
+                        Some(ready) => bridge::proxy::accepts_bearer(&ready, &token).await,
+                        None => None,
+                    };
+                    let Some(accepted) = verdict else {
+                        return self.try_later();
+                    };
+                    let now = crate::clock::now_ms();
+                    if let Err(error) = self
+                        .app
+                        .auth
+                        .upstream_token_verdict(&device_id, &token, accepted, now)
+                    {
+                        tracing::error!(%error, "cannot remember the upstream's verdict on a device token");
+                        return self.try_later();
+                    }
+                }
+            }
         }
-        match dialled {
-            Some(dialled) => self.relay(dialled).await,
-            None => self.try_later(),
+        self.try_later()
+    }
+
+    fn judge(&self, upstream: UpstreamTrust) -> Decision {
+        let attempt = ConnectAttempt {
+            attribution: &self.attribution,
+            headers: &self.headers,
+            challenge: &self.facts.nonce,
+            params: &self.params,
+            upstream,
+            is_connected: &|device| self.app.hub.has_device(device),
+        };
+        self.app.auth.connect(&attempt, crate::clock::now_ms())
+    }
+
+    /// Whether the upstream must know this very client: the pages whose answers depend on a user profile or on
+    /// the client id itself.
+    fn wants_exact_identity(&self) -> bool {
+        let is_page = matches!(
+            self.params.client.id.as_str(),
+            client_id::CONTROL_UI
+                | client_id::WEBCHAT_UI
+                | client_id::WEBCHAT
+                | client_id::BROWSER_COPILOT
+        );
+        match self.app.settings.load().identity {
+            IdentityMode::Auto => is_page,
+            IdentityMode::Exact => self.params.device.is_some(),
+            IdentityMode::Backend => false,
         }
+    }
+
+    /// Answers and closes as the original, after the delay it would take.
+    async fn refuse(&self, refusal: Refusal) -> Verdict {
+        tracing::warn!(conn = %self.facts.conn_id, "{}", refusal.log);
+        self.app.announce(&refusal.events);
+        if let Some(delay) = refusal.delay {
+            tokio::time::sleep(delay).await;
+        }
+        let error = ErrorShape {
+            code: refusal.code.to_owned(),
+            message: refusal.message,
+            details: refusal.details,
+            retryable: refusal.retryable,
+            retry_after_ms: refusal.retry_after_ms,
+        };
+        self.outbound.send(response_error(&self.id, &error));
+        self.outbound.close(Close::new(
+            refusal.close_code,
+            wire::frame::close_reason(&refusal.close_reason),
+        ));
+        Verdict::Refused
     }
 
     /// The close a client retries by itself.
@@ -157,59 +266,35 @@ impl Attempt {
         Verdict::Refused
     }
 
-    /// A device-less command line or backend client on this machine that knows the shared token: the one kind
-    /// whose identity is nothing but its scopes.
-    fn local_backend(&self) -> Option<Principal> {
-        let token = self.app.settings.load().token.clone()?;
-        let connect: Value = serde_json::from_str(&self.frame).ok()?;
-        let params = ConnectParams::parse(connect.get("params")?).ok()?;
-        let facts = &self.facts;
-        let kind = (params.client.id.as_str(), params.client.mode.as_str());
-        let plain = facts.peer.ip().to_canonical().is_loopback()
-            && ![
-                "origin",
-                "forwarded",
-                "x-forwarded-for",
-                "x-forwarded-host",
-                "x-forwarded-proto",
-                "x-real-ip",
-            ]
-            .iter()
-            .any(|name| facts.headers.contains_key(*name))
-            && matches!(kind, ("gateway-client", "backend") | ("cli", "cli"))
-            && params.device.is_none()
-            && params.min_protocol <= 4.0
-            && params.max_protocol >= 4.0
-            && params.role.as_deref().is_none_or(|role| role == "operator");
-        let given = connect.pointer("/params/auth")?.as_object()?;
-        let only_token = given.len() == 1;
-        let same = given
-            .get("token")?
-            .as_str()?
-            .as_bytes()
-            .ct_eq(token.expose().as_bytes());
-        if !plain || !only_token || !bool::from(same) {
-            return None;
-        }
-        let mut scopes = params.scopes.clone().unwrap_or_default();
-        if let Some(cap) = facts.headers.get("x-openclaw-scopes") {
-            let cap: Vec<&str> = cap.to_str().ok()?.split(',').map(str::trim).collect();
-            scopes.retain(|scope| cap.contains(&scope.as_str()));
-        }
-        Some(Principal {
-            role: "operator".to_owned(),
-            scope_set: ScopeSet::parse(&scopes),
-            scopes,
-            caps: params.caps.clone().unwrap_or_default(),
-            client_id: params.client.id.clone(),
-            client_mode: params.client.mode.clone(),
-            device_id: None,
-            shared_auth: true,
-        })
+    /// Of later upstream sockets for this client: its `Host`, since plugin URLs are made from it, and its scopes
+    /// once more as a cap.
+    fn reconnect_headers(&self, principal: &Principal) -> link::DialHeaders {
+        let host = self
+            .headers
+            .get(http::header::HOST)
+            .and_then(|host| host.to_str().ok())
+            .unwrap_or("localhost");
+        vec![
+            ("Host".to_owned(), host.to_owned()),
+            ("x-openclaw-scopes".to_owned(), principal.scopes.join(",")),
+        ]
     }
 
     /// Lets in a client that we judged ourselves; the upstream sees a backend client with the same scopes.
-    async fn admit_backend(self, principal: Principal, dialled: Option<Dialled>) -> Verdict {
+    async fn admit(self, judged: auth::Principal, dialled: Option<Dialled>) -> Verdict {
+        let principal = Principal {
+            role: judged.role.as_str().to_owned(),
+            scope_set: ScopeSet::parse(&judged.scopes),
+            scopes: judged.scopes.clone(),
+            caps: judged.caps.clone(),
+            client_id: judged.client.id.clone(),
+            client_mode: judged.client.mode.clone(),
+            device_id: judged.device.as_ref().map(|device| device.id.clone()),
+            shared_auth: judged.uses_shared_auth,
+        };
+        self.app.announce(&judged.effects.events);
+        self.app.close_devices(&judged.effects.closes);
+        let shown = &judged.hello_auth;
         let mut connected = None;
         let mut payload = None;
         if let Some(mut dialled) = dialled {
@@ -234,17 +319,17 @@ impl Attempt {
         }
         let conn_id = &self.facts.conn_id;
         let hello = match payload {
-            Some(payload) => hello::adopt(&self.app, payload, conn_id, &principal, Some("token")),
-            None => hello::remembered(&self.app, conn_id, &principal, "token")
-                .unwrap_or_else(|| hello::own(&self.app, conn_id, &principal, "token")),
+            Some(payload) => hello::adopt(&self.app, payload, conn_id, &principal, Some(shown)),
+            None => hello::remembered(&self.app, conn_id, &principal, shown)
+                .unwrap_or_else(|| hello::own(&self.app, conn_id, shown)),
         };
         let frame = wire::frame::response_ok(&self.id, &hello.to_string());
         let identity = Identity::Backend {
             scopes: principal.scopes.clone(),
             caps: principal.caps.clone(),
-            headers: Vec::new(),
+            headers: self.reconnect_headers(&principal),
         };
-        self.open(principal, frame, |outbound, app| {
+        self.open(principal, frame, Some(Box::new(judged)), |outbound, app| {
             link::start(connected, identity, outbound, app.upstream.clone())
         });
         Verdict::Open
@@ -275,7 +360,7 @@ impl Attempt {
         }
         match self.accept(&answer) {
             Ok((principal, hello)) => {
-                self.open(principal, hello, |outbound, app| {
+                self.open(principal, hello, None, |outbound, app| {
                     link::start(
                         Some(dialled),
                         Identity::Relayed,
@@ -344,6 +429,21 @@ impl Attempt {
             ),
         };
         self.app.learn_hello(hello);
+        let attempt = ConnectAttempt {
+            attribution: &self.attribution,
+            headers: &self.headers,
+            challenge: &self.facts.nonce,
+            params: &self.params,
+            upstream: UpstreamTrust::Reachable,
+            is_connected: &|_| false,
+        };
+        if let Err(error) = self
+            .app
+            .auth
+            .remember_relayed(&attempt, hello, crate::clock::now_ms())
+        {
+            tracing::error!(%error, "cannot remember a pairing made by the upstream; it will be asked again");
+        }
         *hello = hello::adopt(
             &self.app,
             hello.take(),
@@ -359,21 +459,27 @@ impl Attempt {
         &self,
         principal: Principal,
         hello: String,
+        judged: Option<Box<auth::Principal>>,
         link: impl FnOnce(Arc<Outbound>, &App) -> link::Link,
     ) {
         self.outbound.send(hello);
-        let link = link(Arc::clone(&self.outbound), &self.app);
+        // Without an upstream a link would only wait for one, ten thousand times.
+        let has_upstream = !matches!(*self.app.upstream.borrow(), UpstreamState::Off);
+        let link = has_upstream.then(|| link(Arc::clone(&self.outbound), &self.app));
         self.app.hub.add(Arc::new(Subscriber {
             conn_id: Arc::clone(&self.facts.conn_id),
             outbound: Arc::clone(&self.outbound),
             is_node: principal.role == "node",
             scopes: principal.scope_set,
+            device_id: principal.device_id.clone(),
+            shared_auth: principal.shared_auth,
         }));
         let session = Session::new(
             Arc::clone(&self.facts.conn_id),
             principal,
             Arc::clone(&self.outbound),
-            Some(link),
+            link,
+            judged,
         );
         if self.session.set(Arc::new(session)).is_err() {
             tracing::error!(conn = %self.facts.conn_id, "a session was opened twice");

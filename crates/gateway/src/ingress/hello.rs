@@ -15,14 +15,12 @@ pub(crate) fn adopt(
     mut hello: Value,
     conn_id: &str,
     principal: &Principal,
-    auth_method: Option<&str>,
+    auth: Option<&Value>,
 ) -> Value {
     hello["server"]["connId"] = Value::from(conn_id);
     hello["server"]["bootId"] = Value::from(app.boot_id.as_str());
-    if let Some(method) = auth_method {
-        hello["auth"]["method"] = Value::from(method);
-        hello["auth"]["role"] = Value::from(principal.role.as_str());
-        hello["auth"]["scopes"] = Value::from(principal.scopes.clone());
+    if let Some(auth) = auth {
+        hello["auth"] = auth.clone();
     }
     if !principal
         .scopes
@@ -43,7 +41,7 @@ pub(crate) fn remembered(
     app: &App,
     conn_id: &str,
     principal: &Principal,
-    auth_method: &str,
+    auth: &Value,
 ) -> Option<Value> {
     let known = app.known.load();
     let mut hello = known.hello.clone()?;
@@ -57,14 +55,11 @@ pub(crate) fn remembered(
     {
         hello["snapshot"]["health"] = health;
     }
-    if let Some(auth) = hello.get_mut("auth").and_then(Value::as_object_mut) {
-        auth.clear();
-    }
-    Some(adopt(app, hello, conn_id, principal, Some(auth_method)))
+    Some(adopt(app, hello, conn_id, principal, Some(auth)))
 }
 
 /// The hello of a gateway that has never met an upstream.
-pub(crate) fn own(app: &App, conn_id: &str, principal: &Principal, auth_method: &str) -> Value {
+pub(crate) fn own(app: &App, conn_id: &str, auth: &Value) -> Value {
     let events: Vec<&str> = wire::events::EVENTS
         .iter()
         .filter(|event| event.advertised && natives::emits(event.name))
@@ -82,7 +77,7 @@ pub(crate) fn own(app: &App, conn_id: &str, principal: &Principal, auth_method: 
             "stateVersion": { "presence": 1, "health": 1 },
             "uptimeMs": app.uptime_ms(),
         },
-        "auth": { "method": auth_method, "role": principal.role, "scopes": principal.scopes },
+        "auth": auth,
         "policy": {
             "maxPayload": limits::PAYLOAD_BYTES_MAX,
             "maxBufferedBytes": limits::BUFFERED_BYTES_MAX,

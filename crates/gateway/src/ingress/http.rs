@@ -13,7 +13,8 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
 use super::connection::{Connection, Limits};
 use super::handshake::{ControlPeer, Facts};
@@ -21,6 +22,7 @@ use super::outbound::Outbound;
 use super::transport::Transport;
 use super::websocket;
 use crate::app::App;
+use crate::auth::{Attribution, HttpRefusal};
 use crate::bridge::{self, link};
 
 /// Body of every response we give or pass on.
@@ -36,7 +38,7 @@ pub(crate) fn full(text: impl Into<Bytes>) -> Body {
 }
 
 /// Accepts until the app drains. A failed accept (no file descriptors) waits a moment instead of spinning.
-pub(crate) async fn serve(app: Arc<App>, listener: TcpListener) {
+pub(crate) async fn serve(app: Arc<App>, listener: TcpListener, tls: Option<TlsAcceptor>) {
     let mut stop = app.stopping.subscribe();
     loop {
         let accepted = tokio::select! {
@@ -48,13 +50,41 @@ pub(crate) async fn serve(app: Arc<App>, listener: TcpListener) {
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "TCP_NODELAY was refused");
                 }
-                tokio::spawn(connection(Arc::clone(&app), Transport::Tcp(stream), peer));
+                match &tls {
+                    None => drop(tokio::spawn(connection(
+                        Arc::clone(&app),
+                        Transport::Tcp(stream),
+                        peer,
+                    ))),
+                    Some(acceptor) => {
+                        drop(tokio::spawn(secure_connection(
+                            Arc::clone(&app),
+                            acceptor.clone(),
+                            stream,
+                            peer,
+                        )));
+                    }
+                }
             }
             Err(error) => {
                 tracing::error!(%error, "cannot accept connections; trying again in 100 ms");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
+    }
+}
+
+async fn secure_connection(
+    app: Arc<App>,
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    peer: SocketAddr,
+) {
+    let deadline = app.settings.load().http_header_timeout;
+    match tokio::time::timeout(deadline, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => connection(app, Transport::Tls(Box::new(stream)), peer).await,
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+        Err(_elapsed) => tracing::debug!(%peer, "TLS handshake took too long"),
     }
 }
 
@@ -181,7 +211,11 @@ fn upgrade(app: Arc<App>, mut request: Request<Incoming>, peer: SocketAddr) -> R
             return response;
         }
     };
-    let Some(permit) = app.preauth.acquire(peer.ip()) else {
+    let attribution = match app.auth.attribute(peer.ip(), request.headers()) {
+        Ok(attribution) => attribution,
+        Err(refusal) => return refused(&refusal),
+    };
+    let Some(permit) = app.preauth.acquire(attribution.client_ip) else {
         let mut response = text(
             StatusCode::SERVICE_UNAVAILABLE,
             "Too many unauthenticated sockets",
@@ -194,7 +228,7 @@ fn upgrade(app: Arc<App>, mut request: Request<Incoming>, peer: SocketAddr) -> R
     let upgraded = hyper::upgrade::on(&mut request);
     let headers = request.headers().clone();
     tokio::spawn(async move {
-        let greeting = greet(&app, &headers).await;
+        let greeting = greet(&app, &headers, &attribution).await;
         let upgraded = match upgraded.await {
             Ok(upgraded) => upgraded,
             Err(error) => {
@@ -212,7 +246,6 @@ fn upgrade(app: Arc<App>, mut request: Request<Incoming>, peer: SocketAddr) -> R
         let facts = Facts {
             conn_id: uuid::Uuid::new_v4().to_string().into(),
             peer,
-            headers,
             nonce: greeting.nonce,
             issued_ms: greeting.issued_ms,
         };
@@ -224,7 +257,14 @@ fn upgrade(app: Arc<App>, mut request: Request<Incoming>, peer: SocketAddr) -> R
                 handshake_timeout: settings.handshake_timeout,
             }
         };
-        let peer = ControlPeer::new(app, facts, Arc::clone(&outbound), greeting.dialled);
+        let peer = ControlPeer::new(
+            app,
+            facts,
+            headers,
+            attribution,
+            Arc::clone(&outbound),
+            greeting.dialled,
+        );
         Connection::new(
             parts.io.into_inner(),
             &parts.read_buf,
@@ -247,6 +287,20 @@ fn upgrade(app: Arc<App>, mut request: Request<Incoming>, peer: SocketAddr) -> R
     response
 }
 
+/// A refusal of the authentication as an HTTP answer.
+fn refused(refusal: &HttpRefusal) -> Response<Body> {
+    let mut response = Response::new(full(refusal.body.clone()));
+    *response.status_mut() = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::FORBIDDEN);
+    let headers = response.headers_mut();
+    for (name, value) in &refusal.headers {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(*name, value);
+        }
+    }
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 struct Greeting {
     nonce: String,
     issued_ms: u64,
@@ -254,7 +308,7 @@ struct Greeting {
 }
 
 /// The upstream's challenge where one comes in time, else our own.
-async fn greet(app: &App, headers: &http::HeaderMap) -> Greeting {
+async fn greet(app: &App, headers: &http::HeaderMap, attribution: &Attribution) -> Greeting {
     let ready = app.upstream.borrow().ready().cloned();
     if let Some(ready) = ready {
         let dialling = async {
@@ -263,7 +317,11 @@ async fn greet(app: &App, headers: &http::HeaderMap) -> Greeting {
                 .acquire()
                 .await
                 .map_err(|closed| closed.to_string())?;
-            link::dial(&ready, &bridge::dial_headers(headers, ready.address)).await
+            link::dial(
+                &ready,
+                &bridge::dial_headers(headers, attribution, ready.address),
+            )
+            .await
         };
         match tokio::time::timeout(CHALLENGE_WAIT, dialling).await {
             Ok(Ok(dialled)) => {

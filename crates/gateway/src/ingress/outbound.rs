@@ -201,14 +201,18 @@ impl Outbound {
 
     // The connection task's side.
 
-    /// Whether something waits; when not, the task is woken by the next push.
-    pub(crate) fn has_work(&self, cx: &mut std::task::Context<'_>) -> bool {
+    /// Whether something waits. The task is woken by every push and close from here on, also while it waits for
+    /// the socket.
+    pub(crate) fn has_work(&self, cx: &std::task::Context<'_>) -> bool {
         let mut state = self.state.lock();
-        if state.bytes > 0 {
-            return true;
+        if !state
+            .waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
+            state.waker = Some(cx.waker().clone());
         }
-        state.waker = Some(cx.waker().clone());
-        false
+        state.bytes > 0
     }
 
     /// The close that was asked for, once.

@@ -12,9 +12,11 @@ export const file = path.join(repoRoot, "crates/gateway/tests/captures/alone.jso
 
 const KEY = "agent:main:main";
 
+// Automations would run agents while we ask.
 const CONFIGS = [
-  {},
+  { cron: { enabled: false } },
   {
+    cron: { enabled: false },
     agents: {
       defaults: { model: { primary: "fake/tiny" } },
       entries: {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use wire::error::{ErrorCode, ErrorShape};
 use wire::raw::Fields;
 
-use super::agents::{MAIN_KEY, normalize_id};
+use super::agents::{Agent, MAIN_KEY, normalize_id};
 use super::{Answer, Inputs, sessions};
 
 /// Params are already checked against their schema ([`wire::schema::check`]).
@@ -277,8 +277,9 @@ fn no_profile_mentions(_: &Inputs<'_>, _: Option<&RawValue>) -> Answer {
 /// The workspaces of the configured agents.
 fn projects(inputs: &Inputs<'_>, _: Option<&RawValue>) -> Answer {
     let roster = inputs.roster();
-    let projects: Vec<Value> = roster
-        .ordered()
+    let mut agents: Vec<&Agent> = roster.agents.iter().collect();
+    agents.sort_by(|a, b| a.id.cmp(&b.id));
+    let projects: Vec<Value> = agents
         .into_iter()
         .map(|agent| {
             let root = roster.workspace(inputs.config, agent, &inputs.places);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use wire::raw::Fields;
 
 use super::Inputs;
-use super::agents::{Agent, MAIN_KEY, Roster};
+use super::agents::MAIN_KEY;
 
 /// How old a cached payload may be; then the upstream is asked. Source: `health` in
 /// src/gateway/server-methods/health.ts, whose own cache lives as long.
@@ -83,7 +83,10 @@ fn with_field(object: &str, name: &str, value: &str) -> String {
 /// `health` of a gateway without an upstream, and the payload of its event.
 pub fn alone(inputs: &Inputs<'_>) -> Value {
     let roster = inputs.roster();
-    let listed: Vec<Value> = ordered(&roster)
+    // Configured order. Source: `resolveHealthAgentOrder` in src/gateway/health/collector.ts.
+    let listed: Vec<Value> = roster
+        .agents
+        .iter()
         .map(|agent| {
             let mut row = json!({ "agentId": agent.id });
             if let Some(name) = agent.entry.get("name").and_then(Value::as_str) {
@@ -115,7 +118,7 @@ pub fn alone(inputs: &Inputs<'_>) -> Value {
 pub fn status(inputs: &Inputs<'_>, params: Option<&RawValue>) -> Value {
     let roster = inputs.roster();
     let fields = params.and_then(Fields::parse).unwrap_or_default();
-    let agents: Vec<&Agent> = ordered(&roster).collect();
+    let agents = roster.ordered();
     let heartbeats: Vec<Value> = agents
         .iter()
         .map(|agent| json!({ "agentId": agent.id, "enabled": false, "every": "disabled", "everyMs": null }))
@@ -174,12 +177,6 @@ pub fn status(inputs: &Inputs<'_>, params: Option<&RawValue>) -> Value {
     });
     merge(&mut status, rest);
     status
-}
-
-/// Configured order, the default agent first when the configuration does not list it.
-/// Source: `resolveHealthAgentOrder` in src/gateway/health/collector.ts.
-fn ordered(roster: &Roster) -> impl Iterator<Item = &Agent> {
-    roster.agents.iter()
 }
 
 fn sessions(inputs: &Inputs<'_>, agent_id: &str) -> Value {

@@ -65,21 +65,24 @@ const DIFFERENCES: &[(&str, &[&str])] = &[
     ("chat.startup", HISTORY),
     (
         "chat.metadata",
-        &["/commands", "-/swarmEnabled", "-/accountSelection"],
+        &[
+            "/commands",
+            "/models",
+            "-/swarmEnabled",
+            "-/accountSelection",
+        ],
     ),
     ("commands.list", &["/commands"]),
     // No automation runs here, so none is listed, and there is no store to name.
-    ("cron.list", &["-/snapshotRevision", "/total", "/limit"]),
+    ("cron.list", &["-/snapshotRevision"]),
     (
         "cron.status",
         &[
-            "/enabled",
             "/triggersEnabled",
             "-/storePath",
             "-/storage",
             "-/sqlitePath",
             "/jobs",
-            "/nextWakeAtMs",
         ],
     ),
     // Without an agent the gateway hosts no session.
@@ -107,7 +110,10 @@ const DIFFERENCES: &[(&str, &[&str])] = &[
             "-/agents/*/heartbeat/ackMaxChars",
         ],
     ),
-    ("models.authStatus", &["/ts", "-/providerCapabilities"]),
+    (
+        "models.authStatus",
+        &["/ts", "/providers", "-/providerCapabilities"],
+    ),
     ("models.list", &["/models"]),
     ("sessions.catalog.list", &["/catalogs"]),
     ("sessions.list", LIST),
@@ -131,7 +137,6 @@ const DIFFERENCES: &[(&str, &[&str])] = &[
             "-/workerPools",
             "/pid",
             "-/shutdownBudget",
-            "/sessions/paths",
         ],
     ),
     (
@@ -157,7 +162,6 @@ const HISTORY: &[&str] = &[
     "-/sessionInfo/effectiveFastMode",
     "-/sessionInfo/effectiveFastModeSource",
     "-/sessionInfo/fastAutoOnSeconds",
-    "-/sessionInfo/hasAutomation",
     "-/sessionInfo/effectiveResponseUsage",
     "-/sessionInfo/effectiveQueueMode",
     "-/sessionInfo/modelProvider",
@@ -168,7 +172,6 @@ const HISTORY: &[&str] = &[
 ];
 const LIST: &[&str] = &[
     "/ts",
-    "/path",
     "/defaults/modelProvider",
     "/defaults/model",
     "/defaults/contextTokens",
@@ -180,7 +183,6 @@ const LIST: &[&str] = &[
 ];
 const SUBSCRIBE: &[&str] = &[
     "/list/ts",
-    "/list/path",
     "/list/defaults/modelProvider",
     "/list/defaults/model",
     "/list/defaults/contextTokens",

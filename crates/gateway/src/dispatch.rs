@@ -90,7 +90,9 @@ pub(crate) fn receive(app: &Arc<App>, session: &Arc<Session>, text: &str) {
         }
         Err(FrameError::Shape { id, message }) => {
             let error = ErrorShape::invalid_request(format!("invalid request frame: {message}"));
-            session.outbound.send(response_error(&id, &error));
+            session
+                .outbound
+                .send(wire::frame::response_error_to(&id, &error));
             return;
         }
     };

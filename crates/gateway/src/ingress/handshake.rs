@@ -86,7 +86,7 @@ impl Peer for ControlPeer {
             Ok(frame) => frame,
             Err(FrameError::Syntax(error)) => {
                 tracing::warn!(conn = %self.facts.conn_id, %error, "text that is not JSON before the handshake");
-                self.outbound.close(Close::without_code());
+                self.outbound.close(Close::plain());
                 return Handshake::Decided(Verdict::Refused);
             }
             Err(FrameError::Shape { .. }) => {
@@ -109,8 +109,7 @@ impl Peer for ControlPeer {
         }
         let params = match ConnectParams::parse(&params) {
             Ok(params) => params,
-            Err(what) => {
-                let message = format!("invalid connect params: {what}");
+            Err(message) => {
                 let error = ErrorShape::invalid_request(message.as_str());
                 return self.refuse(Some(&frame.id), &error, 1008, &message);
             }
@@ -161,9 +160,12 @@ struct Attempt {
 
 impl Attempt {
     async fn decide(self, mut dialled: Option<Dialled>) -> Verdict {
-        // Twice at most: an unknown token of a known device is asked about once.
-        for _ in 0..2 {
+        // Thrice at most: an unknown token of a known device is asked about once, and if its verdict did not
+        // settle it (the token is another device's), it is no token.
+        for round in 0..3 {
             let trust = match (&dialled, &*self.app.upstream.borrow()) {
+                // A frame that the upstream's own credential would not open can't be relayed to it.
+                _ if !self.app.shares_upstream_token() => UpstreamTrust::Absent,
                 (Some(_), _) => UpstreamTrust::Reachable,
                 (None, UpstreamState::Off) => UpstreamTrust::Absent,
                 (None, _) => UpstreamTrust::Unreachable,
@@ -171,7 +173,11 @@ impl Attempt {
             match self.judge(trust) {
                 Decision::Accept(principal) => {
                     return match dialled {
-                        Some(dialled) if self.wants_exact_identity() => self.relay(dialled).await,
+                        Some(dialled)
+                            if trust == UpstreamTrust::Reachable && self.wants_exact_identity() =>
+                        {
+                            self.relay(dialled).await
+                        }
                         dialled => self.admit(*principal, dialled).await,
                     };
                 }
@@ -186,6 +192,7 @@ impl Attempt {
                 Decision::AskUpstream { token, device_id } => {
                     let ready = self.app.upstream.borrow().ready().cloned();
                     let verdict = match ready {
+                        _ if round > 0 => Some(false),
                         Some(ready) => bridge::proxy::accepts_bearer(&ready, &token).await,
                         None => None,
                     };
@@ -266,6 +273,17 @@ impl Attempt {
         Verdict::Refused
     }
 
+    /// A fresh upstream socket, if one is to be had at once.
+    async fn dial_backend(&self, principal: &Principal) -> Option<Dialled> {
+        let ready = self.app.upstream.borrow().ready().cloned()?;
+        let _permit = ready.dial_permits.acquire().await.ok()?;
+        let headers = self.reconnect_headers(principal);
+        tokio::time::timeout(super::http::CHALLENGE_WAIT, link::dial(&ready, &headers))
+            .await
+            .ok()?
+            .ok()
+    }
+
     /// Of later upstream sockets for this client: its `Host`, since plugin URLs are made from it, and its scopes
     /// once more as a cap.
     fn reconnect_headers(&self, principal: &Principal) -> link::DialHeaders {
@@ -295,6 +313,12 @@ impl Attempt {
         self.app.announce(&judged.effects.events);
         self.app.close_devices(&judged.effects.closes);
         let shown = &judged.hello_auth;
+        // A socket that told the upstream of a client elsewhere can't become a backend client of this machine.
+        let dialled = match dialled.filter(|_| self.attribution.is_local()) {
+            Some(dialled) => Some(dialled),
+            None if principal.role == "operator" => self.dial_backend(&principal).await,
+            None => None,
+        };
         let mut connected = None;
         let mut payload = None;
         if let Some(mut dialled) = dialled {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use wire::connect::{ConnectParams, DeviceProof, client_id};
+use wire::connect::{ClientInfo, ConnectParams, DeviceProof, client_id};
 
 use super::attribution::Attribution;
 use super::credentials::{Counting, Denied, Granted, Question, Sent, Surface, trimmed};
@@ -80,6 +80,8 @@ struct Handshake<'a> {
     settings: Arc<AuthSettings>,
     now_ms: u64,
     kind: Kind,
+    /// As it describes itself, in today's words for its platform, later pinned to what was paired.
+    client: ClientInfo,
     role: Role,
     /// Shrinks on the way, never grows but by a trusted proxy's grant.
     scopes: Vec<String>,
@@ -105,6 +107,8 @@ impl<'a> Handshake<'a> {
     fn new(auth: &'a Auth, attempt: &ConnectAttempt<'a>, now_ms: u64) -> Self {
         let params = attempt.params;
         let (limiter, limiter_key) = counted_under(auth, attempt.attribution);
+        let mut client = params.client.clone();
+        policy::normalize_node_host(&mut client);
         Self {
             auth,
             attempt: *attempt,
@@ -112,6 +116,7 @@ impl<'a> Handshake<'a> {
             settings: auth.settings.load_full(),
             now_ms,
             kind: Kind::of(&params.client),
+            client,
             role: Role::Operator,
             scopes: params.scopes.clone().unwrap_or_default(),
             browser_origin: None,
@@ -534,11 +539,9 @@ impl<'a> Handshake<'a> {
             credentials.shared_ok,
             method,
         );
-        let mut client = self.params.client.clone();
-        policy::normalize_node_host(&mut client);
         let mut issued = None;
         if let Some(proven) = &proven {
-            let paired = self.pair(&credentials, proven, locality, &mut client)?;
+            let paired = self.pair(&credentials, proven, locality)?;
             self.check_copilot_identity(&paired)?;
             if paired.has_baseline && !self.is_proxied_control_ui(true, method) {
                 let browser = self.kind.is_browser_operator_ui || self.kind.is_webchat;
@@ -574,7 +577,7 @@ impl<'a> Handshake<'a> {
             method,
             user: credentials.user,
             device: proven,
-            client,
+            client: self.client.clone(),
             caps: self.params.caps.clone().unwrap_or_default(),
             commands: self.params.commands.clone().unwrap_or_default(),
             is_local: self.attempt.attribution.is_local(),
@@ -788,7 +791,7 @@ impl<'a> Handshake<'a> {
     }
 
     fn about(&self) -> About {
-        let client = &self.params.client;
+        let client = &self.client;
         About {
             display_name: client.display_name.clone(),
             platform: Some(client.platform.clone()),

@@ -1,1 +1,5 @@
+//! Replays recorded handshakes of the original, and tests of the advisories that concern this surface.
 
+mod advisories;
+mod replay;
+mod support;

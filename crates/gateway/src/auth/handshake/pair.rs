@@ -1,12 +1,11 @@
 //! Step 7: whether the device is paired, and if not, whether it may be paired now without asking a person.
 
 use serde_json::json;
-use wire::connect::ClientInfo;
 
 use super::{Credentials, Handshake, Stop, dedicated_copilot};
 use crate::auth::device::Proven;
 use crate::auth::pairing::approval::{Approver, Seen};
-use crate::auth::pairing::{Asked, Book, MadeBy, Paired, Wish};
+use crate::auth::pairing::{About, Asked, Book, MadeBy, Paired, Wish};
 use crate::auth::policy::{self, PairingLocality};
 use crate::auth::refusal::{PairingReason, PairingRequired, Refusal};
 use crate::auth::settings::Mode;
@@ -43,6 +42,8 @@ struct Pairing<'p> {
     credentials: &'p Credentials,
     proven: &'p Proven,
     locality: PairingLocality,
+    /// Before pinning: what a request and a new row say.
+    about: About,
 }
 
 impl Handshake<'_> {
@@ -51,7 +52,6 @@ impl Handshake<'_> {
         credentials: &Credentials,
         proven: &Proven,
         locality: PairingLocality,
-        client: &mut ClientInfo,
     ) -> Result<PairedState, Stop> {
         let has_origin = self.attempt.attribution.browser_origin().is_some();
         let method = credentials.method;
@@ -73,13 +73,14 @@ impl Handshake<'_> {
             credentials,
             proven,
             locality,
+            about: self.about(),
         };
         match paired {
             Some(own) if skips || open_ui => {
                 self.note_seen(&proven.id, None);
                 Ok(PairedState::of(own))
             }
-            Some(own) => self.check_paired(&pairing, own, client),
+            Some(own) => self.check_paired(&pairing, own),
             None if open_ui || skips => {
                 let has_baseline = open_ui || method != Method::DeviceToken;
                 Ok(PairedState {
@@ -118,11 +119,10 @@ impl Handshake<'_> {
         &mut self,
         pairing: &Pairing<'_>,
         own: &Paired,
-        client: &mut ClientInfo,
     ) -> Result<PairedState, Stop> {
         let mut state = PairedState::of(own);
         let pins = policy::pin(
-            client,
+            &self.client,
             own.about.platform.as_deref(),
             own.about.device_family.as_deref(),
         );
@@ -130,10 +130,10 @@ impl Handshake<'_> {
             state = self.require(pairing, PairingReason::MetadataUpgrade, Some(own))?;
         } else {
             if let Some(platform) = pins.platform {
-                client.platform = platform;
+                self.client.platform = platform;
             }
             if pins.device_family.is_some() {
-                client.device_family = pins.device_family;
+                self.client.device_family = pins.device_family;
             }
         }
         let role = self.role.as_str();
@@ -164,7 +164,7 @@ impl Handshake<'_> {
         if let Some(live) = self.upgrade_already_held(pairing, &plan) {
             return Ok(live);
         }
-        let wish = self.wish(pairing.proven, plan.local.is_some());
+        let wish = self.wish(pairing, plan.local.is_some());
         let now_ms = self.now_ms;
         let asked = self.commit(|book| book.ask(wish, now_ms))?;
         for (request_id, device_id) in &asked.superseded {
@@ -383,9 +383,8 @@ impl Handshake<'_> {
 
     fn allows(&self, own: &Paired, proven: &Proven) -> bool {
         let role = self.role.as_str();
-        let client = &self.params.client;
         let pins = policy::pin(
-            client,
+            &self.client,
             own.about.platform.as_deref(),
             own.about.device_family.as_deref(),
         );
@@ -434,16 +433,12 @@ impl Handshake<'_> {
         .into()
     }
 
-    fn wish(&self, proven: &Proven, silent: bool) -> Wish {
-        let mut about = self.about();
-        let mut client = self.params.client.clone();
-        policy::normalize_node_host(&mut client);
-        about.platform = Some(client.platform);
-        about.device_family = client.device_family;
+    fn wish(&self, pairing: &Pairing<'_>, silent: bool) -> Wish {
+        let proven = pairing.proven;
         Wish {
             device_id: proven.id.clone(),
             public_key: proven.public_key.clone(),
-            about,
+            about: pairing.about.clone(),
             role: self.role.as_str().to_owned(),
             scopes: self.scopes.clone(),
             remote_ip: self.seen().remote_ip,

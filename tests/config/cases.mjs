@@ -10,7 +10,7 @@ const json = (extra, gateway) => ({ "openclaw.json": text(merged(extra, gateway)
 const still = (extra, gateway) => json(extra, { reload: { mode: "off" }, ...gateway });
 
 /** Variables both gateways run with. */
-export const env = { SET_VAR: "set-value", SECRET_VAR: "secret-from-env", GREETING: "hello" };
+export const env = { TOKEN_VAR: TOKEN, SET_VAR: "set-value", SECRET_VAR: "secret-from-env", GREETING: "hello" };
 
 /** config.get on these files. */
 export const reads = {
@@ -65,10 +65,10 @@ export const writes = {
   "patch that is no object": [json({}), [{ method: "config.patch", params: { raw: "[1]" }, base: true }, { method: "config.patch", params: { raw: "{" }, base: true }]],
   "patch with an unknown key": [json({}), [{ method: "config.patch", params: { raw: '{"nonsense":1}' }, base: true }]],
   "patch with a wrong type": [json({}), [{ method: "config.patch", params: { raw: '{"gateway":{"port":"x"}}' }, base: true }]],
-  "patch keeps references": [json({ messages: { responsePrefix: "${GREETING}", ackReaction: "x" } }, { auth: { mode: "token", token: "${SECRET_VAR}" } }), [{ method: "config.patch", params: { raw: '{"messages":{"ackReaction":"y"}}' }, base: true }]],
-  "patch removes from a list": [json({}, { trustedProxies: ["10.0.0.1", "10.0.0.2"] }), [
-    { method: "config.patch", params: { raw: '{"gateway":{"trustedProxies":["10.0.0.1"]}}' }, base: true },
-    { method: "config.patch", params: { raw: '{"gateway":{"trustedProxies":["10.0.0.1"]}}', replacePaths: ["gateway.trustedProxies"] }, base: true },
+  "patch keeps references": [json({ messages: { responsePrefix: "${GREETING}", ackReaction: "x" } }, { auth: { mode: "token", token: "${TOKEN_VAR}" } }), [{ method: "config.patch", params: { raw: '{"messages":{"ackReaction":"y"}}' }, base: true }]],
+  "patch removes from a list": [json({ session: { resetTriggers: ["/a", "/b"] } }), [
+    { method: "config.patch", params: { raw: '{"session":{"resetTriggers":["/a"]}}' }, base: true },
+    { method: "config.patch", params: { raw: '{"session":{"resetTriggers":["/a"]}}', replacePaths: ["session.resetTriggers"] }, base: true },
   ]],
   "patch merges lists by id": [json({ models: { providers: { custom: { baseUrl: "http://127.0.0.1:9/v1", apiKey: "k", api: "openai-completions", models: [{ id: "a", name: "A" }, { id: "b", name: "B" }] } } } }), [
     { method: "config.patch", params: { raw: '{"models":{"providers":{"custom":{"models":[{"id":"b","name":"B2"},{"id":"c","name":"C"}]}}}}' }, base: true },

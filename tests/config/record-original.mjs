@@ -1,6 +1,8 @@
 // Records what the original answers to config.get|set|patch|apply on the files of cases.mjs, as
 // fixtures/original.json. Run by hand after a change of the pinned version:
 //   node tests/config/record-original.mjs
+// It also records the schema's structure (crates/gateway/src/config/schema/core.json) and which paths
+// hold secrets (redact/hints.json beside it).
 import fs from "node:fs";
 import path from "node:path";
 import { startOriginal } from "../lib/gateway.mjs";
@@ -9,6 +11,27 @@ import { RawClient } from "../lib/raw.mjs";
 import { base, env, reads, writes } from "./cases.mjs";
 
 const out = path.join(import.meta.dirname, "fixtures");
+const source = path.join(import.meta.dirname, "../../crates/gateway/src/config");
+
+const kept = new Set(["type", "const", "enum", "required", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength", "minItems", "maxItems", "default"]);
+/** The structure of a schema, without titles, texts, patterns and formats. */
+function structure(node) {
+  if (node === null || typeof node !== "object") return node;
+  return Object.fromEntries(Object.entries(node).flatMap(([key, value]) => {
+    if (kept.has(key)) return [[key, value]];
+    if (key === "properties") return [[key, Object.fromEntries(Object.entries(value).map(([name, child]) => [name, structure(child)]))]];
+    if (key === "propertyNames") return [[key, {}]];
+    if (key === "items" || key === "additionalProperties") return [[key, structure(value)]];
+    if (key === "anyOf" || key === "oneOf" || key === "allOf") return [[key, value.map(structure)]];
+    return [];
+  }));
+}
+/** The schema without what the installed plugins add. */
+function core(schema) {
+  const { properties, ...rest } = structure(schema);
+  return { ...rest, properties: { ...properties, channels: {}, plugins: {} } };
+}
+
 // The original answers config.get from a cache until its watcher has seen the file change.
 async function session(reload, run) {
   const stateDir = tempDir("recorded");
@@ -57,9 +80,12 @@ async function session(reload, run) {
   }
 }
 
-const result = { env, reads: {}, writes: {} };
+// ONLY=reads or ONLY=writes records one half and keeps the other.
+const only = process.env.ONLY;
+const known = only ? JSON.parse(fs.readFileSync(path.join(out, "original.json"), "utf8")) : {};
+const result = { env, reads: only === "writes" ? known.reads : {}, writes: only === "reads" ? known.writes : {} };
 const save = () => fs.writeFileSync(path.join(out, "original.json"), `${JSON.stringify(result, null, 1)}\n`);
-await session("off", async ({ answer, masked, place }) => {
+if (only !== "writes") await session("off", async ({ answer, masked, place }) => {
   for (const [name, files] of Object.entries(reads)) {
     await place(files);
     console.log(name);
@@ -67,7 +93,7 @@ await session("off", async ({ answer, masked, place }) => {
   }
 });
 save();
-await session("hybrid", async ({ answer, masked, read, place }) => {
+if (only !== "reads") await session("hybrid", async ({ answer, masked, read, place }) => {
   for (const [name, [files, calls]] of Object.entries(writes)) {
     console.log(name);
     await place(files);
@@ -83,9 +109,9 @@ await session("hybrid", async ({ answer, masked, read, place }) => {
     save();
   }
   const schema = (await answer("config.schema", {})).payload;
-  if (process.env.SCHEMA_OUT) fs.writeFileSync(process.env.SCHEMA_OUT, JSON.stringify(schema));
+  fs.writeFileSync(path.join(source, "schema/core.json"), `${JSON.stringify(core(schema.schema))}\n`);
   const hints = Object.entries(schema.uiHints)
     .filter(([, hint]) => hint.sensitive !== undefined || hint.tags?.includes("url-secret"))
     .map(([name, hint]) => [name, { ...(hint.sensitive === undefined ? {} : { sensitive: hint.sensitive }), ...(hint.tags?.includes("url-secret") ? { tags: ["url-secret"] } : {}) }]);
-  fs.writeFileSync(path.join(out, "sensitive-hints.json"), `${JSON.stringify(Object.fromEntries(hints), null, 1)}\n`);
+  fs.writeFileSync(path.join(source, "redact/hints.json"), `${JSON.stringify(Object.fromEntries(hints), null, 1)}\n`);
 });

@@ -16,6 +16,7 @@ pub mod own;
 pub mod paths;
 // pub mod reload;
 pub mod redact;
+pub mod schema;
 mod secret;
 pub mod settings;
 

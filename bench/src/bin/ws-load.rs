@@ -40,6 +40,12 @@ enum Mode {
         /// The peer only echoes: no gateway handshake
         #[arg(long)]
         echo: bool,
+        /// Go on past the duration until there are this many answers
+        #[arg(long, default_value_t = 0)]
+        at_least: u64,
+        /// Longest time for that
+        #[arg(long, default_value_t = 30.0)]
+        longest_s: f64,
     },
     /// Requests leave at a fixed rate; latency counts from when each was due
     Rate {
@@ -180,6 +186,8 @@ fn main() -> Result<()> {
             depth,
             threads,
             echo,
+            at_least,
+            longest_s,
         } => {
             let load = Closed {
                 connections: peer.connections,
@@ -188,6 +196,8 @@ fn main() -> Result<()> {
                 batch: peer.batch,
                 warmup: Duration::from_secs_f64(call.warmup_s),
                 duration: Duration::from_secs_f64(call.duration_s),
+                at_least,
+                longest: Duration::from_secs_f64(longest_s),
                 params: call.params()?,
                 method: call.method,
                 pid: peer.pid,

@@ -25,6 +25,9 @@ pub struct Closed {
     pub batch: usize,
     pub warmup: Duration,
     pub duration: Duration,
+    /// Slow methods go on past `duration` until they have this many answers, but no longer than `longest`.
+    pub at_least: u64,
+    pub longest: Duration,
     pub method: String,
     pub params: Value,
     /// Server process to watch.
@@ -128,7 +131,7 @@ fn worker(
         runtime.block_on(local.run_until(async { tokio::time::sleep(load.warmup).await }));
         *tally.borrow_mut() = Tally::default();
         steps.wait();
-        runtime.block_on(local.run_until(async { tokio::time::sleep(load.duration).await }));
+        runtime.block_on(local.run_until(measured(load, &tally)));
         steps.wait();
         drop(local);
     } else {
@@ -142,6 +145,15 @@ fn worker(
     Ok(Rc::try_unwrap(tally)
         .map_err(|_| anyhow!("a connection outlived its run"))?
         .into_inner())
+}
+
+async fn measured(load: &Closed, tally: &RefCell<Tally>) {
+    let started = Instant::now();
+    tokio::time::sleep(load.duration).await;
+    let enough = load.at_least / load.threads.max(1) as u64;
+    while tally.borrow().latency.count() < enough && started.elapsed() < load.longest {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// The request of every slot, encoded once. An id is used again only after its answer arrived.

@@ -42,7 +42,13 @@ struct Round {
     /// Events that the listeners got more than once in a round.
     repeats: usize,
     error: Option<anyhow::Error>,
+    /// When the event last arrived anywhere, in a round or not.
+    latest: Instant,
 }
+
+/// Connecting makes events too (presence): the first round starts when there was none for this long.
+const QUIET: Duration = Duration::from_millis(1500);
+const QUIET_PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn run(target: Target, load: &Fanout) -> Result<Value> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -60,6 +66,7 @@ pub fn run(target: Target, load: &Fanout) -> Result<Value> {
             bytes: 0,
             repeats: 0,
             error: None,
+            latest: Instant::now(),
         }));
         let complete = Rc::new(Notify::new());
         for mut client in clients {
@@ -74,6 +81,9 @@ pub fn run(target: Target, load: &Fanout) -> Result<Value> {
                     complete.notify_one();
                 }
             });
+        }
+        if load.trigger.is_some() {
+            quiet(&round).await;
         }
         let meter = Meter::start(load.pid);
         let started = Instant::now();
@@ -128,6 +138,13 @@ pub fn run(target: Target, load: &Fanout) -> Result<Value> {
     }))
 }
 
+async fn quiet(round: &RefCell<Round>) {
+    let deadline = Instant::now() + QUIET_PATIENCE;
+    while round.borrow().latest.elapsed() < QUIET && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 fn begin(round: &RefCell<Round>, number: usize) {
     let mut round = round.borrow_mut();
     round.number = number;
@@ -178,6 +195,7 @@ async fn listen(
                 return Ok(Flow::Continue);
             }
             let mut round = round.borrow_mut();
+            round.latest = Instant::now();
             if had == round.number {
                 round.repeats += 1;
                 return Ok(Flow::Continue);

@@ -33,6 +33,7 @@ pub struct Idle {
 #[derive(Default)]
 struct Seen {
     events: BTreeMap<String, u64>,
+    event_bytes: u64,
     closes: BTreeMap<String, u64>,
     answers: BTreeMap<String, u64>,
     accepted: usize,
@@ -103,6 +104,7 @@ pub fn run(
             "step": "ended",
             "stillOpen": still_open,
             "events": seen.events,
+            "eventBytes": seen.event_bytes,
             "closes": seen.closes,
             "answers": seen.answers,
             "closeSpreadMs": since_first(seen.last_close),
@@ -175,7 +177,9 @@ async fn listen(
                 }
                 Incoming::Text(payload) => match frame::classify(payload)? {
                     Kind::Event { name } => {
-                        *seen.borrow_mut().events.entry(name.to_owned()).or_default() += 1;
+                        let mut seen = seen.borrow_mut();
+                        *seen.events.entry(name.to_owned()).or_default() += 1;
+                        seen.event_bytes += payload.len() as u64;
                     }
                     Kind::Response { .. } if missing > 0 && missing != usize::MAX => {
                         missing -= 1;

@@ -106,6 +106,7 @@ fn check(files: &[Text]) -> Vec<String> {
     }
     decisions(files, &mut findings);
     maps(files, &mut findings);
+    named_files(files, &mut findings);
     findings
 }
 
@@ -498,6 +499,24 @@ fn decisions(files: &[Text], findings: &mut Vec<String>) {
         for heading in DECISION_HEADINGS {
             if !file.content.lines().any(|line| line == heading) {
                 findings.push(format!("{}: lacks `{heading}`", file.path));
+            }
+        }
+    }
+}
+
+/// Source files that the map names exist.
+fn named_files(files: &[Text], findings: &mut Vec<String>) {
+    let Some(map) = files.iter().find(|f| f.path == "ARCHITECTURE.md") else {
+        return;
+    };
+    for (number, line) in numbered(&map.content) {
+        for name in line.split('`').skip(1).step_by(2) {
+            let is_file = name.ends_with(".rs") || name.ends_with(".mjs");
+            let there = files
+                .iter()
+                .any(|f| f.path == name || f.path.ends_with(&format!("/{name}")));
+            if is_file && !there {
+                findings.push(format!("ARCHITECTURE.md:{number}: there is no {name}"));
             }
         }
     }

@@ -286,6 +286,14 @@ impl App {
         });
     }
 
+    /// Whether a client's own credential opens the upstream too: only then can its handshake be relayed.
+    pub(crate) fn shares_upstream_token(&self) -> bool {
+        let settings = self.auth.settings();
+        let ready = self.upstream.borrow().ready().cloned();
+        settings.mode == crate::auth::Mode::Token
+            && ready.is_none_or(|ready| settings.token.as_deref() == Some(ready.token.expose()))
+    }
+
     pub(crate) fn wake_upstream(&self) {
         self.wake.notify_one();
     }

@@ -13,10 +13,12 @@ use wire::methods::{self, ScopeRule};
 use wire::scope::{Scope, ScopeSet};
 
 use crate::app::App;
+use crate::auth;
 use crate::bridge::link::{Link, UpCall};
 use crate::bridge::{self, UpstreamState};
 use crate::ingress::outbound::{Close, Outbound};
 
+pub(crate) mod devices;
 pub(crate) mod natives;
 
 /// Who a connection is, as decided by its handshake.
@@ -28,11 +30,7 @@ pub(crate) struct Principal {
     /// The same, as checked on every call.
     pub(crate) scope_set: ScopeSet,
     pub(crate) caps: Vec<String>,
-    pub(crate) client_id: String,
-    pub(crate) client_mode: String,
     pub(crate) device_id: Option<String>,
-    /// Authenticated with the shared token or password: closed when that changes.
-    pub(crate) shared_auth: bool,
 }
 
 /// One open session.
@@ -42,6 +40,8 @@ pub(crate) struct Session {
     pub(crate) principal: Principal,
     pub(crate) outbound: Arc<Outbound>,
     pub(crate) link: Option<Link>,
+    /// What our own authentication found; `None` when the upstream judged this client.
+    pub(crate) judged: Option<Box<auth::Principal>>,
     unauthorized_in_a_row: AtomicU32,
 }
 
@@ -51,12 +51,14 @@ impl Session {
         principal: Principal,
         outbound: Arc<Outbound>,
         link: Option<Link>,
+        judged: Option<Box<auth::Principal>>,
     ) -> Self {
         Self {
             conn_id,
             principal,
             outbound,
             link,
+            judged,
             unauthorized_in_a_row: AtomicU32::new(0),
         }
     }
@@ -84,7 +86,9 @@ pub(crate) fn receive(app: &Arc<App>, session: &Arc<Session>, text: &str) {
         }
         Err(FrameError::Shape { id, message }) => {
             let error = ErrorShape::invalid_request(format!("invalid request frame: {message}"));
-            session.outbound.send(response_error(&id, &error));
+            session
+                .outbound
+                .send(wire::frame::response_error_to(&id, &error));
             return;
         }
     };

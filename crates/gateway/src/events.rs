@@ -25,7 +25,6 @@ pub(crate) struct Subscriber {
     pub(crate) is_node: bool,
     pub(crate) scopes: ScopeSet,
     pub(crate) device_id: Option<String>,
-    pub(crate) shared_auth: bool,
 }
 
 /// Every open session, by connection id.

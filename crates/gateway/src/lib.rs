@@ -10,3 +10,4 @@ mod dispatch;
 mod events;
 mod ingress;
 mod lower;
+pub mod native;

@@ -26,7 +26,7 @@ pub enum FrameError {
     /// Not JSON at all. The original logs it and keeps an authenticated socket open.
     #[error("not JSON: {0}")]
     Syntax(String),
-    /// JSON, but not a request. `id` is what the response must carry.
+    /// JSON, but not a request. `id` is what the response must carry, as JSON text.
     #[error("{message}")]
     Shape { id: String, message: String },
 }
@@ -140,12 +140,10 @@ fn diagnose(text: &str) -> FrameError {
         Ok(value) => value,
         Err(error) => return FrameError::Syntax(error.to_string()),
     };
-    let id = match &value {
-        Value::Object(object) => match object.get("id") {
-            Some(Value::String(id)) => id.clone(),
-            _ => "invalid".to_owned(),
-        },
-        _ => "invalid".to_owned(),
+    // Source: `parsed?.id ?? "invalid"` in authenticated-request-dispatch.ts at 2026.9.6.
+    let id = match value.get("id") {
+        None | Some(Value::Null) => r#""invalid""#.to_owned(),
+        Some(id) => id.to_string(),
     };
     let message = match &value {
         Value::Object(object) => object_errors(object).join("; "),
@@ -165,10 +163,12 @@ fn object_errors(object: &serde_json::Map<String, serde_json::Value>) -> Vec<Str
         "expectedProfileId",
     ];
     let mut errors = Vec::new();
-    for required in ["type", "id", "method"] {
-        if !object.contains_key(required) {
-            errors.push(format!("must have required property '{required}'"));
-        }
+    // The validator names only the first that is missing.
+    if let Some(required) = ["type", "id", "method"]
+        .into_iter()
+        .find(|key| !object.contains_key(*key))
+    {
+        errors.push(format!("must have required property '{required}'"));
     }
     for key in object.keys() {
         if !KNOWN.contains(&key.as_str()) {
@@ -190,11 +190,11 @@ fn object_errors(object: &serde_json::Map<String, serde_json::Value>) -> Vec<Str
                 let length = text.chars().count();
                 if length < min {
                     errors.push(format!(
-                        "at /{key}: must NOT have fewer than {min} characters"
+                        "at /{key}: must not have fewer than {min} characters"
                     ));
                 } else if length > max {
                     errors.push(format!(
-                        "at /{key}: must NOT have more than {max} characters"
+                        "at /{key}: must not have more than {max} characters"
                     ));
                 }
             }
@@ -315,6 +315,12 @@ pub fn response_error(id: &str, error: &ErrorShape) -> String {
     out
 }
 
+/// As [`response_error`], for an id that is any JSON value.
+pub fn response_error_to(id_json: &str, error: &ErrorShape) -> String {
+    let error = serde_json::to_string(error).expect("an error shape always serialises");
+    format!(r#"{{"type":"res","id":{id_json},"ok":false,"error":{error}}}"#)
+}
+
 /// An event serialised once for all its receivers; only the sequence number differs between them.
 #[derive(Debug, Clone)]
 pub struct EventText {
@@ -407,17 +413,17 @@ mod tests {
         assert_eq!(
             shape(r#"{"type":"req","id":"1","method":"health","extra":1}"#),
             (
-                "1".to_owned(),
+                "\"1\"".to_owned(),
                 "at root: unexpected property 'extra'".to_owned()
             )
         );
         assert_eq!(
             shape("[]"),
-            ("invalid".to_owned(), "must be object".to_owned())
+            ("\"invalid\"".to_owned(), "must be object".to_owned())
         );
         assert_eq!(
             shape(r#"{"type":"req","id":7,"method":"health"}"#),
-            ("invalid".to_owned(), "at /id: must be string".to_owned())
+            ("7".to_owned(), "at /id: must be string".to_owned())
         );
         assert!(matches!(
             RequestFrame::parse("{"),
@@ -445,8 +451,8 @@ mod tests {
     proptest! {
         #[test]
         fn parsing_never_panics(text in ".{0,200}") {
-            let _ = RequestFrame::parse(&text);
-            let _ = UpstreamFrame::parse(&text);
+            drop(RequestFrame::parse(&text));
+            drop(UpstreamFrame::parse(&text));
         }
 
         #[test]

@@ -12,7 +12,7 @@ use super::secret;
 ///
 /// # Errors
 /// Whatever the file system says; the old file is then untouched.
-pub fn replace_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn replace_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = path
         .parent()
         .ok_or_else(|| io::Error::other("the path has no directory"))?;
@@ -42,7 +42,7 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Removes what crashed writers of `path` left behind.
-pub fn sweep_temporaries(path: &Path) {
+pub(super) fn sweep_temporaries(path: &Path) {
     let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
         return;
     };

@@ -524,8 +524,7 @@ impl<'a> Handshake<'a> {
             credentials.token_generation.clone()
         };
         if self.is_proxied_control_ui(true, method) {
-            let asked = std::mem::take(&mut self.scopes);
-            self.scopes = self.capped(asked);
+            self.scopes = self.capped(self.scopes.clone());
         }
         self.check_verified_user(&credentials)?;
 

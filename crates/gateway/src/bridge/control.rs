@@ -36,7 +36,6 @@ pub(crate) enum News<'a> {
     Event {
         name: &'a str,
         payload: Option<&'a RawValue>,
-        state_version: Option<&'a RawValue>,
     },
 }
 
@@ -143,8 +142,8 @@ async fn serve(
             }
             incoming = reader.next() => match incoming.map_err(|error| error.to_string())? {
                 client::socket::Incoming::Text(text) => match UpstreamFrame::parse(&text) {
-                    Ok(UpstreamFrame::Event { event, payload, state_version, .. }) => {
-                        news(News::Event { name: &event, payload, state_version });
+                    Ok(UpstreamFrame::Event { event, payload, .. }) => {
+                        news(News::Event { name: &event, payload });
                     }
                     Ok(UpstreamFrame::Response { id, ok, payload, error }) => {
                         if let Some(answer) = waiting.remove(&*id) {

@@ -59,6 +59,9 @@ static ROWS: &[Row] = &[
 /// The native row of a method, unless it is handed back to the upstream (`native.disable`).
 pub(crate) fn find(app: &App, _principal: &Principal, method: &str) -> Option<Native> {
     let alone = matches!(&*app.upstream.borrow(), crate::bridge::UpstreamState::Off);
+    if alone && let Some(native) = super::devices::find(method) {
+        return Some(native);
+    }
     let row = ROWS
         .iter()
         .find(|row| row.name == method && (row.when == When::Alone) == alone)?;
@@ -94,6 +97,7 @@ pub(crate) fn names(app: &App) -> Vec<&'static str> {
     ROWS.iter()
         .filter(|row| row.when == When::Alone)
         .map(|row| row.name)
+        .chain(super::devices::NAMES.iter().copied())
         .filter(|name| {
             !disabled
                 .native_disable

@@ -218,7 +218,7 @@ impl<P: Peer + Unpin> Connection<P> {
                 }
                 Phase::AwaitingConnect | Phase::Deciding { .. } => {
                     tracing::warn!("handshake timeout");
-                    self.outbound.close(Close::without_code());
+                    self.outbound.close(Close::plain());
                     // The grace is set where the close is noticed.
                     self.timer
                         .as_mut()
@@ -294,12 +294,7 @@ impl<P: Peer + Unpin> Connection<P> {
                         what = error.what,
                         "client broke the WebSocket protocol"
                     );
-                    let reason = if error.code == 1009 && !matches!(self.phase, Phase::Open) {
-                        "preauth payload too large"
-                    } else {
-                        ""
-                    };
-                    self.outbound.close(Close::new(error.code, reason));
+                    self.outbound.close(Close::new(error.code, ""));
                     // Whatever follows can't be framed: end as if the peer had closed.
                     self.peer_close = Some((1006, String::new()));
                     Some(bytes.len() - used)

@@ -27,7 +27,6 @@ pub(crate) struct Facts {
     pub(crate) conn_id: Arc<str>,
     pub(crate) peer: std::net::SocketAddr,
     pub(crate) nonce: String,
-    pub(crate) issued_ms: u64,
 }
 
 /// The handshake and then the session of one connection.
@@ -86,7 +85,7 @@ impl Peer for ControlPeer {
             Ok(frame) => frame,
             Err(FrameError::Syntax(error)) => {
                 tracing::warn!(conn = %self.facts.conn_id, %error, "text that is not JSON before the handshake");
-                self.outbound.close(Close::without_code());
+                self.outbound.close(Close::plain());
                 return Handshake::Decided(Verdict::Refused);
             }
             Err(FrameError::Shape { .. }) => {
@@ -109,8 +108,7 @@ impl Peer for ControlPeer {
         }
         let params = match ConnectParams::parse(&params) {
             Ok(params) => params,
-            Err(what) => {
-                let message = format!("invalid connect params: {what}");
+            Err(message) => {
                 let error = ErrorShape::invalid_request(message.as_str());
                 return self.refuse(Some(&frame.id), &error, 1008, &message);
             }
@@ -161,9 +159,12 @@ struct Attempt {
 
 impl Attempt {
     async fn decide(self, mut dialled: Option<Dialled>) -> Verdict {
-        // Twice at most: an unknown token of a known device is asked about once.
-        for _ in 0..2 {
+        // Thrice at most: an unknown token of a known device is asked about once, and if its verdict did not
+        // settle it (the token is another device's), it is no token.
+        for round in 0..3 {
             let trust = match (&dialled, &*self.app.upstream.borrow()) {
+                // A frame that the upstream's own credential would not open can't be relayed to it.
+                _ if !self.app.shares_upstream_token() => UpstreamTrust::Absent,
                 (Some(_), _) => UpstreamTrust::Reachable,
                 (None, UpstreamState::Off) => UpstreamTrust::Absent,
                 (None, _) => UpstreamTrust::Unreachable,
@@ -171,7 +172,11 @@ impl Attempt {
             match self.judge(trust) {
                 Decision::Accept(principal) => {
                     return match dialled {
-                        Some(dialled) if self.wants_exact_identity() => self.relay(dialled).await,
+                        Some(dialled)
+                            if trust == UpstreamTrust::Reachable && self.wants_exact_identity() =>
+                        {
+                            self.relay(dialled).await
+                        }
                         dialled => self.admit(*principal, dialled).await,
                     };
                 }
@@ -186,6 +191,7 @@ impl Attempt {
                 Decision::AskUpstream { token, device_id } => {
                     let ready = self.app.upstream.borrow().ready().cloned();
                     let verdict = match ready {
+                        _ if round > 0 => Some(false),
                         Some(ready) => bridge::proxy::accepts_bearer(&ready, &token).await,
                         None => None,
                     };
@@ -266,6 +272,17 @@ impl Attempt {
         Verdict::Refused
     }
 
+    /// A fresh upstream socket, if one is to be had at once.
+    async fn dial_backend(&self, principal: &Principal) -> Option<Dialled> {
+        let ready = self.app.upstream.borrow().ready().cloned()?;
+        let _permit = ready.dial_permits.acquire().await.ok()?;
+        let headers = self.reconnect_headers(principal);
+        tokio::time::timeout(super::http::CHALLENGE_WAIT, link::dial(&ready, &headers))
+            .await
+            .ok()?
+            .ok()
+    }
+
     /// Of later upstream sockets for this client: its `Host`, since plugin URLs are made from it, and its scopes
     /// once more as a cap.
     fn reconnect_headers(&self, principal: &Principal) -> link::DialHeaders {
@@ -287,14 +304,17 @@ impl Attempt {
             scope_set: ScopeSet::parse(&judged.scopes),
             scopes: judged.scopes.clone(),
             caps: judged.caps.clone(),
-            client_id: judged.client.id.clone(),
-            client_mode: judged.client.mode.clone(),
             device_id: judged.device.as_ref().map(|device| device.id.clone()),
-            shared_auth: judged.uses_shared_auth,
         };
         self.app.announce(&judged.effects.events);
         self.app.close_devices(&judged.effects.closes);
         let shown = &judged.hello_auth;
+        // A socket that told the upstream of a client elsewhere can't become a backend client of this machine.
+        let dialled = match dialled.filter(|_| self.attribution.is_local()) {
+            Some(dialled) => Some(dialled),
+            None if principal.role == "operator" => self.dial_backend(&principal).await,
+            None => None,
+        };
         let mut connected = None;
         let mut payload = None;
         if let Some(mut dialled) = dialled {
@@ -329,7 +349,7 @@ impl Attempt {
             caps: principal.caps.clone(),
             headers: self.reconnect_headers(&principal),
         };
-        self.open(principal, frame, |outbound, app| {
+        self.open(principal, frame, Some(Box::new(judged)), |outbound, app| {
             link::start(connected, identity, outbound, app.upstream.clone())
         });
         Verdict::Open
@@ -360,7 +380,7 @@ impl Attempt {
         }
         match self.accept(&answer) {
             Ok((principal, hello)) => {
-                self.open(principal, hello, |outbound, app| {
+                self.open(principal, hello, None, |outbound, app| {
                     link::start(
                         Some(dialled),
                         Identity::Relayed,
@@ -401,13 +421,6 @@ impl Attempt {
         };
         let connect: Value =
             serde_json::from_str(&self.frame).map_err(|error| error.to_string())?;
-        let text = |pointer: &str| {
-            connect
-                .pointer(pointer)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
-        };
         let principal = Principal {
             role: auth
                 .get("role")
@@ -417,16 +430,10 @@ impl Attempt {
             scope_set: ScopeSet::parse(texts(auth.get("scopes"))),
             scopes: texts(auth.get("scopes")),
             caps: texts(connect.pointer("/params/caps")),
-            client_id: text("/params/client/id"),
-            client_mode: text("/params/client/mode"),
             device_id: connect
                 .pointer("/params/device/id")
                 .and_then(Value::as_str)
                 .map(str::to_owned),
-            shared_auth: matches!(
-                auth.get("method").and_then(Value::as_str),
-                Some("token" | "password")
-            ),
         };
         self.app.learn_hello(hello);
         let attempt = ConnectAttempt {
@@ -459,6 +466,7 @@ impl Attempt {
         &self,
         principal: Principal,
         hello: String,
+        judged: Option<Box<auth::Principal>>,
         link: impl FnOnce(Arc<Outbound>, &App) -> link::Link,
     ) {
         self.outbound.send(hello);
@@ -471,13 +479,13 @@ impl Attempt {
             is_node: principal.role == "node",
             scopes: principal.scope_set,
             device_id: principal.device_id.clone(),
-            shared_auth: principal.shared_auth,
         }));
         let session = Session::new(
             Arc::clone(&self.facts.conn_id),
             principal,
             Arc::clone(&self.outbound),
             link,
+            judged,
         );
         if self.session.set(Arc::new(session)).is_err() {
             tracing::error!(conn = %self.facts.conn_id, "a session was opened twice");

@@ -32,6 +32,8 @@ pub(crate) fn adopt(
         for key in ["configPath", "stateDir", "authMode"] {
             snapshot.remove(key);
         }
+    } else if let Some(mode) = hello.pointer_mut("/snapshot/authMode") {
+        *mode = Value::from(app.auth.settings().mode.as_str());
     }
     hello
 }
@@ -47,6 +49,15 @@ pub(crate) fn remembered(
     let mut hello = known.hello.clone()?;
     if let Some(hello) = hello.as_object_mut() {
         hello.remove("pluginSurfaceUrls");
+        if principal.scopes.is_empty() {
+            for key in [
+                "controlUiTabs",
+                "controlUiWidgetKinds",
+                "controlUiLinkReaders",
+            ] {
+                hello.remove(key);
+            }
+        }
     }
     if let Some(health) = known
         .health

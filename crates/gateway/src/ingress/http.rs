@@ -29,7 +29,7 @@ use crate::bridge::{self, UpstreamState, link, proxy};
 pub(crate) type Body = BoxBody<Bytes, hyper::Error>;
 
 /// How long a client's greeting may wait for the upstream's challenge before it gets one of ours.
-const CHALLENGE_WAIT: Duration = Duration::from_millis(250);
+pub(crate) const CHALLENGE_WAIT: Duration = Duration::from_millis(250);
 
 pub(crate) fn full(text: impl Into<Bytes>) -> Body {
     Full::new(text.into())
@@ -284,7 +284,6 @@ fn upgrade(app: Arc<App>, mut request: Request<Incoming>, peer: SocketAddr) -> R
             conn_id: uuid::Uuid::new_v4().to_string().into(),
             peer,
             nonce: greeting.nonce,
-            issued_ms: greeting.issued_ms,
         };
         let limits = {
             let settings = app.settings.load();

@@ -32,6 +32,12 @@ impl Close {
         }
     }
 
+    /// The original's close without a cause to name.
+    pub(crate) fn plain() -> Self {
+        Self::new(1000, "")
+    }
+
+    /// The answer to an empty close frame.
     pub(crate) const fn without_code() -> Self {
         Self {
             code: None,
@@ -192,11 +198,6 @@ impl Outbound {
             state.waker.take()
         };
         wake(waker);
-    }
-
-    /// Bytes that wait, as the original's `bufferedAmount`.
-    pub(crate) fn buffered_bytes(&self) -> usize {
-        self.state.lock().bytes
     }
 
     // The connection task's side.

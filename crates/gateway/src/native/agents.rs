@@ -9,6 +9,9 @@ use wire::raw::js_trim;
 /// The agent that exists when a configuration names none. Source: `LEGACY_IMPLICIT_AGENT_ID`.
 const IMPLICIT_AGENT: &str = "main";
 
+/// The name of every agent's main session. `session.mainKey` is ignored since 2026.9.
+pub const MAIN_KEY: &str = "main";
+
 /// Agents by the rules of src/agents/agent-scope-config.ts at 2026.9.6.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Roster {
@@ -18,8 +21,6 @@ pub struct Roster {
     pub ownership: Ownership,
     /// Nobody says which agent a client without a choice means.
     pub selection_required: bool,
-    /// `session.mainKey`, lower case.
-    pub main_key: String,
     /// `session.scope`, `per-sender` by default.
     pub scope: String,
 }
@@ -53,7 +54,8 @@ impl Roster {
     /// `config` is the effective configuration, includes and variables resolved.
     pub fn read(config: &Value) -> Self {
         let listed = entries(config);
-        let explicit = config.pointer("/agents/ownership").and_then(Value::as_str) == Some("explicit");
+        let explicit =
+            config.pointer("/agents/ownership").and_then(Value::as_str) == Some("explicit");
         let sole = marked_default(&listed, explicit).or_else(|| sole(&listed, config));
         let mut seen = HashSet::new();
         let mut agents: Vec<Agent> = listed
@@ -84,8 +86,6 @@ impl Roster {
             default_id,
             ownership,
             selection_required,
-            main_key: text(config, "/session/mainKey")
-                .map_or_else(|| IMPLICIT_AGENT.to_owned(), |key| key.to_lowercase()),
             scope: config
                 .pointer("/session/scope")
                 .and_then(Value::as_str)
@@ -99,9 +99,9 @@ impl Roster {
         self.agents.iter().find(|agent| agent.id == id)
     }
 
-    /// `agent:<id>:<main key>`.
+    /// `agent:<id>:main`.
     pub fn main_session_key(&self, agent_id: &str) -> String {
-        format!("agent:{agent_id}:{}", self.main_key)
+        format!("agent:{agent_id}:{MAIN_KEY}")
     }
 
     /// The session a client gets that names none.
@@ -140,10 +140,15 @@ impl Roster {
     pub fn primary_model(&self, config: &Value, agent_id: &str) -> Option<String> {
         let primary = |model: Option<&Value>| match model? {
             Value::String(name) => Some(js_trim(name).to_owned()),
-            Value::Object(fields) => fields.get("primary")?.as_str().map(|name| js_trim(name).to_owned()),
+            Value::Object(fields) => fields
+                .get("primary")?
+                .as_str()
+                .map(|name| js_trim(name).to_owned()),
             _ => None,
         };
-        let own = self.get(agent_id).and_then(|agent| primary(agent.entry.get("model")));
+        let own = self
+            .get(agent_id)
+            .and_then(|agent| primary(agent.entry.get("model")));
         own.or_else(|| primary(config.pointer("/agents/defaults/model")))
             .filter(|name| !name.is_empty())
     }
@@ -189,7 +194,9 @@ impl Places<'_> {
 /// Source: `collectAgentEntries`: `agents.entries` by id, or the older `agents.list`.
 fn entries(config: &Value) -> Vec<Agent> {
     let named = |id: &str, entry: &Map<String, Value>| {
-        let name = entry.get("name").or_else(|| entry.get("identity")?.get("name"));
+        let name = entry
+            .get("name")
+            .or_else(|| entry.get("identity")?.get("name"));
         Agent {
             id: normalize_id(id),
             name: name
@@ -207,7 +214,12 @@ fn entries(config: &Value) -> Vec<Agent> {
         Some(Value::Array(list)) => list
             .iter()
             .filter_map(Value::as_object)
-            .map(|entry| named(entry.get("id").and_then(Value::as_str).unwrap_or_default(), entry))
+            .map(|entry| {
+                named(
+                    entry.get("id").and_then(Value::as_str).unwrap_or_default(),
+                    entry,
+                )
+            })
             .collect(),
         _ => Vec::new(),
     }
@@ -234,7 +246,9 @@ fn marked_default(listed: &[Agent], explicit: bool) -> Option<String> {
 fn sole(listed: &[Agent], config: &Value) -> Option<String> {
     match listed {
         [] => {
-            let named = config.pointer("/agents/entries").or_else(|| config.pointer("/agents/list"));
+            let named = config
+                .pointer("/agents/entries")
+                .or_else(|| config.pointer("/agents/list"));
             named.is_none().then(|| IMPLICIT_AGENT.to_owned())
         }
         [only] => Some(only.id.clone()),
@@ -251,7 +265,10 @@ fn text(config: &Value, pointer: &str) -> Option<String> {
 pub fn normalize_id(id: &str) -> String {
     let id = js_trim(id).to_lowercase();
     let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
-    if id.len() <= 64 && id.starts_with(|c: char| c.is_ascii_alphanumeric()) && id.chars().all(valid) {
+    if id.len() <= 64
+        && id.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && id.chars().all(valid)
+    {
         return id;
     }
     // Each run of anything else becomes one dash.
@@ -295,13 +312,22 @@ mod tests {
         let check = |config: Value, default: &str, ownership, required| {
             let roster = Roster::read(&config);
             assert_eq!(
-                (&*roster.default_id, roster.ownership, roster.selection_required),
+                (
+                    &*roster.default_id,
+                    roster.ownership,
+                    roster.selection_required
+                ),
                 (default, ownership, required),
                 "{config}"
             );
         };
         check(json!({}), "main", Ownership::Sole, false);
-        check(json!({"agents":{"entries":{"Ops":{}}}}), "ops", Ownership::Sole, false);
+        check(
+            json!({"agents":{"entries":{"Ops":{}}}}),
+            "ops",
+            Ownership::Sole,
+            false,
+        );
         check(
             json!({"agents":{"list":[{"id":"a"},{"id":"b","default":true}]}}),
             "b",
@@ -333,14 +359,30 @@ mod tests {
         let check = |config: Value, id: &str, expected: &str| {
             let roster = Roster::read(&config);
             let agent = roster.get(id).expect("an agent");
-            assert_eq!(roster.workspace(&config, agent, &places), Path::new(expected), "{config}");
+            assert_eq!(
+                roster.workspace(&config, agent, &places),
+                Path::new(expected),
+                "{config}"
+            );
         };
         check(json!({}), "main", "/s/workspace");
-        check(json!({"agents":{"defaults":{"workspace":"~/w"}}}), "main", "/h/w");
-        check(json!({"agents":{"entries":{"a":{},"b":{"workspace":"/x"}}}}), "a", "/s/workspace-a");
-        check(json!({"agents":{"entries":{"a":{},"b":{"workspace":"/x"}}}}), "b", "/x");
-        let roster = Roster::read(&json!({"session":{"mainKey":"Home"},"agents":{"entries":{"z":{"name":" Z "},"a":{}}}}));
-        assert_eq!(roster.main_session_key("z"), "agent:z:home");
+        check(
+            json!({"agents":{"defaults":{"workspace":"~/w"}}}),
+            "main",
+            "/h/w",
+        );
+        check(
+            json!({"agents":{"entries":{"a":{},"b":{"workspace":"/x"}}}}),
+            "a",
+            "/s/workspace-a",
+        );
+        check(
+            json!({"agents":{"entries":{"a":{},"b":{"workspace":"/x"}}}}),
+            "b",
+            "/x",
+        );
+        let roster = Roster::read(&json!({"agents":{"entries":{"z":{"name":" Z "},"a":{}}}}));
+        assert_eq!(roster.main_session_key("z"), "agent:z:main");
         assert_eq!(roster.agents[0].name.as_deref(), Some("Z"));
         let global = Roster::read(&json!({"session":{"scope":"global"}}));
         assert_eq!(global.default_session_key(), "global");
@@ -350,10 +392,17 @@ mod tests {
     fn a_model_is_known_only_when_configured() {
         let check = |config: Value, expected: Option<&str>| {
             let roster = Roster::read(&config);
-            assert_eq!(roster.primary_model(&config, "main").as_deref(), expected, "{config}");
+            assert_eq!(
+                roster.primary_model(&config, "main").as_deref(),
+                expected,
+                "{config}"
+            );
         };
         check(json!({}), None);
         check(json!({"agents":{"defaults":{"model":"a/b"}}}), Some("a/b"));
-        check(json!({"agents":{"defaults":{"model":{"primary":"a/b"}},"entries":{"main":{"model":{"primary":" c/d "}}}}}), Some("c/d"));
+        check(
+            json!({"agents":{"defaults":{"model":{"primary":"a/b"}},"entries":{"main":{"model":{"primary":" c/d "}}}}}),
+            Some("c/d"),
+        );
     }
 }

@@ -26,7 +26,9 @@ pub struct Request {
 
 impl Request {
     pub fn read(params: Option<&serde_json::value::RawValue>) -> Self {
-        let fields = params.and_then(wire::raw::Fields::parse).unwrap_or_default();
+        let fields = params
+            .and_then(wire::raw::Fields::parse)
+            .unwrap_or_default();
         let count = |name| {
             let number = fields.get(name).and_then(wire::raw::number)?;
             // The schema admits whole numbers from 0; what exceeds u64 saturates.
@@ -48,7 +50,9 @@ pub fn tail(file: &Path, request: Request) -> io::Result<Value> {
     let shown = file.to_string_lossy();
     let metadata = match std::fs::metadata(file) {
         Ok(metadata) if !metadata.is_file() => {
-            return Err(io::Error::other(format!("Log path is not a regular file: {shown}")));
+            return Err(io::Error::other(format!(
+                "Log path is not a regular file: {shown}"
+            )));
         }
         Ok(metadata) => Some(metadata),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -78,7 +82,8 @@ pub fn tail(file: &Path, request: Request) -> io::Result<Value> {
     if !starts_a_line {
         lines.remove(0);
     }
-    let limit = usize::try_from(request.limit.unwrap_or(LIMIT_DEFAULT).clamp(1, LIMIT_MAX)).unwrap_or(1);
+    let limit =
+        usize::try_from(request.limit.unwrap_or(LIMIT_DEFAULT).clamp(1, LIMIT_MAX)).unwrap_or(1);
     let cut = lines.len().saturating_sub(limit);
     let kept: Vec<Cow<'_, str>> = lines[cut..].iter().map(|line| redact(line)).collect();
     let cursor = window.start + end as u64 + 1;
@@ -95,7 +100,10 @@ struct Window {
 
 impl Window {
     fn choose(size: u64, request: Request) -> Self {
-        let max = request.max_bytes.unwrap_or(BYTES_DEFAULT).clamp(1, BYTES_MAX);
+        let max = request
+            .max_bytes
+            .unwrap_or(BYTES_DEFAULT)
+            .clamp(1, BYTES_MAX);
         let last = size.saturating_sub(max);
         let window = |start, truncated, reset, skipped_bytes| Self {
             start,
@@ -117,7 +125,14 @@ impl Window {
         self.answer_sized(file, cursor, self.size, lines, cut)
     }
 
-    fn answer_sized(&self, file: &str, cursor: u64, size: u64, lines: &[Cow<'_, str>], cut: bool) -> Value {
+    fn answer_sized(
+        &self,
+        file: &str,
+        cursor: u64,
+        size: u64,
+        lines: &[Cow<'_, str>],
+        cut: bool,
+    ) -> Value {
         let mut answer = json!({
             "file": file,
             "cursor": cursor,
@@ -148,8 +163,23 @@ fn read_window(file: &File, buffer: &mut [u8], from: u64) -> io::Result<usize> {
 /// defence, for text that came from elsewhere (an upstream's output, an error of a library).
 pub fn redact(line: &str) -> Cow<'_, str> {
     const MARKERS: &[&str] = &[
-        "Bearer ", "bearer ", "#token=", "?token=", "&token=", "\"token\":\"", "\"password\":\"", "\\\"token\\\":\\\"",
-        "\\\"password\\\":\\\"", "sk-", "ghp_", "github_pat_", "xoxb-", "xoxp-", "AIza", "token=", "password=",
+        "Bearer ",
+        "bearer ",
+        "#token=",
+        "?token=",
+        "&token=",
+        "\"token\":\"",
+        "\"password\":\"",
+        "\\\"token\\\":\\\"",
+        "\\\"password\\\":\\\"",
+        "sk-",
+        "ghp_",
+        "github_pat_",
+        "xoxb-",
+        "xoxp-",
+        "AIza",
+        "token=",
+        "password=",
     ];
     let mut out: Option<String> = None;
     for marker in MARKERS {
@@ -216,7 +246,11 @@ mod tests {
     }
 
     fn request(cursor: Option<u64>, limit: Option<u64>, max_bytes: Option<u64>) -> Request {
-        Request { cursor, limit, max_bytes }
+        Request {
+            cursor,
+            limit,
+            max_bytes,
+        }
     }
 
     /// Expected fields besides `file`: answers of the original's reader for the same files.
@@ -229,7 +263,8 @@ mod tests {
             assert_eq!(answer, expected, "{text:?} {request:?}");
         };
         let answers: Vec<(String, [Option<u64>; 3], Value)> =
-            serde_json::from_str(include_str!("../../tests/captures/log-tail.json")).expect("recorded answers");
+            serde_json::from_str(include_str!("../../tests/captures/log-tail.json"))
+                .expect("recorded answers");
         assert!(answers.len() > 20);
         for (text, [cursor, limit, max_bytes], expected) in answers {
             check(&text, request(cursor, limit, max_bytes), expected);
@@ -242,25 +277,51 @@ mod tests {
         let answer = tail(&dir.path().join("none.log"), Request::default()).expect("a tail");
         assert_eq!((&answer["lines"], &answer["size"]), (&json!([]), &json!(0)));
         let error = tail(dir.path(), Request::default()).expect_err("a directory");
-        assert!(error.to_string().starts_with("Log path is not a regular file: "), "{error}");
+        assert!(
+            error
+                .to_string()
+                .starts_with("Log path is not a regular file: "),
+            "{error}"
+        );
     }
 
     #[test]
     fn secrets_are_hidden_and_the_rest_is_kept() {
         let check = |line: &str, expected: &str| assert_eq!(redact(line), expected);
         check("nothing here", "nothing here");
-        check("Authorization: Bearer abcdef123456 next", "Authorization: Bearer *** next");
+        check(
+            "Authorization: Bearer abcdef123456 next",
+            "Authorization: Bearer *** next",
+        );
         check("http://h/#token=abcdefghij&x", "http://h/#token=***&x");
-        check(r#"{"token":"abcdefghij","a":1}"#, r#"{"token":"***","a":1}"#);
+        check(
+            r#"{"token":"abcdefghij","a":1}"#,
+            r#"{"token":"***","a":1}"#,
+        );
         check("token=short", "token=short");
     }
 
     #[test]
     fn a_line_is_what_log_readers_parse() {
-        let line = line("2026-11-23T11:33:07.577Z", "warn", "gateway/ws", "hello", "vm");
+        let line = line(
+            "2026-11-23T11:33:07.577Z",
+            "warn",
+            "gateway/ws",
+            "hello",
+            "vm",
+        );
         let parsed: Value = serde_json::from_str(&line).expect("JSON");
         assert_eq!(parsed["0"], "{\"subsystem\":\"gateway/ws\"}");
-        assert_eq!((&parsed["_meta"]["logLevelName"], &parsed["_meta"]["logLevelId"]), (&json!("WARN"), &json!(4)));
-        assert_eq!((&parsed["time"], &parsed["message"]), (&json!("2026-11-23T11:33:07.577+00:00"), &json!("hello")));
+        assert_eq!(
+            (
+                &parsed["_meta"]["logLevelName"],
+                &parsed["_meta"]["logLevelId"]
+            ),
+            (&json!("WARN"), &json!(4))
+        );
+        assert_eq!(
+            (&parsed["time"], &parsed["message"]),
+            (&json!("2026-11-23T11:33:07.577+00:00"), &json!("hello"))
+        );
     }
 }

@@ -81,7 +81,10 @@ pub struct Presence {
 
 impl Presence {
     pub fn new(host: &Host) -> Self {
-        let ip = host.ip.as_ref().map_or_else(String::new, |ip| format!(" ({ip})"));
+        let ip = host
+            .ip
+            .as_ref()
+            .map_or_else(String::new, |ip| format!(" ({ip})"));
         let text = format!(
             "Gateway: {}{ip} · app {} · mode gateway · reason self",
             host.name, host.version
@@ -92,7 +95,11 @@ impl Presence {
         set(&mut own, "version", Some(json!(host.version)));
         set(&mut own, "platform", Some(json!(host.platform)));
         set(&mut own, "deviceFamily", Some(json!(host.device_family)));
-        set(&mut own, "modelIdentifier", host.model_identifier.as_ref().map(|model| json!(model)));
+        set(
+            &mut own,
+            "modelIdentifier",
+            host.model_identifier.as_ref().map(|model| json!(model)),
+        );
         set(&mut own, "mode", Some(json!("gateway")));
         set(&mut own, "reason", Some(json!("self")));
         set(&mut own, "instanceId", Some(json!(host.instance_id)));
@@ -119,13 +126,26 @@ impl Presence {
     /// A tracked client arrived. Source: `upsertPresence` in the connect handler
     /// (src/gateway/server/ws-connection/message-handler.ts).
     pub fn arrive(&mut self, key: &str, arrival: Arrival<'_>, now_ms: u64) {
-        let client = |name: &str| arrival.client.get(name).filter(|value| !value.is_null()).cloned();
+        let client = |name: &str| {
+            arrival
+                .client
+                .get(name)
+                .filter(|value| !value.is_null())
+                .cloned()
+        };
         let instance = match arrival.role {
-            "node" => arrival.device_id.map(|id| json!(id)).or_else(|| client("instanceId")),
+            "node" => arrival
+                .device_id
+                .map(|id| json!(id))
+                .or_else(|| client("instanceId")),
             _ => client("instanceId"),
         };
         let mut fields = Map::new();
-        set(&mut fields, "host", client("displayName").or_else(|| client("id")));
+        set(
+            &mut fields,
+            "host",
+            client("displayName").or_else(|| client("id")),
+        );
         set(&mut fields, "clientId", client("id"));
         set(&mut fields, "ip", arrival.remote_ip.map(|ip| json!(ip)));
         for name in [
@@ -138,12 +158,20 @@ impl Presence {
         ] {
             set(&mut fields, name, client(name));
         }
-        set(&mut fields, "deviceId", arrival.device_id.map(|id| json!(id)));
+        set(
+            &mut fields,
+            "deviceId",
+            arrival.device_id.map(|id| json!(id)),
+        );
         set(&mut fields, "roles", strings(&[arrival.role.to_owned()]));
         set(&mut fields, "scopes", strings(arrival.scopes));
         set(&mut fields, "instanceId", instance);
         set(&mut fields, "user", arrival.user.cloned());
-        set(&mut fields, "onlineSince", arrival.online_since_ms.map(|at| json!(at)));
+        set(
+            &mut fields,
+            "onlineSince",
+            arrival.online_since_ms.map(|at| json!(at)),
+        );
         set(&mut fields, "reason", Some(json!("connect")));
         self.merge(key, fields, now_ms);
     }
@@ -211,7 +239,12 @@ impl Presence {
         }
         row.renewed_ms = now_ms;
         if !row.fields.contains_key("text") {
-            let shown = |name| row.fields.get(name).and_then(Value::as_str).unwrap_or("unknown");
+            let shown = |name| {
+                row.fields
+                    .get(name)
+                    .and_then(Value::as_str)
+                    .unwrap_or("unknown")
+            };
             let text = format!("Node: {} · mode {}", shown("host"), shown("mode"));
             row.fields.insert("text".to_owned(), json!(text));
         }
@@ -266,7 +299,12 @@ fn strings(items: &[String]) -> Option<Value> {
 
 fn union(existing: Option<&Value>, added: Option<&Value>) -> Option<Value> {
     let mut out: Vec<&str> = Vec::new();
-    for item in [existing, added].into_iter().flatten().filter_map(Value::as_array).flatten() {
+    for item in [existing, added]
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_array)
+        .flatten()
+    {
         let item = item.as_str().map(wire::raw::js_trim).unwrap_or_default();
         if !item.is_empty() && !out.contains(&item) {
             out.push(item);
@@ -315,9 +353,11 @@ mod tests {
     fn the_gateways_own_row_reads_as_the_originals() {
         assert_eq!(
             presence().list(7),
-            [json!({"host":"vm","ip":"192.0.2.2","version":"2026.9.6","platform":"linux 6.1","deviceFamily":"Linux",
+            [
+                json!({"host":"vm","ip":"192.0.2.2","version":"2026.9.6","platform":"linux 6.1","deviceFamily":"Linux",
                 "mode":"gateway","reason":"self","instanceId":"i",
-                "text":"Gateway: vm (192.0.2.2) · app 2026.9.6 · mode gateway · reason self","ts":7})]
+                "text":"Gateway: vm (192.0.2.2) · app 2026.9.6 · mode gateway · reason self","ts":7})
+            ]
         );
     }
 
@@ -334,12 +374,19 @@ mod tests {
         );
         presence.leave("conn-1", 20);
         let row = &presence.list(20)[1];
-        assert_eq!((&row["reason"], &row["ts"]), (&json!("disconnect"), &json!(20)));
+        assert_eq!(
+            (&row["reason"], &row["ts"]),
+            (&json!("disconnect"), &json!(20))
+        );
         presence.touch("conn-1", 200_000);
         assert_eq!(presence.list(500_000).len(), 2);
         assert_eq!(presence.list(500_001).len(), 1);
         presence.touch("conn-1", 500_002);
-        assert_eq!(presence.list(500_002).len(), 1, "an expired row does not come back");
+        assert_eq!(
+            presence.list(500_002).len(),
+            1,
+            "an expired row does not come back"
+        );
     }
 
     #[test]
@@ -359,8 +406,14 @@ mod tests {
     fn only_readers_see_rows() {
         let rows = presence().list(1);
         let scopes = |scopes: &[&str]| wire::scope::ScopeSet::parse(scopes);
-        assert_eq!(visible(&rows, "operator", scopes(&["operator.read"])).len(), 1);
-        assert_eq!(visible(&rows, "operator", scopes(&["operator.pairing"])).len(), 0);
+        assert_eq!(
+            visible(&rows, "operator", scopes(&["operator.read"])).len(),
+            1
+        );
+        assert_eq!(
+            visible(&rows, "operator", scopes(&["operator.pairing"])).len(),
+            0
+        );
         assert_eq!(visible(&rows, "node", scopes(&["operator.read"])).len(), 0);
     }
 

@@ -175,7 +175,7 @@ impl Handshake<'_> {
             .filter(|_| !asked.request.is_repair || plan.is_same_key_upgrade);
         let inline = granted.is_some() || asked.request.silent == Some(true);
         let approved = if inline {
-            self.approve(pairing, &asked, plan.local, granted.as_deref(), existing)?
+            self.approve(&asked, plan.local, granted.as_deref(), existing)?
         } else {
             if asked.created {
                 self.requested(&asked);
@@ -241,7 +241,7 @@ impl Handshake<'_> {
             })
             .map(|auto| self.capped(self.proxy_scopes(auto.scopes.as_deref())));
         let has_origin = self.attempt.attribution.browser_origin().is_some();
-        let silent = !(existing.is_some() && !is_operator)
+        let silent = (existing.is_none() || is_operator)
             && policy::pairs_silently(
                 self.kind,
                 pairing.locality,
@@ -325,7 +325,6 @@ impl Handshake<'_> {
 
     fn approve(
         &mut self,
-        pairing: &Pairing<'_>,
         asked: &Asked,
         local: Option<&'static str>,
         granted: Option<&[String]>,

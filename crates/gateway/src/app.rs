@@ -73,6 +73,7 @@ pub struct App {
     /// Asks the supervisor to start a sleeping upstream.
     wake: Arc<tokio::sync::Notify>,
     supervisor: std::sync::OnceLock<crate::bridge::process::Handle>,
+    pub(crate) proxy: crate::bridge::proxy::Proxy,
     pub(crate) boot_id: String,
     pub(crate) started: Instant,
     pub(crate) metrics: Metrics,
@@ -109,6 +110,7 @@ impl App {
                 upstream,
                 wake,
                 supervisor: std::sync::OnceLock::new(),
+                proxy: crate::bridge::proxy::Proxy::default(),
                 boot_id: uuid::Uuid::new_v4().to_string(),
                 started: Instant::now(),
                 metrics: Metrics::default(),

@@ -147,6 +147,11 @@ impl Handle {
         self.wake.notify_one();
     }
 
+    /// The child is in use: it does not count as idle from here on.
+    pub fn touch(&self) {
+        self.hints.touch();
+    }
+
     /// A link lost its socket without having asked for it: have a look now, not at the next probe.
     pub fn report_failure(&self) {
         self.hints.suspect.notify_one();

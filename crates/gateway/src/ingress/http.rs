@@ -23,7 +23,7 @@ use super::transport::Transport;
 use super::websocket;
 use crate::app::App;
 use crate::auth::{Attribution, HttpRefusal};
-use crate::bridge::{self, link};
+use crate::bridge::{self, UpstreamState, link, proxy};
 
 /// Body of every response we give or pass on.
 pub(crate) type Body = BoxBody<Bytes, hyper::Error>;
@@ -91,9 +91,10 @@ async fn secure_connection(
 async fn connection(app: Arc<App>, transport: Transport, peer: SocketAddr) {
     let header_timeout = app.settings.load().http_header_timeout;
     let mut stop = app.stopping.subscribe();
+    let is_tls = matches!(transport, Transport::Tls(_));
     let service = service_fn(move |request| {
         let app = Arc::clone(&app);
-        async move { Ok::<_, Infallible>(respond(app, request, peer).await) }
+        async move { Ok::<_, Infallible>(respond(app, request, peer, is_tls).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -114,7 +115,12 @@ async fn connection(app: Arc<App>, transport: Transport, peer: SocketAddr) {
     }
 }
 
-async fn respond(app: Arc<App>, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
+async fn respond(
+    app: Arc<App>,
+    request: Request<Incoming>,
+    peer: SocketAddr,
+    is_tls: bool,
+) -> Response<Body> {
     let path = request.uri().path();
     if websocket::is_upgrade(request.headers()) && !path.starts_with("/__openclaw__/worker") {
         return upgrade(app, request, peer);
@@ -122,10 +128,41 @@ async fn respond(app: Arc<App>, request: Request<Incoming>, peer: SocketAddr) ->
     if let Some(probe) = probe(&app, &request) {
         return secured(probe);
     }
-    let ready = app.upstream.borrow().ready().cloned();
-    match ready {
-        Some(ready) => crate::bridge::proxy::forward(request, &ready, peer).await,
-        None => secured(text(StatusCode::NOT_FOUND, "Not Found")),
+    if matches!(*app.upstream.borrow(), UpstreamState::Off) {
+        return secured(text(StatusCode::NOT_FOUND, "Not Found"));
+    }
+    proxied(&app, request, peer, is_tls).await
+}
+
+/// Passes a request to the upstream, with what we know of its client.
+async fn proxied(
+    app: &App,
+    request: Request<Incoming>,
+    peer: SocketAddr,
+    is_tls: bool,
+) -> Response<Body> {
+    let client = app
+        .auth
+        .attribute(peer.ip(), request.headers())
+        .map_or_else(
+            |_refusal| proxy::Client::unknown(),
+            |attribution| proxy::Client::of(&attribution, is_tls),
+        );
+    let around = proxy::Around {
+        upstream: app.upstream.clone(),
+        supervisor: app.supervisor(),
+        stopping: app.stopping.subscribe(),
+    };
+    let response = app.proxy.forward(request, client, around).await;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS
+        || response
+            .headers()
+            .contains_key(header::X_CONTENT_TYPE_OPTIONS)
+    {
+        response
+    } else {
+        // An answer of ours about the upstream; its own carry these headers.
+        secured(response)
     }
 }
 

@@ -29,7 +29,7 @@ use crate::bridge::{self, UpstreamState, link, proxy};
 pub(crate) type Body = BoxBody<Bytes, hyper::Error>;
 
 /// How long a client's greeting may wait for the upstream's challenge before it gets one of ours.
-pub(crate) const CHALLENGE_WAIT: Duration = Duration::from_millis(250);
+pub(crate) const CHALLENGE_WAIT: Duration = Duration::from_secs(1);
 
 pub(crate) fn full(text: impl Into<Bytes>) -> Body {
     Full::new(text.into())

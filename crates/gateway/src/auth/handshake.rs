@@ -25,7 +25,8 @@ use super::policy::{self, Kind};
 use super::refusal::{self, Refusal};
 use super::settings::{AuthSettings, Mode};
 use super::{
-    Auth, ConnectAttempt, Decision, Effects, Method, Principal, RelayReason, Role, address, scopes,
+    Auth, ConnectAttempt, Decision, Effects, Live, Method, Principal, RelayReason, Role, address,
+    scopes,
 };
 
 /// Counted when a page's origin cannot be read. Source: `BROWSER_ORIGIN_LOOPBACK_RATE_LIMIT_IP`.
@@ -77,6 +78,7 @@ struct Handshake<'a> {
     auth: &'a Auth,
     attempt: ConnectAttempt<'a>,
     params: &'a ConnectParams,
+    live: Arc<Live>,
     settings: Arc<AuthSettings>,
     now_ms: u64,
     kind: Kind,
@@ -106,6 +108,7 @@ struct Credentials {
 impl<'a> Handshake<'a> {
     fn new(auth: &'a Auth, attempt: &ConnectAttempt<'a>, now_ms: u64) -> Self {
         let params = attempt.params;
+        let live = auth.live.load_full();
         let (limiter, limiter_key) = counted_under(auth, attempt.attribution);
         let mut client = params.client.clone();
         policy::normalize_node_host(&mut client);
@@ -113,7 +116,8 @@ impl<'a> Handshake<'a> {
             auth,
             attempt: *attempt,
             params,
-            settings: auth.settings.load_full(),
+            settings: Arc::clone(&live.settings),
+            live,
             now_ms,
             kind: Kind::of(&params.client),
             client,
@@ -150,7 +154,7 @@ impl<'a> Handshake<'a> {
         proven: Option<Proven>,
     ) -> Result<Principal, Stop> {
         let method = credentials.method;
-        let generation = self.settings.generation();
+        let generation = self.live.generation.clone();
         let by_shared = matches!(
             method,
             Method::Token | Method::Password | Method::TrustedProxy
@@ -218,7 +222,7 @@ impl<'a> Handshake<'a> {
             client_ip: self.attempt.attribution.reported_ip(),
             uses_shared_auth,
             generation: session_generation,
-            policy_generation: self.settings.policy_generation(),
+            policy_generation: self.live.policy_generation.clone(),
             browser_origin: self.browser_origin.clone(),
             hello_auth,
             effects: std::mem::take(&mut self.effects),

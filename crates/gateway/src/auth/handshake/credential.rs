@@ -9,9 +9,9 @@ use crate::auth::limiter::{Class, Verdict};
 use crate::auth::pairing::MadeBy;
 use crate::auth::pairing::tokens::TokenError;
 use crate::auth::policy::{self, MissingDevice};
-use crate::auth::refusal::Refusal;
+use crate::auth::refusal::{PairingReason, Refusal};
 use crate::auth::settings::Mode;
-use crate::auth::{Method, RelayReason, Role, UpstreamTrust};
+use crate::auth::{Method, RelayReason, Role, UpstreamTrust, scopes};
 
 impl Handshake<'_> {
     /// Step 2: the shared credential, before anything else is looked at.
@@ -270,10 +270,17 @@ impl Handshake<'_> {
             return Ok(Err(TokenFailure::Limited(retry_after_ms)));
         }
         let role = self.role.as_str();
-        let generation = self.settings.generation();
+        let generation = self.live.generation.clone();
         let known = self.auth.read(|book| {
-            book.device(&proven.id)
-                .map(|own| (own.public_key == proven.public_key, own.made_by))
+            let own = book.device(&proven.id)?;
+            let reads = own
+                .tokens
+                .get(role)
+                .is_some_and(|entry| scopes::covers(&entry.scopes, scopes::READ));
+            Some(Known {
+                made_by: own.made_by,
+                reads,
+            })
         });
         let verdict = self.auth.touch(|book| {
             book.verify_token(
@@ -292,12 +299,8 @@ impl Handshake<'_> {
             }
             Err(error) => error,
         };
-        let upstream_may_know = match known {
-            None => true,
-            Some((_, made_by)) => made_by != MadeBy::Local,
-        };
-        if upstream_may_know && error != TokenError::ScopeMismatch && error != TokenError::Revoked {
-            self.ask_upstream(token, proven, known.is_some(), error)?;
+        if known.is_none_or(|own| own.made_by != MadeBy::Local) {
+            self.ask_upstream(token, proven, known, error)?;
         }
         self.limiter
             .record_failure(&self.limiter_key, class, self.now_ms);
@@ -308,40 +311,47 @@ impl Handshake<'_> {
         }))
     }
 
-    /// A token that we cannot judge: the upstream can, once.
+    /// A token that we cannot judge: the upstream can, once. Falls through where our own answer stands.
     fn ask_upstream(
         &self,
         token: &str,
         proven: &Proven,
-        is_known: bool,
+        known: Option<Known>,
         error: TokenError,
     ) -> Result<(), Stop> {
+        let relay = |why| {
+            self.count_until_relayed(Class::DeviceToken);
+            Err(Stop::Relay(why))
+        };
         match self.attempt.upstream {
             UpstreamTrust::Absent => Ok(()),
             UpstreamTrust::Unreachable if error == TokenError::Unknown => {
                 Err(Refusal::upstream_starting("device-token").into())
             }
             UpstreamTrust::Unreachable => Ok(()),
-            UpstreamTrust::Reachable
-                if self
-                    .auth
-                    .verdicts
-                    .is_refused(&proven.id, token, self.now_ms) =>
-            {
-                Ok(())
-            }
-            UpstreamTrust::Reachable if self.role == Role::Node => {
-                self.count_until_relayed(Class::DeviceToken);
-                Err(Stop::Relay(RelayReason::Node))
-            }
-            UpstreamTrust::Reachable if !is_known => {
-                self.count_until_relayed(Class::DeviceToken);
-                Err(Stop::Relay(RelayReason::UnknownDevice))
-            }
-            UpstreamTrust::Reachable => Err(Stop::Ask {
-                token: token.to_owned(),
-                device_id: proven.id.clone(),
-            }),
+            UpstreamTrust::Reachable if error == TokenError::Revoked => Ok(()),
+            UpstreamTrust::Reachable if self.role == Role::Node => relay(RelayReason::Node),
+            UpstreamTrust::Reachable => match known {
+                None => relay(RelayReason::UnknownDevice),
+                // Our list of what the device may do can be older than the upstream's.
+                Some(_) if error == TokenError::ScopeMismatch => {
+                    relay(RelayReason::Upgrade(PairingReason::ScopeUpgrade))
+                }
+                // The upstream's HTTP side takes only tokens that can read.
+                Some(own) if !own.reads => relay(RelayReason::ExactIdentity),
+                Some(_)
+                    if self
+                        .auth
+                        .verdicts
+                        .is_refused(&proven.id, token, self.now_ms) =>
+                {
+                    Ok(())
+                }
+                Some(_) => Err(Stop::Ask {
+                    token: token.to_owned(),
+                    device_id: proven.id.clone(),
+                }),
+            },
         }
     }
 
@@ -371,7 +381,7 @@ impl Handshake<'_> {
             UpstreamTrust::Reachable => Err(Stop::Relay(why)),
             UpstreamTrust::Unreachable => Err(Refusal::upstream_starting(what).into()),
             UpstreamTrust::Absent if why == RelayReason::UserProfile => {
-                Err(Refusal::upstream_starting(what).into())
+                Err(profile_unavailable().into())
             }
             UpstreamTrust::Absent => Ok(()),
         }
@@ -383,6 +393,33 @@ impl Handshake<'_> {
         self.limiter
             .record_failure(&self.limiter_key, class, self.now_ms);
     }
+}
+
+/// `gateway.roles` asks who a user is, and user profiles live in the upstream's state.
+/// Source: `authenticatedProfileUnavailableError` at 2026.9.6.
+fn profile_unavailable() -> Refusal {
+    let message = "Authenticated profile verification is unavailable. Retry shortly; if this continues, contact a \
+                   gateway administrator.";
+    let fix = "start OpenClaw behind this gateway: gateway.roles needs its user profiles; or connect with the \
+               gateway token";
+    let mut refusal = Refusal::new(
+        "UNAVAILABLE",
+        message,
+        "authenticated-profile-unavailable",
+        fix,
+    )
+    .details(json!({"code": "AUTHENTICATED_PROFILE_UNAVAILABLE"}));
+    refusal.retryable = Some(true);
+    refusal.retry_after_ms = Some(1_000);
+    refusal.close_code = 1013;
+    refusal
+}
+
+/// What the book says of a device whose token did not hold.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    made_by: MadeBy,
+    reads: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

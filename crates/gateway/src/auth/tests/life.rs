@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::support::*;
@@ -388,4 +389,40 @@ async fn a_waiting_upgrade_wakes_when_a_person_decides() {
         .await
         .expect_err("not its owner");
     assert_eq!(error.message, "scope upgrade expired or not found");
+}
+
+proptest! {
+    /// Everything an unknown client can send before it is known: no input may panic.
+    #[test]
+    fn no_header_or_signature_text_panics(
+        forwarded in "\\PC{0,40}",
+        origin in "[a-zA-Z0-9:/@\\[\\].#?\\\\-]{0,40}",
+        host in "[a-zA-Z0-9:\\[\\].]{0,30}",
+        key in "\\PC{0,60}",
+        bearer in "\\PC{0,30}",
+    ) {
+        let mut headers = ::http::HeaderMap::new();
+        for (name, value) in [
+            ("x-forwarded-for", &forwarded),
+            ("origin", &origin),
+            ("host", &host),
+            ("authorization", &bearer),
+            ("x-openclaw-scopes", &forwarded),
+        ] {
+            if let Ok(value) = ::http::HeaderValue::from_bytes(value.as_bytes()) {
+                headers.insert(name, value);
+            }
+        }
+        let world = World::with(AuthSettings { trusted_proxies: vec![LOCAL.to_owned()], ..settings() });
+        let Ok(attribution) = world.auth.attribute(LOCAL.parse().expect("ip"), &headers) else { return Ok(()) };
+        let mut params = world.params(&Try { device: Some(&Device::new()), ..Try::default() });
+        if let Some(device) = &mut params.device {
+            device.public_key = key.clone();
+            device.signature = key;
+        }
+        let decision = world.auth.connect(&world.attempt(&attribution, &headers, &params), world.now());
+        prop_assert!(matches!(decision, Decision::Refuse(_)));
+        let surface = HttpSurface::ControlUiRead { query_token: Some(&bearer) };
+        drop(world.auth.bearer(&headers, &attribution, surface, UpstreamTrust::Absent, world.now()));
+    }
 }

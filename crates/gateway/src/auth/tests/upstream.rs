@@ -420,3 +420,67 @@ fn the_control_ui_may_read_with_a_device_token() {
         Method::DeviceToken
     );
 }
+
+#[test]
+fn what_the_upstreams_http_side_cannot_judge_is_relayed() {
+    let world = world(UpstreamTrust::Reachable);
+    let device = Device::new();
+    let list = json!({"paired": [listed(&device, &["operator.pairing"], 5)]});
+    world
+        .auth
+        .import_paired(&list, world.now())
+        .expect("imported");
+    let own = |scopes| Try {
+        device: Some(&device),
+        scopes,
+        auth: json!({"deviceToken": THEIRS}),
+        ..Try::default()
+    };
+    assert_eq!(
+        relayed(world.connect(&own(&["operator.pairing"]))),
+        RelayReason::ExactIdentity
+    );
+    world
+        .auth
+        .upstream_token_verdict(&device.id, THEIRS, true, world.now())
+        .expect("kept");
+    world.accepted(&own(&["operator.pairing"]));
+    // It may have been approved for more since the list was made.
+    let why = relayed(world.connect(&own(&["operator.pairing", "operator.read"])));
+    assert_eq!(why, RelayReason::Upgrade(PairingReason::ScopeUpgrade));
+}
+
+#[test]
+fn roles_of_users_are_the_upstreams_to_judge() {
+    let proxied = [("x-forwarded-for", "203.0.113.9"), ("x-user", "ann")];
+    let world = World::with(AuthSettings {
+        mode: Mode::TrustedProxy,
+        token: None,
+        trusted_proxies: vec![LOCAL.to_owned()],
+        trusted_proxy: Some(TrustedProxy {
+            user_header: "x-user".to_owned(),
+            allow_loopback: true,
+            ..TrustedProxy::default()
+        }),
+        roles_configured: true,
+        ..settings()
+    });
+    let own = || Try {
+        client: ("cli", "cli"),
+        headers: &proxied,
+        auth: Value::Null,
+        ..Try::default()
+    };
+    world.upstream.set(UpstreamTrust::Reachable);
+    assert_eq!(relayed(world.connect(&own())), RelayReason::UserProfile);
+    world.upstream.set(UpstreamTrust::Absent);
+    let refusal = world.refused(&own());
+    assert_eq!(
+        refusal.details.expect("details")["code"],
+        "AUTHENTICATED_PROFILE_UNAVAILABLE"
+    );
+    assert_eq!(
+        (refusal.close_code, refusal.retry_after_ms),
+        (1013, Some(1_000))
+    );
+}

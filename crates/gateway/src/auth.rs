@@ -54,7 +54,7 @@ use refusal::Recent;
 
 /// The one authority on identities. Cheap to share; every method takes `&self`.
 pub struct Auth {
-    settings: ArcSwap<AuthSettings>,
+    live: ArcSwap<Live>,
     identity: Identity,
     limiter: Limiter,
     /// For connections with a browser `Origin`: loopback is not exempt.
@@ -66,6 +66,23 @@ pub struct Auth {
     recent: Recent,
     /// Bumped at every change of the book, to wake those who wait for an approval.
     revision: watch::Sender<u64>,
+}
+
+/// The settings of this moment, and what follows from them.
+struct Live {
+    settings: Arc<AuthSettings>,
+    generation: Option<String>,
+    policy_generation: String,
+}
+
+impl Live {
+    fn new(settings: AuthSettings) -> Self {
+        Self {
+            generation: settings.generation(),
+            policy_generation: settings.policy_generation(),
+            settings: Arc::new(settings),
+        }
+    }
 }
 
 /// The book and the file under it.
@@ -246,7 +263,7 @@ impl Auth {
         let auth = Self {
             limiter: Limiter::new(settings.rate_limit),
             browser_limiter: Limiter::new(browser),
-            settings: ArcSwap::from_pointee(settings),
+            live: ArcSwap::from_pointee(Live::new(settings)),
             identity,
             ledger: Mutex::new(Ledger {
                 book,
@@ -280,11 +297,11 @@ impl Auth {
         peer: std::net::IpAddr,
         headers: &HeaderMap,
     ) -> Result<Attribution, HttpRefusal> {
-        Attribution::of(peer, headers, self.settings.load().trust())
+        Attribution::of(peer, headers, self.live.load().settings.trust())
     }
 
     pub fn settings(&self) -> Arc<AuthSettings> {
-        self.settings.load_full()
+        Arc::clone(&self.live.load().settings)
     }
 
     /// Swaps the settings; ask [`Auth::stale`] about every live connection afterwards.
@@ -295,17 +312,18 @@ impl Auth {
             ..settings.rate_limit
         });
         self.bearers.clear();
-        self.settings.store(Arc::new(settings));
+        self.live.store(Arc::new(Live::new(settings)));
     }
 
     /// The close that a live connection has coming because the settings changed under it.
     /// Source: src/gateway/server/ws-origin-policy.ts and authenticated-request-dispatch.ts at 2026.9.6.
     pub fn stale(&self, principal: &Principal) -> Option<(u16, &'static str)> {
-        let settings = self.settings.load();
-        if principal.uses_shared_auth && principal.generation != settings.generation() {
+        let live = self.live.load();
+        let settings = &live.settings;
+        if principal.uses_shared_auth && principal.generation != live.generation {
             return Some((4001, "gateway auth changed"));
         }
-        if principal.policy_generation != settings.policy_generation() {
+        if principal.policy_generation != live.policy_generation {
             return Some((4001, "gateway policy changed"));
         }
         let origin = principal.browser_origin.as_ref()?;

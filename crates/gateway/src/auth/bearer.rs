@@ -96,7 +96,7 @@ impl Auth {
         upstream: UpstreamTrust,
         now_ms: u64,
     ) -> HttpAuth {
-        let settings = self.settings.load_full();
+        let settings = self.settings();
         let is_read = matches!(surface, HttpSurface::ControlUiRead { .. });
         let token = bearer_token(headers).or_else(|| match surface {
             HttpSurface::ControlUiRead { query_token } => trimmed(query_token),
@@ -219,7 +219,7 @@ impl Auth {
         })?;
         let mut asked = vec![scopes::READ.to_owned()];
         asked.extend(held.iter().cloned());
-        let generation = self.settings.load().generation();
+        let generation = self.live.load().generation.clone();
         let verified = self.touch(|book| {
             book.verify_token(
                 &device_id,

@@ -5,27 +5,28 @@
 //! connect-session.ts and connect-hello.ts under src/gateway/server/ws-connection at 2026.9.6.
 
 mod admission;
+mod credential;
+mod grant;
 mod pair;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
-use wire::connect::{ClientInfo, ConnectParams, DeviceProof, client_id};
+use serde_json::json;
+use wire::connect::{ClientInfo, ConnectParams, DeviceProof};
 
 use super::attribution::Attribution;
-use super::credentials::{Counting, Denied, Granted, Question, Sent, Surface, trimmed};
-use super::device::{self, Proven};
-use super::limiter::{Class, Limiter, Verdict};
+use super::credentials::Denied;
+use super::device::Proven;
+use super::limiter::{Class, Limiter};
 use super::origin::{self, BrowserOrigin};
-use super::pairing::tokens::{Issued, TokenError};
-use super::pairing::{About, MadeBy};
-use super::policy::{self, Kind, MissingDevice, PairingLocality};
+use super::pairing::About;
+use super::policy::{self, Kind};
 use super::refusal::{self, Refusal};
 use super::settings::{AuthSettings, Mode};
 use super::{
-    Auth, ConnectAttempt, Decision, Effects, Method, Principal, RelayReason, Role, UpstreamTrust,
-    address, scopes, secret,
+    Auth, ConnectAttempt, Decision, Effects, Live, Method, Principal, RelayReason, Role, address,
+    scopes,
 };
 
 /// Counted when a page's origin cannot be read. Source: `BROWSER_ORIGIN_LOOPBACK_RATE_LIMIT_IP`.
@@ -77,6 +78,7 @@ struct Handshake<'a> {
     auth: &'a Auth,
     attempt: ConnectAttempt<'a>,
     params: &'a ConnectParams,
+    live: Arc<Live>,
     settings: Arc<AuthSettings>,
     now_ms: u64,
     kind: Kind,
@@ -106,6 +108,7 @@ struct Credentials {
 impl<'a> Handshake<'a> {
     fn new(auth: &'a Auth, attempt: &ConnectAttempt<'a>, now_ms: u64) -> Self {
         let params = attempt.params;
+        let live = auth.live.load_full();
         let (limiter, limiter_key) = counted_under(auth, attempt.attribution);
         let mut client = params.client.clone();
         policy::normalize_node_host(&mut client);
@@ -113,7 +116,8 @@ impl<'a> Handshake<'a> {
             auth,
             attempt: *attempt,
             params,
-            settings: auth.settings.load_full(),
+            settings: Arc::clone(&live.settings),
+            live,
             now_ms,
             kind: Kind::of(&params.client),
             client,
@@ -144,380 +148,13 @@ impl<'a> Handshake<'a> {
         self.authorize(credentials, proven)
     }
 
-    /// Step 2: the shared credential, before anything else is looked at.
-    fn ask_shared_credential(&mut self) -> (Result<Granted, Denied>, Sent) {
-        let auth = self.params.auth.as_ref();
-        let sent = Sent::of(auth);
-        let deferred = self.params.device.is_some() && self.device_credential().is_some();
-        let counting = Counting {
-            limiter: self.limiter,
-            key: &self.limiter_key,
-            now_ms: self.now_ms,
-            deferred,
-        };
-        let question = Question {
-            settings: &self.settings,
-            attribution: self.attempt.attribution,
-            headers: self.attempt.headers,
-            sent: &sent,
-            surface: Surface::WebSocket,
-            counting: (!sent.is_empty()).then_some(counting),
-        };
-        let (verdict, delay) = question.decide();
-        self.delay = self.delay.max(delay);
-        self.pending_failure = deferred
-            && matches!(&verdict, Err(denied) if matches!(denied.reason.as_str(), "token_mismatch" | "password_mismatch"));
-        (verdict, sent)
-    }
-
-    /// Whether the secret is right, the limiter aside: decides which rule a refusal falls under, never an acceptance.
-    fn shared_ok(&self, verdict: &Result<Granted, Denied>, sent: &Sent) -> bool {
-        if matches!(verdict, Ok(granted) if granted.method == Method::TrustedProxy) {
-            return true;
-        }
-        let question = Question {
-            settings: &self.settings,
-            attribution: self.attempt.attribution,
-            headers: self.attempt.headers,
-            sent,
-            surface: Surface::WebSocket,
-            counting: None,
-        };
-        !sent.is_empty()
-            && matches!(question.decide().0, Ok(granted) if granted.method.is_shared_secret())
-    }
-
-    /// The device token sent, or the shared token that may turn out to be one.
-    fn device_credential(&self) -> Option<(String, CredentialSource)> {
-        let auth = self.params.auth.as_ref()?;
-        if let Some(token) = trimmed(auth.device_token.as_deref()) {
-            return Some((token, CredentialSource::DeviceToken));
-        }
-        trimmed(auth.token.as_deref()).map(|token| (token, CredentialSource::SharedToken))
-    }
-
-    /// Step 3: who may come without a device, and with which scopes.
-    fn check_missing_device(
-        &mut self,
-        shared: &Result<Granted, Denied>,
-        shared_ok: bool,
-        method: Method,
-    ) -> Result<(), Stop> {
-        if self.params.device.is_some() {
-            return Ok(());
-        }
-        let locality = policy::locality(self.attempt.attribution, self.params, shared_ok, method);
-        let has_origin = self.attempt.attribution.browser_origin().is_some();
-        let skips = policy::skips_pairing(self.kind, locality, has_origin, shared_ok, method);
-        let keeps = policy::keeps_cli_scopes(self.kind, locality, has_origin, shared_ok, method);
-        let decision = self.missing_device(shared.is_ok(), shared_ok, method, skips);
-        let unbound = decision != MissingDevice::Allow
-            || matches!(
-                method,
-                Method::Token | Method::Password | Method::TrustedProxy
-            );
-        if !skips && !keeps && unbound {
-            // Self-declared scopes of a caller with only the shared secret count for nothing (GHSA-rqpp-rjj8-7wv8).
-            self.scopes.clear();
-        }
-        let refusal = match decision {
-            MissingDevice::Allow => return Ok(()),
-            MissingDevice::ControlUiNeedsDevice => Refusal::new(
-                "INVALID_REQUEST",
-                "control ui requires device identity (use HTTPS or localhost secure context)",
-                "control-ui-insecure-auth",
-                "open the Control UI over HTTPS or at http://localhost, or update the client",
-            )
-            .details(json!({"code": "CONTROL_UI_DEVICE_IDENTITY_REQUIRED"})),
-            MissingDevice::Unauthorized => match shared {
-                Err(denied) => self.unauthorized(denied),
-                Ok(_) => self.unauthorized(&Denied::because("unauthorized")),
-            },
-            MissingDevice::DeviceRequired => Refusal::new(
-                "NOT_PAIRED",
-                "device identity required",
-                "device-required",
-                "send this gateway's token (`openclaw config get gateway.auth.token`), or connect with a device",
-            )
-            .details(json!({"code": "DEVICE_IDENTITY_REQUIRED"})),
-        };
-        self.settle();
-        Err(refusal.into())
-    }
-
-    fn missing_device(
-        &self,
-        auth_ok: bool,
-        shared_ok: bool,
-        method: Method,
-        skips: bool,
-    ) -> MissingDevice {
-        let is_operator = self.role == Role::Operator;
-        let has_shared = self.params.auth.as_ref().is_some_and(|auth| {
-            [&auth.token, &auth.password]
-                .into_iter()
-                .flatten()
-                .any(|value| !value.is_empty())
-        });
-        if self.kind.is_control_ui && self.is_proxied_control_ui(auth_ok, method)
-            || skips && is_operator
-        {
-            MissingDevice::Allow
-        } else if self.kind.is_control_ui {
-            MissingDevice::ControlUiNeedsDevice
-        } else if is_operator && shared_ok {
-            MissingDevice::Allow
-        } else if !auth_ok && has_shared {
-            MissingDevice::Unauthorized
-        } else {
-            MissingDevice::DeviceRequired
-        }
-    }
-
-    fn is_proxied_control_ui(&self, auth_ok: bool, method: Method) -> bool {
-        self.kind.is_control_ui
-            && self.role == Role::Operator
-            && self.settings.mode == Mode::TrustedProxy
-            && auth_ok
-            && method == Method::TrustedProxy
-    }
-
-    /// Step 4: the signature over this connection's challenge.
-    fn prove_device(&mut self) -> Result<Option<Proven>, Stop> {
-        let Some(device) = &self.params.device else {
-            return Ok(None);
-        };
-        let proof = device::prove(
-            device,
-            self.params,
-            self.role.as_str(),
-            &self.scopes,
-            self.attempt.challenge,
-            self.now_ms,
-        );
-        proof.map(Some).map_err(|error| {
-            let (code, reason, message) = error.texts();
-            let fix = match error {
-                device::ProofError::Stale => "set the clock of the client or of this machine: they differ by 2 minutes or more",
-                _ => "remove the client's device identity so that it makes a new one, then connect again",
-            };
-            self.settle();
-            Refusal::new("INVALID_REQUEST", message, "device-auth-invalid", fix)
-                .details(json!({"code": code, "reason": reason}))
-                .reason(reason)
-                .close(1008, message)
-                .into()
-        })
-    }
-
-    /// Step 5: setup codes and device tokens, for those whose shared credential did not do.
-    fn settle_credentials(
-        &mut self,
-        shared: Result<Granted, Denied>,
-        shared_ok: bool,
-        proven: Option<&Proven>,
-    ) -> Result<Credentials, Stop> {
-        let granted = |method, user, token_generation| {
-            Ok(Credentials {
-                shared_ok,
-                method,
-                user,
-                token_generation,
-            })
-        };
-        let mut denied = match shared {
-            Ok(own) => {
-                self.check_bootstrap(true)?;
-                return granted(own.method, own.user, None);
-            }
-            Err(denied) => denied,
-        };
-        let Some(proven) = proven else {
-            return Err(self.unauthorized(&denied).into());
-        };
-        let beyond_help = matches!(
-            denied.reason.as_str(),
-            "proxy_attribution_required" | "token_redacted_config" | "password_redacted_config"
-        );
-        if !beyond_help {
-            if let Some(worse) = self.check_bootstrap(false)? {
-                denied = worse;
-            }
-            if let Some((token, source)) = self.device_credential() {
-                match self.check_device_token(&token, proven)? {
-                    Ok(generation) => {
-                        self.pending_failure = false;
-                        return granted(Method::DeviceToken, None, generation);
-                    }
-                    Err(failure) => denied = failure.denied(source, &denied),
-                }
-            }
-        }
-        self.settle();
-        Err(self.unauthorized(&denied).into())
-    }
-
-    /// Setup codes live in the upstream's state: it alone can honour one.
-    fn check_bootstrap(&mut self, auth_ok: bool) -> Result<Option<Denied>, Stop> {
-        let code = self
-            .params
-            .auth
-            .as_ref()
-            .and_then(|auth| trimmed(auth.bootstrap_token.as_deref()));
-        if code.is_none() || self.params.device.is_none() {
-            return Ok(None);
-        }
-        if let Verdict::Locked { retry_after_ms } =
-            self.limiter
-                .check(&self.limiter_key, Class::BootstrapToken, self.now_ms)
-        {
-            return Ok((!auth_ok).then(|| Denied::limited(retry_after_ms)));
-        }
-        match self.attempt.upstream {
-            UpstreamTrust::Reachable => {
-                self.count_until_relayed(Class::BootstrapToken);
-                Err(Stop::Relay(RelayReason::Bootstrap))
-            }
-            UpstreamTrust::Unreachable => Err(Refusal::upstream_starting("bootstrap-token").into()),
-            UpstreamTrust::Absent if auth_ok => Ok(None),
-            UpstreamTrust::Absent => {
-                self.limiter
-                    .record_failure(&self.limiter_key, Class::BootstrapToken, self.now_ms);
-                Ok(Some(Denied::because("bootstrap_token_invalid")))
-            }
-        }
-    }
-
-    fn check_device_token(
-        &mut self,
-        token: &str,
-        proven: &Proven,
-    ) -> Result<Result<Option<String>, TokenFailure>, Stop> {
-        let class = Class::DeviceToken;
-        if let Verdict::Locked { retry_after_ms } =
-            self.limiter.check(&self.limiter_key, class, self.now_ms)
-        {
-            return Ok(Err(TokenFailure::Limited(retry_after_ms)));
-        }
-        let role = self.role.as_str();
-        let generation = self.settings.generation();
-        let known = self.auth.read(|book| {
-            book.device(&proven.id)
-                .map(|own| (own.public_key == proven.public_key, own.made_by))
-        });
-        let verdict = self.auth.touch(|book| {
-            book.verify_token(
-                &proven.id,
-                role,
-                &self.scopes,
-                token,
-                generation.as_deref(),
-                self.now_ms,
-            )
-        });
-        let error = match verdict {
-            Ok(issuer) => {
-                self.limiter.reset(&self.limiter_key, class);
-                return Ok(Ok(issuer));
-            }
-            Err(error) => error,
-        };
-        let upstream_may_know = match known {
-            None => true,
-            Some((_, made_by)) => made_by != MadeBy::Local,
-        };
-        if upstream_may_know && error != TokenError::ScopeMismatch && error != TokenError::Revoked {
-            self.ask_upstream(token, proven, known.is_some(), error)?;
-        }
-        self.limiter
-            .record_failure(&self.limiter_key, class, self.now_ms);
-        Ok(Err(if error == TokenError::ScopeMismatch {
-            TokenFailure::Scope
-        } else {
-            TokenFailure::Mismatch
-        }))
-    }
-
-    /// A token that we cannot judge: the upstream can, once.
-    fn ask_upstream(
-        &self,
-        token: &str,
-        proven: &Proven,
-        is_known: bool,
-        error: TokenError,
-    ) -> Result<(), Stop> {
-        match self.attempt.upstream {
-            UpstreamTrust::Absent => Ok(()),
-            UpstreamTrust::Unreachable if error == TokenError::Unknown => {
-                Err(Refusal::upstream_starting("device-token").into())
-            }
-            UpstreamTrust::Unreachable => Ok(()),
-            UpstreamTrust::Reachable
-                if self
-                    .auth
-                    .verdicts
-                    .is_refused(&proven.id, token, self.now_ms) =>
-            {
-                Ok(())
-            }
-            UpstreamTrust::Reachable if self.role == Role::Node => {
-                self.count_until_relayed(Class::DeviceToken);
-                Err(Stop::Relay(RelayReason::Node))
-            }
-            UpstreamTrust::Reachable if !is_known => {
-                self.count_until_relayed(Class::DeviceToken);
-                Err(Stop::Relay(RelayReason::UnknownDevice))
-            }
-            UpstreamTrust::Reachable => Err(Stop::Ask {
-                token: token.to_owned(),
-                device_id: proven.id.clone(),
-            }),
-        }
-    }
-
-    /// Step 6: what must keep its exact identity at the upstream.
-    fn relay_what_is_the_upstreams(&self, credentials: &Credentials) -> Result<(), Stop> {
-        let sent = self.params.auth.as_ref();
-        let is_internal = sent.is_some_and(|auth| {
-            auth.agent_runtime_identity_token.is_some() || auth.approval_runtime_token.is_some()
-        });
-        let by_profile = self.settings.roles_configured
-            && self.role == Role::Operator
-            && !credentials.method.is_shared_secret()
-            && credentials.user.is_some();
-        let (why, what) = if self.role == Role::Node {
-            (RelayReason::Node, "node")
-        } else if is_internal {
-            (RelayReason::ExactIdentity, "runtime-identity")
-        } else if by_profile {
-            (RelayReason::UserProfile, "user-profile")
-        } else {
-            return Ok(());
-        };
-        match self.attempt.upstream {
-            UpstreamTrust::Reachable => Err(Stop::Relay(why)),
-            UpstreamTrust::Unreachable => Err(Refusal::upstream_starting(what).into()),
-            UpstreamTrust::Absent if why == RelayReason::UserProfile => {
-                Err(Refusal::upstream_starting(what).into())
-            }
-            UpstreamTrust::Absent => Ok(()),
-        }
-    }
-
-    /// A relayed guess counts here too: the upstream may see it as coming from this machine.
-    /// [`Auth::remember_relayed`] takes it back.
-    fn count_until_relayed(&self, class: Class) {
-        self.limiter
-            .record_failure(&self.limiter_key, class, self.now_ms);
-    }
-
     fn authorize(
         &mut self,
         credentials: Credentials,
         proven: Option<Proven>,
     ) -> Result<Principal, Stop> {
         let method = credentials.method;
-        let generation = self.settings.generation();
+        let generation = self.live.generation.clone();
         let by_shared = matches!(
             method,
             Method::Token | Method::Password | Method::TrustedProxy
@@ -585,7 +222,7 @@ impl<'a> Handshake<'a> {
             client_ip: self.attempt.attribution.reported_ip(),
             uses_shared_auth,
             generation: session_generation,
-            policy_generation: self.settings.policy_generation(),
+            policy_generation: self.live.policy_generation.clone(),
             browser_origin: self.browser_origin.clone(),
             hello_auth,
             effects: std::mem::take(&mut self.effects),
@@ -615,139 +252,6 @@ impl<'a> Handshake<'a> {
         )
         .details(json!({"code": "AUTH_VERIFIED_USER_REQUIRED"}))
         .into())
-    }
-
-    /// Step 8: the device's token, to be stored by the client.
-    fn issue_token(
-        &mut self,
-        proven: &Proven,
-        issuer: Option<&str>,
-    ) -> Result<Option<Issued>, Stop> {
-        let (role, now_ms) = (self.role.as_str(), self.now_ms);
-        let row = self.auth.read(|book| {
-            let device = book.device(&proven.id)?;
-            Some((device.made_by, device.tokens.get(role).cloned()))
-        });
-        let Some((made_by, entry)) = row else {
-            return Ok(None);
-        };
-        if made_by != MadeBy::Local && self.attempt.upstream != UpstreamTrust::Absent {
-            // The upstream's token stays the device's token: one of ours would not open the upstream.
-            let presented = self.device_credential().map(|(token, _)| token);
-            return Ok(entry.zip(presented).and_then(|(entry, token)| {
-                (entry.matches(&token) == Some(true)).then(|| Issued {
-                    token,
-                    role: entry.role.clone(),
-                    scopes: entry.scopes.clone(),
-                    issued_at_ms: entry.issued_at_ms(),
-                })
-            }));
-        }
-        let mint = self.auth.mint();
-        let issued = self.auth.commit(|book| {
-            book.ensure_token(mint, &proven.id, role, &self.scopes, issuer, now_ms)
-                .map(|(issued, _)| issued)
-        });
-        issued.map_err(|error| Refusal::store(&error).into())
-    }
-
-    /// Tokens that only the upstream's own child processes hold.
-    fn check_runtime_identity(&self, locality: PairingLocality) -> Result<(), Stop> {
-        let sent = self
-            .params
-            .auth
-            .as_ref()
-            .and_then(|auth| auth.agent_runtime_identity_token.as_ref());
-        if sent.is_none() {
-            return Ok(());
-        }
-        let fix = "start OpenClaw behind this gateway: it alone knows its agents' tokens";
-        let message = if locality == PairingLocality::Remote || !self.kind.is_backend {
-            "agent runtime identity token is only accepted from local backend gateway clients"
-        } else {
-            "invalid agent runtime identity token"
-        };
-        Err(Refusal::new(
-            "INVALID_REQUEST",
-            message,
-            "agent-runtime-identity-invalid",
-            fix,
-        )
-        .into())
-    }
-
-    /// Step 9: a page of an older build must reload before it may speak.
-    fn check_control_ui_build(&self) -> Result<(), Stop> {
-        let attribution = self.attempt.attribution;
-        let Some(build) = self
-            .settings
-            .build_id
-            .as_deref()
-            .map(str::trim)
-            .filter(|own| !own.is_empty())
-        else {
-            return Ok(());
-        };
-        let own = self.params.client.build_id.as_deref().map(str::trim);
-        let served_here = self.params.client.id == client_id::CONTROL_UI
-            && !self.settings.control_ui_root_configured
-            && origin::is_gateway_host(attribution.host.as_deref(), attribution.origin.as_deref());
-        if !served_here || own == Some("dev") || own == Some(build) {
-            return Ok(());
-        }
-        let message = "protocol mismatch: Control UI updated; reload this page to continue";
-        let mut refusal = Refusal::new(
-            "UNAVAILABLE",
-            message,
-            "control-ui-build-mismatch",
-            "reload the page",
-        )
-        .details(json!({
-            "code": "PROTOCOL_MISMATCH",
-            "gatewayBuildId": build,
-            "reloadRequired": true,
-        }));
-        refusal.retryable = Some(false);
-        Err(refusal.reason(own.unwrap_or("legacy")).into())
-    }
-
-    fn hello_auth(
-        &self,
-        method: Method,
-        user: Option<&str>,
-        issued: Option<&Issued>,
-        generation: Option<&str>,
-        proven: Option<&Proven>,
-    ) -> Value {
-        let is_operator = self.role == Role::Operator;
-        let device = proven.map_or("", |own| own.id.as_str());
-        let material = if let Some(user) = user {
-            Some(json!(["principal", user, device]))
-        } else if let Some(issued) = issued {
-            Some(json!(["device-token", issued.token]))
-        } else if let Some(generation) = generation {
-            Some(json!(["shared-auth", generation, device]))
-        } else {
-            proven.map(|own| json!(["device", own.id]))
-        };
-        let mut shown = Map::new();
-        shown.insert("method".into(), method.as_str().into());
-        shown.insert("role".into(), self.role.as_str().into());
-        shown.insert("scopes".into(), json!(self.scopes));
-        if let Some(material) = material.filter(|_| is_operator) {
-            shown.insert(
-                "recoveryScope".into(),
-                secret::sha256_base64url(&material.to_string()).into(),
-            );
-        }
-        if let Some(issued) = issued {
-            if is_operator && user.is_none() {
-                shown.insert("recoveryMigrationAllowed".into(), true.into());
-            }
-            shown.insert("deviceToken".into(), issued.token.clone().into());
-            shown.insert("issuedAtMs".into(), issued.issued_at_ms.into());
-        }
-        Value::Object(shown)
     }
 
     /// Counts a wrong shared secret that no device token made good.
@@ -815,30 +319,4 @@ fn dedicated_copilot() -> Refusal {
         "copilot-identity",
         "pair the browser extension with a device of its own",
     )
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum CredentialSource {
-    DeviceToken,
-    SharedToken,
-}
-
-enum TokenFailure {
-    Limited(u64),
-    Scope,
-    Mismatch,
-}
-
-impl TokenFailure {
-    /// Source: `mapDeviceTokenAuthFailureReason` in auth-context.ts at 2026.9.6.
-    fn denied(self, source: CredentialSource, shared: &Denied) -> Denied {
-        match self {
-            Self::Limited(retry_after_ms) => Denied::limited(retry_after_ms),
-            Self::Scope => Denied::because("scope_mismatch"),
-            Self::Mismatch if source == CredentialSource::DeviceToken => {
-                Denied::because("device_token_mismatch")
-            }
-            Self::Mismatch => Denied::because(shared.reason.clone()),
-        }
-    }
 }

@@ -58,3 +58,23 @@ impl HttpRefusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_equal_the_originals() {
+        let length = |refusal: HttpRefusal| (refusal.status, refusal.body.len());
+        // Content-Length of the original's own answers.
+        assert_eq!(length(HttpRefusal::unauthorized("x")), (401, 58));
+        assert_eq!(
+            length(HttpRefusal::proxy_attribution_required()),
+            (403, 212)
+        );
+        let limited = HttpRefusal::rate_limited(1_001);
+        assert_eq!(limited.status, 429);
+        assert_eq!(limited.headers[0], ("Retry-After", "2".to_owned()));
+        assert_eq!(HttpRefusal::rate_limited(0).headers.len(), 1);
+    }
+}

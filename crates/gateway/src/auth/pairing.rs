@@ -440,6 +440,3 @@ fn same_set(left: &[String], right: &[String]) -> bool {
     left.len() == right.len()
         && left.iter().collect::<HashSet<_>>() == right.iter().collect::<HashSet<_>>()
 }
-
-#[cfg(test)]
-mod tests;

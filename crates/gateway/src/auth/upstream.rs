@@ -121,7 +121,7 @@ impl Auth {
             self.verdicts.refuse(device_id, token, now_ms);
             return Ok(());
         }
-        let generation = self.settings.load().generation();
+        let generation = self.live.load().generation.clone();
         self.commit(|book| {
             let Some(own) = book.paired.get_mut(device_id) else {
                 return;
@@ -181,7 +181,7 @@ impl Auth {
         }
         let client = &attempt.params.client;
         let is_browser = client.mode == client_mode::WEBCHAT;
-        let generation = self.settings.load().generation().filter(|_| is_browser);
+        let generation = self.live.load().generation.clone().filter(|_| is_browser);
         self.commit(|book| {
             if !book.paired.contains_key(&proof.id) && book.paired.len() >= PAIRED_MAX {
                 return;

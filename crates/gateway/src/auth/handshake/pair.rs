@@ -38,6 +38,17 @@ struct Plan {
     is_same_key_upgrade: bool,
 }
 
+/// What became of a request in one write.
+struct Settled {
+    asked: Asked,
+    /// An approval without a person was tried.
+    inline: bool,
+    granted: Option<Vec<String>>,
+    approved: bool,
+    /// Older silent pairings that the new one replaces, with their roles.
+    pruned: Vec<(String, Vec<String>)>,
+}
+
 struct Pairing<'p> {
     credentials: &'p Credentials,
     proven: &'p Proven,
@@ -115,11 +126,7 @@ impl Handshake<'_> {
     }
 
     /// A paired device may ask for what it has; anything more is an upgrade.
-    fn check_paired(
-        &mut self,
-        pairing: &Pairing<'_>,
-        own: &Paired,
-    ) -> Result<PairedState, Stop> {
+    fn check_paired(&mut self, pairing: &Pairing<'_>, own: &Paired) -> Result<PairedState, Stop> {
         let mut state = PairedState::of(own);
         let pins = policy::pin(
             &self.client,
@@ -165,32 +172,34 @@ impl Handshake<'_> {
             return Ok(live);
         }
         let wish = self.wish(pairing, plan.local.is_some());
-        let now_ms = self.now_ms;
-        let asked = self.commit(|book| book.ask(wish, now_ms))?;
+        // Asked, approved and pruned in one write: a crash leaves all of it or nothing.
+        let settled = self.commit(|book| self.ask_and_approve(book, wish, plan, existing))?;
+        let asked = &settled.asked;
         for (request_id, device_id) in &asked.superseded {
             self.resolved(request_id, device_id, "rejected");
         }
-        let granted = plan
-            .proxy_scopes
-            .filter(|_| !asked.request.is_repair || plan.is_same_key_upgrade);
-        let inline = granted.is_some() || asked.request.silent == Some(true);
-        let approved = if inline {
-            self.approve(&asked, plan.local, granted.as_deref(), existing)?
-        } else {
-            if asked.created {
-                self.requested(&asked);
+        if !settled.inline && asked.created {
+            self.requested(asked);
+        }
+        if settled.approved {
+            self.resolved(
+                &asked.request.request_id,
+                &asked.request.device_id,
+                "approved",
+            );
+            self.close_pruned(settled.pruned);
+            if let Some(granted) = settled.granted {
+                self.scopes = granted;
             }
-            false
-        };
-        if approved && let Some(granted) = granted {
-            self.scopes = granted;
         }
         let live = self
             .auth
             .read(|book| book.device(&pairing.proven.id).cloned());
         match live.filter(|own| self.allows(own, pairing.proven)) {
             Some(own) => Ok(PairedState::of(&own)),
-            None => Err(self.needs_person(pairing, reason, existing, &asked, inline)),
+            None => {
+                Err(self.needs_person(pairing, reason, existing, &settled.asked, settled.inline))
+            }
         }
     }
 
@@ -323,62 +332,71 @@ impl Handshake<'_> {
         Some(PairedState::of(&live))
     }
 
-    fn approve(
-        &mut self,
-        asked: &Asked,
-        local: Option<&'static str>,
-        granted: Option<&[String]>,
+    fn ask_and_approve(
+        &self,
+        book: &mut Book,
+        wish: Wish,
+        plan: Plan,
         existing: Option<&Paired>,
-    ) -> Result<bool, Stop> {
-        let via = if granted.is_some() {
-            Some("trusted-proxy")
-        } else {
-            local
+    ) -> Settled {
+        let now_ms = self.now_ms;
+        let asked = book.ask(wish, now_ms);
+        let granted = plan
+            .proxy_scopes
+            .filter(|_| !asked.request.is_repair || plan.is_same_key_upgrade);
+        let inline = granted.is_some() || asked.request.silent == Some(true);
+        let via = match granted {
+            Some(_) => Some("trusted-proxy"),
+            None => plan.local.filter(|_| inline),
         };
-        let Some(via) = via else { return Ok(false) };
-        let mut caller = granted.map_or_else(|| self.scopes.clone(), <[String]>::to_vec);
-        caller.extend(
-            existing
-                .filter(|_| granted.is_none())
-                .map(Paired::access_scopes)
-                .unwrap_or_default(),
-        );
+        let mut settled = Settled {
+            asked,
+            inline,
+            granted,
+            approved: false,
+            pruned: Vec::new(),
+        };
+        let Some(via) = via else { return settled };
+        let mut caller = settled
+            .granted
+            .clone()
+            .unwrap_or_else(|| self.scopes.clone());
+        if settled.granted.is_none() {
+            caller.extend(existing.map(Paired::access_scopes).unwrap_or_default());
+        }
         let approver = Approver {
             scopes: &caller,
             via,
             seen: Some(self.seen()),
-            grant: granted,
+            grant: settled.granted.as_deref(),
             made_by: MadeBy::Local,
         };
-        let (mint, now_ms, request_id) = (self.auth.mint(), self.now_ms, &asked.request.request_id);
-        let (approved, pruned) = self.commit(|book| {
-            let approved = book.approve(mint, request_id, &approver, now_ms);
-            let anchor = approved
-                .as_ref()
-                .ok()
-                .and_then(Option::as_ref)
-                .map(|own| own.device_id.clone());
-            let pruned = anchor.map(|id| book.prune_silent(&id, self.attempt.is_connected, now_ms));
-            (approved, pruned.unwrap_or_default())
-        })?;
-        let Ok(Some(device)) = approved else {
-            return Ok(false);
-        };
-        self.resolved(request_id, &device.device_id, "approved");
+        let request_id = &settled.asked.request.request_id;
+        if let Ok(Some(device)) = book.approve(self.auth.mint(), request_id, &approver, now_ms) {
+            settled.approved = true;
+            settled.pruned =
+                book.prune_silent(&device.device_id, self.attempt.is_connected, now_ms);
+        }
+        settled
+    }
+
+    fn close_pruned(&mut self, pruned: Vec<(String, Vec<String>)>) {
         for (device_id, roles) in pruned {
             if roles.iter().any(|role| role == "node") {
                 self.effects.events.push(AuthEvent {
                     event: "node.pair.resolved",
-                    payload: json!({"requestId": "", "nodeId": device_id, "decision": "removed", "ts": now_ms}),
+                    payload: json!({
+                        "requestId": "", "nodeId": device_id, "decision": "removed", "ts": self.now_ms,
+                    }),
                 });
             }
-            self.effects.closes.push(DeviceClose {
+            let close = DeviceClose {
                 device_id,
                 role: None,
                 reason: "device-pair-removed",
-            });
+            };
+            self.effects.closes.push(close);
         }
-        Ok(true)
     }
 
     fn allows(&self, own: &Paired, proven: &Proven) -> bool {

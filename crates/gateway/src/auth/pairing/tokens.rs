@@ -205,8 +205,34 @@ impl Book {
         Ok(issuer)
     }
 
-    /// The device's token for a role: the one it has if that serves, else a new one. `None` when the device has no
-    /// such role or was not approved for the scopes.
+    /// The device's token for a role, when the one it has serves and can be made again.
+    pub fn reusable_token(
+        &self,
+        mint: Mint<'_>,
+        device_id: &str,
+        role: &str,
+        asked: &[String],
+        issuer: Option<&str>,
+    ) -> Option<Issued> {
+        let device = self.device(device_id)?;
+        let baseline = device.baseline()?;
+        let own = device
+            .tokens
+            .get(role)
+            .filter(|own| own.revoked_at_ms.is_none())?;
+        let serves = device.approved_roles().iter().any(|own| own == role)
+            && scopes::allow(role, &own.scopes, &baseline)
+            && own.issuer.as_deref() == issuer
+            && scopes::allow(role, &scopes::normalize(asked), &own.scopes);
+        if serves {
+            mint.again(&device.device_id, own)
+        } else {
+            None
+        }
+    }
+
+    /// [`Book::reusable_token`], or a new token. `None` when the device has no such role or was not approved for the
+    /// scopes.
     pub fn ensure_token(
         &mut self,
         mint: Mint<'_>,
@@ -215,35 +241,21 @@ impl Book {
         asked: &[String],
         issuer: Option<&str>,
         now_ms: u64,
-    ) -> Option<(Issued, Changed)> {
+    ) -> Option<Issued> {
+        if let Some(issued) = self.reusable_token(mint, device_id, role, asked, issuer) {
+            return Some(issued);
+        }
         let device = self.paired.get_mut(device_id.trim())?;
-        if !device.approved_roles().iter().any(|own| own == role) {
-            return None;
-        }
         let asked = scopes::normalize(asked);
-        let baseline = device.baseline()?;
-        if !scopes::allow(role, &asked, &baseline) {
+        let has_role = device.approved_roles().iter().any(|own| own == role);
+        if !has_role || !scopes::allow(role, &asked, &device.baseline()?) {
             return None;
         }
-        let existing = device.tokens.get(role).cloned();
-        if let Some(own) = existing.as_ref().filter(|own| own.revoked_at_ms.is_none())
-            && scopes::allow(role, &own.scopes, &baseline)
-            && own.issuer.as_deref() == issuer
-            && scopes::allow(role, &asked, &own.scopes)
-            && let Some(issued) = mint.again(device_id, own)
-        {
-            return Some((issued, Changed::No));
-        }
-        let (entry, issued) = mint.make(
-            device_id,
-            role,
-            asked,
-            existing.as_ref(),
-            issuer.map(str::to_owned),
-            now_ms,
-        );
+        let existing = device.tokens.get(role);
+        let issuer = issuer.map(str::to_owned);
+        let (entry, issued) = mint.make(&device.device_id, role, asked, existing, issuer, now_ms);
         device.tokens.insert(role.to_owned(), entry);
-        Some((issued, Changed::Yes))
+        Some(issued)
     }
 
     /// Replaces a role's token. The new one holds no scope that the device was not approved for or that the caller
@@ -309,13 +321,6 @@ impl Book {
         }
         Ok((device, role))
     }
-}
-
-/// Whether a book must be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Changed {
-    Yes,
-    No,
 }
 
 impl ChangeError {

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use ::http::{HeaderMap, HeaderName};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ::http::{HeaderMap, HeaderName};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::{Map, Value, json};
 use wire::connect::{ConnectParams, claims_worker};
@@ -231,7 +231,9 @@ impl World {
             let token = token.to_owned();
             self.name(&placeholder, &token);
         }
-        if (!device.is_empty() || principal.method == Method::TrustedProxy) && auth.get("recoveryScope").is_some() {
+        if (!device.is_empty() || principal.method == Method::TrustedProxy)
+            && auth.get("recoveryScope").is_some()
+        {
             auth["recoveryScope"] = "$volatile".into();
         }
         out.insert("auth".into(), auth);
@@ -417,7 +419,10 @@ impl World {
 }
 
 fn mask_uuids(text: &str) -> String {
-    let is_uuid = |at: usize| text.get(at..at + 36).is_some_and(|own| uuid::Uuid::try_parse(own).is_ok());
+    let is_uuid = |at: usize| {
+        text.get(at..at + 36)
+            .is_some_and(|own| uuid::Uuid::try_parse(own).is_ok())
+    };
     match (0..text.len()).find(|at| is_uuid(*at)) {
         Some(at) => format!("{}$uuid{}", &text[..at], mask_uuids(&text[at + 36..])),
         None => text.to_owned(),

@@ -58,10 +58,15 @@ pub(super) struct Device {
 
 impl Device {
     pub(super) fn new() -> Self {
-        let key = Ed25519KeyPair::from_seed_unchecked(&secret::random_bytes::<32>()).expect("a seed");
+        let key =
+            Ed25519KeyPair::from_seed_unchecked(&secret::random_bytes::<32>()).expect("a seed");
         let raw = key.public_key().as_ref();
         let (id, public_key) = (secret::sha256_hex(raw), URL_SAFE_NO_PAD.encode(raw));
-        Self { key, id, public_key }
+        Self {
+            key,
+            id,
+            public_key,
+        }
     }
 }
 
@@ -75,7 +80,12 @@ impl World {
         let now_ms = 1_790_000_000_000;
         let (auth, damaged) = Auth::open(dir.path(), settings, now_ms).expect("opens");
         assert!(damaged.is_none());
-        Self { auth, dir, now_ms: Cell::new(now_ms), upstream: Cell::new(UpstreamTrust::Absent) }
+        Self {
+            auth,
+            dir,
+            now_ms: Cell::new(now_ms),
+            upstream: Cell::new(UpstreamTrust::Absent),
+        }
     }
 
     pub(super) fn now(&self) -> u64 {
@@ -87,7 +97,9 @@ impl World {
     }
 
     pub(super) fn attribute(&self, peer: &str, headers: &HeaderMap) -> Attribution {
-        self.auth.attribute(peer.parse().expect("ip"), headers).expect("attributable")
+        self.auth
+            .attribute(peer.parse().expect("ip"), headers)
+            .expect("attributable")
     }
 
     pub(super) fn params(&self, own: &Try<'_>) -> ConnectParams {
@@ -99,8 +111,9 @@ impl World {
             params["auth"] = own.auth.clone();
         }
         if let Some(device) = own.device {
-            let token =
-                ["token", "deviceToken", "bootstrapToken"].iter().find_map(|key| own.auth[*key].as_str());
+            let token = ["token", "deviceToken", "bootstrapToken"]
+                .iter()
+                .find_map(|key| own.auth[*key].as_str());
             let payload = [
                 "v3",
                 &device.id,
@@ -127,7 +140,8 @@ impl World {
         let headers = headers(own.headers);
         let attribution = self.attribute(own.peer, &headers);
         let params = self.params(own);
-        self.auth.connect(&self.attempt(&attribution, &headers, &params), self.now())
+        self.auth
+            .connect(&self.attempt(&attribution, &headers, &params), self.now())
     }
 
     pub(super) fn attempt<'a>(
@@ -162,25 +176,56 @@ impl World {
 
     /// Pairs a device silently and returns its token.
     pub(super) fn pair(&self, device: &Device, scopes: &[&str]) -> String {
-        let principal = self.accepted(&Try { device: Some(device), scopes, ..Try::default() });
-        principal.hello_auth["deviceToken"].as_str().expect("a device token").to_owned()
+        let principal = self.accepted(&Try {
+            device: Some(device),
+            scopes,
+            ..Try::default()
+        });
+        principal.hello_auth["deviceToken"]
+            .as_str()
+            .expect("a device token")
+            .to_owned()
     }
 
-    pub(super) fn call(&self, method: &str, params: Value, caller: &Caller) -> Result<Outcome, MethodError> {
-        self.auth.device_method(method, &params, caller, &|_| false, self.now()).expect("a method of ours")
+    pub(super) fn call(
+        &self,
+        method: &str,
+        params: Value,
+        caller: &Caller,
+    ) -> Result<Outcome, MethodError> {
+        self.auth
+            .device_method(method, &params, caller, &|_| false, self.now())
+            .expect("a method of ours")
     }
 
-    pub(super) fn bearer(&self, peer: &str, token: Option<&str>, surface: HttpSurface<'_>) -> HttpAuth {
+    pub(super) fn bearer(
+        &self,
+        peer: &str,
+        token: Option<&str>,
+        surface: HttpSurface<'_>,
+    ) -> HttpAuth {
         let value = token.map(|token| format!("Bearer {token}"));
-        let pairs: Vec<(&str, &str)> = value.iter().map(|value| ("authorization", value.as_str())).collect();
+        let pairs: Vec<(&str, &str)> = value
+            .iter()
+            .map(|value| ("authorization", value.as_str()))
+            .collect();
         let headers = headers(&pairs);
         let attribution = self.attribute(peer, &headers);
-        self.auth.bearer(&headers, &attribution, surface, self.upstream.get(), self.now())
+        self.auth.bearer(
+            &headers,
+            &attribution,
+            surface,
+            self.upstream.get(),
+            self.now(),
+        )
     }
 }
 
 pub(super) fn settings() -> AuthSettings {
-    AuthSettings { token: Some(TOKEN.to_owned()), ..AuthSettings::default() }
+    AuthSettings {
+        token: Some(TOKEN.to_owned()),
+        ..AuthSettings::default()
+    }
 }
 
 pub(super) fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
@@ -194,7 +239,11 @@ pub(super) fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
 }
 
 pub(super) fn reason(refusal: &Refusal) -> &str {
-    refusal.details.as_ref().and_then(|details| details["authReason"].as_str()).unwrap_or_default()
+    refusal
+        .details
+        .as_ref()
+        .and_then(|details| details["authReason"].as_str())
+        .unwrap_or_default()
 }
 
 pub(super) fn admin(scopes: &[&str]) -> Caller {

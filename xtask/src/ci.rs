@@ -295,7 +295,8 @@ impl<'a> Run<'a> {
             }
             Work::NodeTests(files) => {
                 let mut node = self.node("debug")?;
-                node.args(["--test", "--test-reporter=spec"]).args(files);
+                node.args(["--test", "--test-concurrency=1", "--test-reporter=spec"])
+                    .args(files);
                 self.logged(suite, &mut node, node_counts)
             }
             Work::BinarySize => {

@@ -78,7 +78,7 @@ pub fn run(target: Target, load: Closed) -> Result<Value> {
     for worker in workers {
         let tally = worker
             .join()
-            .map_err(|_| anyhow!("a generator thread panicked"))??;
+            .map_err(|_cause| anyhow!("a generator thread panicked"))??;
         all.latency.merge(&tally.latency);
         all.failures.merge(tally.failures);
         all.events += tally.events;
@@ -143,7 +143,7 @@ fn worker(
         return Err(error);
     }
     Ok(Rc::try_unwrap(tally)
-        .map_err(|_| anyhow!("a connection outlived its run"))?
+        .map_err(|_cause| anyhow!("a connection outlived its run"))?
         .into_inner())
 }
 

@@ -178,7 +178,7 @@ pub(crate) fn dial_headers(
     let mut headers: link::DialHeaders = client
         .iter()
         .map(|(name, value)| (name.as_str(), value))
-        .filter(|(name, _)| !ours(name) && !(remote && is_forwarded(name)))
+        .filter(|(name, _)| !(ours(name) || remote && is_forwarded(name)))
         .filter_map(|(name, value)| Some((name.to_owned(), value.to_str().ok()?.to_owned())))
         .collect();
     if remote {

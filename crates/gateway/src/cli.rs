@@ -10,8 +10,6 @@ mod doctor;
 mod run;
 mod target;
 
-pub(crate) use run::write_private;
-
 /// Exit code of a configuration error, as the original. Source: `EX_CONFIG`, docs/gateway/embedding.md.
 pub const EXIT_CONFIG: u8 = 78;
 
@@ -87,7 +85,8 @@ enum Shell {
     Bash,
     Elvish,
     Fish,
-    PowerShell,
+    #[value(name = "powershell")]
+    Power,
     Zsh,
 }
 
@@ -97,7 +96,7 @@ impl From<Shell> for clap_complete::Shell {
             Shell::Bash => Self::Bash,
             Shell::Elvish => Self::Elvish,
             Shell::Fish => Self::Fish,
-            Shell::PowerShell => Self::PowerShell,
+            Shell::Power => Self::PowerShell,
             Shell::Zsh => Self::Zsh,
         }
     }

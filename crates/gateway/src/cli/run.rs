@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use ring::rand::{SecureRandom as _, SystemRandom};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
@@ -111,7 +111,7 @@ async fn serve(
     options: &Options,
 ) -> anyhow::Result<ExitCode> {
     create_own_dir(&paths.own_dir)?;
-    let (document, settings, token, source) = credentials(env, paths)?;
+    let (_document, settings, token, source) = credentials(env, paths)?;
     let port = options.port.unwrap_or(settings.port);
     let _lock = match lock_state(&paths.own_dir) {
         Ok(lock) => lock,
@@ -392,7 +392,7 @@ fn new_token() -> String {
 }
 
 /// Temp file, fsync, rename: whole or not at all, readable by its owner only.
-pub(crate) fn write_private(file: &Path, text: &str) -> anyhow::Result<()> {
+fn write_private(file: &Path, text: &str) -> anyhow::Result<()> {
     let temp = file.with_extension("tmp");
     let write = || -> std::io::Result<()> {
         let mut out = std::fs::OpenOptions::new()

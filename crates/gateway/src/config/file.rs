@@ -53,7 +53,7 @@ pub(super) fn random_hex(count: usize) -> io::Result<String> {
     let mut bytes = vec![0; count];
     SystemRandom::new()
         .fill(&mut bytes)
-        .map_err(|_| io::Error::other("the system gives no random bytes"))?;
+        .map_err(|_cause| io::Error::other("the system gives no random bytes"))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 

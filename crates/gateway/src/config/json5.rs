@@ -18,9 +18,12 @@ pub(super) struct Spans {
     children: Vec<(String, Spans)>,
 }
 
+/// A container's value and the places of its members.
+type Members = Result<(Value, Vec<(String, Spans)>), SyntaxError>;
+
 impl Spans {
     /// The position of the value at `path`, or of the nearest enclosing one that exists.
-    pub fn locate<'a>(&self, path: impl IntoIterator<Item = &'a str>) -> (Position, bool) {
+    pub(crate) fn locate<'a>(&self, path: impl IntoIterator<Item = &'a str>) -> (Position, bool) {
         let mut node = self;
         for segment in path {
             // The last of equal keys is the one that counts.
@@ -176,7 +179,7 @@ impl Parser<'_> {
     fn nested(
         &mut self,
         at: Position,
-        read: fn(&mut Self) -> Result<(Value, Vec<(String, Spans)>), SyntaxError>,
+        read: fn(&mut Self) -> Members,
     ) -> Result<(Value, Spans), SyntaxError> {
         self.read();
         self.depth += 1;

@@ -46,12 +46,19 @@ struct Finding {
 
 impl Finding {
     fn new(path: &[String], message: String) -> Self {
-        Self { path: path.to_vec(), message, allowed: None, soft: false }
+        Self {
+            path: path.to_vec(),
+            message,
+            allowed: None,
+            soft: false,
+        }
     }
 
     fn into_issue(self) -> Issue {
         let mut issue = Issue::new(self.path.join("."), self.message);
-        let Some(mut allowed) = self.allowed else { return issue };
+        let Some(mut allowed) = self.allowed else {
+            return issue;
+        };
         let mut seen: Vec<Value> = Vec::new();
         allowed.retain(|value| {
             let new = !seen.contains(value);
@@ -62,8 +69,14 @@ impl Finding {
         allowed.truncate(ALLOWED_SHOWN_MAX);
         if !issue.message.to_lowercase().contains("expected one of") {
             let shown: Vec<String> = allowed.iter().map(Value::to_string).collect();
-            let more = if hidden > 0 { format!(", ... (+{hidden} more)") } else { String::new() };
-            issue.message.push_str(&format!(" (allowed: {}{more})", shown.join(", ")));
+            let more = if hidden > 0 {
+                format!(", ... (+{hidden} more)")
+            } else {
+                String::new()
+            };
+            issue
+                .message
+                .push_str(&format!(" (allowed: {}{more})", shown.join(", ")));
         }
         let text = |value: Value| match value {
             Value::String(text) => text,
@@ -83,7 +96,10 @@ fn check(schema: &Value, value: &Value, path: &mut Vec<String>) -> Vec<Finding> 
         return check_discriminated(branches, value, path);
     }
     if let Some(parts) = schema.get("allOf").and_then(Value::as_array) {
-        return parts.iter().flat_map(|part| check(part, value, path)).collect();
+        return parts
+            .iter()
+            .flat_map(|part| check(part, value, path))
+            .collect();
     }
     if let Some(expected) = schema.get("const") {
         return check_values(std::slice::from_ref(expected), value, path);
@@ -148,12 +164,17 @@ fn check_union(branches: &[Value], value: &Value, path: &mut Vec<String>) -> Vec
         }
         failures.push(findings);
     }
-    let mut soft = failures.iter().filter(|branch| branch.iter().all(|finding| finding.soft));
+    let mut soft = failures
+        .iter()
+        .filter(|branch| branch.iter().all(|finding| finding.soft));
     if let (Some(only), None) = (soft.next(), soft.next()) {
         return only.clone();
     }
     let allowed = failures.iter().map(|branch| {
-        branch.iter().map(|finding| finding.allowed.clone()).collect::<Option<Vec<_>>>()
+        branch
+            .iter()
+            .map(|finding| finding.allowed.clone())
+            .collect::<Option<Vec<_>>>()
     });
     let mut finding = Finding::new(path, "Invalid input".to_owned());
     finding.allowed = allowed
@@ -164,18 +185,28 @@ fn check_union(branches: &[Value], value: &Value, path: &mut Vec<String>) -> Vec
 
 /// A union told apart by a key that has one fixed value in each branch.
 fn check_discriminated(branches: &[Value], value: &Value, path: &mut Vec<String>) -> Vec<Finding> {
-    let constant = |branch: &Value, key: &str| {
-        branch.get("properties")?.get(key)?.get("const").cloned()
+    let constant =
+        |branch: &Value, key: &str| branch.get("properties")?.get(key)?.get("const").cloned();
+    let first = branches
+        .first()
+        .and_then(|branch| branch.get("properties"))
+        .and_then(Value::as_object);
+    let key = first.into_iter().flat_map(Map::keys).find(|key| {
+        branches
+            .iter()
+            .all(|branch| constant(branch, key).is_some())
+    });
+    let Some(key) = key else {
+        return check_union(branches, value, path);
     };
-    let first = branches.first().and_then(|branch| branch.get("properties")).and_then(Value::as_object);
-    let key = first
-        .into_iter()
-        .flat_map(Map::keys)
-        .find(|key| branches.iter().all(|branch| constant(branch, key).is_some()));
-    let Some(key) = key else { return check_union(branches, value, path) };
-    let Some(members) = value.as_object() else { return wrong_type("object", value, path) };
+    let Some(members) = value.as_object() else {
+        return wrong_type("object", value, path);
+    };
     let chosen = members.get(key);
-    match branches.iter().find(|branch| constant(branch, key).as_ref() == chosen) {
+    match branches
+        .iter()
+        .find(|branch| constant(branch, key).as_ref() == chosen)
+    {
         Some(branch) => check(branch, value, path),
         None => {
             path.push(key.clone());
@@ -192,8 +223,10 @@ fn check_object(schema: &Value, value: &Value, path: &mut Vec<String>) -> Vec<Fi
         return wrong_type(if is_record { "record" } else { "object" }, value, path);
     };
     let no_properties = Map::new();
-    let properties =
-        schema.get("properties").and_then(Value::as_object).unwrap_or(&no_properties);
+    let properties = schema
+        .get("properties")
+        .and_then(Value::as_object)
+        .unwrap_or(&no_properties);
     let required = schema.get("required").and_then(Value::as_array);
     let is_required = |key: &str| {
         required.is_some_and(|keys| keys.iter().any(|known| known.as_str() == Some(key)))
@@ -212,7 +245,10 @@ fn check_object(schema: &Value, value: &Value, path: &mut Vec<String>) -> Vec<Fi
         path.pop();
     }
     let mut unknown = Vec::new();
-    for (key, value) in members.iter().filter(|(key, _)| !properties.contains_key(*key)) {
+    for (key, value) in members
+        .iter()
+        .filter(|(key, _)| !properties.contains_key(*key))
+    {
         match schema.get("additionalProperties") {
             Some(Value::Bool(false)) => unknown.push(Value::String(key.clone()).to_string()),
             Some(rest @ Value::Object(_)) => {
@@ -232,7 +268,10 @@ fn check_object(schema: &Value, value: &Value, path: &mut Vec<String>) -> Vec<Fi
 }
 
 fn missing(schema: &Value, path: &[String]) -> Finding {
-    let values = match (schema.get("const"), schema.get("enum").and_then(Value::as_array)) {
+    let values = match (
+        schema.get("const"),
+        schema.get("enum").and_then(Value::as_array),
+    ) {
         (Some(only), _) => Some(vec![only.clone()]),
         (_, Some(many)) => Some(many.clone()),
         _ => None,
@@ -251,11 +290,16 @@ fn missing(schema: &Value, path: &[String]) -> Finding {
         Some(name) => name,
         None => "nonoptional",
     };
-    Finding::new(path, format!("Invalid input: expected {expected}, received undefined"))
+    Finding::new(
+        path,
+        format!("Invalid input: expected {expected}, received undefined"),
+    )
 }
 
 fn check_array(schema: &Value, value: &Value, path: &mut Vec<String>) -> Vec<Finding> {
-    let Some(items) = value.as_array() else { return wrong_type("array", value, path) };
+    let Some(items) = value.as_array() else {
+        return wrong_type("array", value, path);
+    };
     let mut findings = Vec::new();
     if let Some(schema) = schema.get("items").filter(|schema| schema.is_object()) {
         for (index, item) in items.iter().enumerate() {
@@ -288,10 +332,15 @@ fn check_length(schema: &Value, length: usize, kind: &str, path: &[String]) -> V
 }
 
 fn check_number(schema: &Value, value: &Value, path: &[String]) -> Vec<Finding> {
-    let Some(number) = value.as_f64() else { return wrong_type("number", value, path) };
+    let Some(number) = value.as_f64() else {
+        return wrong_type("number", value, path);
+    };
     let integer = schema.get("type").and_then(Value::as_str) == Some("integer");
     if integer && number.fract() != 0.0 {
-        return vec![Finding::new(path, "Invalid input: expected int, received number".to_owned())];
+        return vec![Finding::new(
+            path,
+            "Invalid input: expected int, received number".to_owned(),
+        )];
     }
     // Every integer schema carries the bounds of exact integers; they are not the author's.
     let bound = |key: &str| {
@@ -302,22 +351,33 @@ fn check_number(schema: &Value, value: &Value, path: &[String]) -> Vec<Finding> 
     let mut findings = Vec::new();
     let mut note = |message: String| findings.push(soft(path, message));
     if let Some((_, least)) = bound("minimum").filter(|(least, _)| number < *least) {
-        note(format!("Too small: expected number to be >={least} (minimum: {least})"));
+        note(format!(
+            "Too small: expected number to be >={least} (minimum: {least})"
+        ));
     }
     if let Some((_, least)) = bound("exclusiveMinimum").filter(|(least, _)| number <= *least) {
-        note(format!("Too small: expected number to be >{least} (must be greater than {least})"));
+        note(format!(
+            "Too small: expected number to be >{least} (must be greater than {least})"
+        ));
     }
     if let Some((_, most)) = bound("maximum").filter(|(most, _)| number > *most) {
-        note(format!("Too big: expected number to be <={most} (maximum: {most})"));
+        note(format!(
+            "Too big: expected number to be <={most} (maximum: {most})"
+        ));
     }
     if let Some((_, most)) = bound("exclusiveMaximum").filter(|(most, _)| number >= *most) {
-        note(format!("Too big: expected number to be <{most} (must be less than {most})"));
+        note(format!(
+            "Too big: expected number to be <{most} (must be less than {most})"
+        ));
     }
     findings
 }
 
 fn soft(path: &[String], message: String) -> Finding {
-    Finding { soft: true, ..Finding::new(path, message) }
+    Finding {
+        soft: true,
+        ..Finding::new(path, message)
+    }
 }
 
 /// The line the original makes of findings, for an error message.
@@ -329,7 +389,11 @@ pub fn summarize(issues: &[Issue]) -> String {
         .iter()
         .take(SHOWN_MAX)
         .map(|issue| {
-            let path = if issue.path.is_empty() { "<root>" } else { &issue.path };
+            let path = if issue.path.is_empty() {
+                "<root>"
+            } else {
+                &issue.path
+            };
             format!("{path}: {}", issue.message)
         })
         .collect();
@@ -352,27 +416,53 @@ mod tests {
 
     fn lines(config: Value) -> Vec<String> {
         let issues = Schema::bundled().check(&config);
-        issues.into_iter().map(|issue| format!("{}: {}", issue.path, issue.message)).collect()
+        issues
+            .into_iter()
+            .map(|issue| format!("{}: {}", issue.path, issue.message))
+            .collect()
     }
 
     #[test]
     fn findings_read_as_the_original_s() {
-        assert_eq!(lines(json!({"gateway": {"port": 18789, "bind": "lan"}, "channels": {"any": 1}})), [""; 0]);
-        assert_eq!(lines(json!({"gateway": {"port": 1.5}})), ["gateway.port: Invalid input: expected int, received number"]);
-        assert_eq!(lines(json!({"gateway": {"port": 70000}})), ["gateway.port: Too big: expected number to be <=65535 (maximum: 65535)"]);
-        assert_eq!(lines(json!({"a": 1, "b": 2})), [": Unrecognized keys: \"a\", \"b\""]);
-        assert_eq!(lines(json!([])), [": Invalid input: expected object, received array"]);
+        assert_eq!(
+            lines(json!({"gateway": {"port": 18789, "bind": "lan"}, "channels": {"any": 1}})),
+            [""; 0]
+        );
+        assert_eq!(
+            lines(json!({"gateway": {"port": 1.5}})),
+            ["gateway.port: Invalid input: expected int, received number"]
+        );
+        assert_eq!(
+            lines(json!({"gateway": {"port": 70000}})),
+            ["gateway.port: Too big: expected number to be <=65535 (maximum: 65535)"]
+        );
+        assert_eq!(
+            lines(json!({"a": 1, "b": 2})),
+            [": Unrecognized keys: \"a\", \"b\""]
+        );
+        assert_eq!(
+            lines(json!([])),
+            [": Invalid input: expected object, received array"]
+        );
         assert_eq!(
             lines(json!({"gateway": {"auth": {"trustedProxy": {}}}})),
-            ["gateway.auth.trustedProxy.userHeader: Invalid input: expected string, received undefined"]
+            [
+                "gateway.auth.trustedProxy.userHeader: Invalid input: expected string, received undefined"
+            ]
         );
     }
 
     #[test]
     fn many_findings_are_counted() {
         let issues: Vec<Issue> = (0..5).map(|n| Issue::new(format!("k{n}"), "bad")).collect();
-        assert_eq!(summarize(&issues), "invalid config: k0: bad; k1: bad; k2: bad (+2 more issues)");
-        assert_eq!(summarize(&[Issue::new("", "bad")]), "invalid config: <root>: bad");
+        assert_eq!(
+            summarize(&issues),
+            "invalid config: k0: bad; k1: bad; k2: bad (+2 more issues)"
+        );
+        assert_eq!(
+            summarize(&[Issue::new("", "bad")]),
+            "invalid config: <root>: bad"
+        );
     }
 
     proptest::proptest! {

@@ -346,7 +346,7 @@ fn read_bind(
                     "gateway.bind=custom requires gateway.customBindHost".to_owned(),
                 ));
             };
-            BindMode::Custom(host.parse().map_err(|_| {
+            BindMode::Custom(host.parse().map_err(|_cause| {
                 error(format!(
                     "gateway.bind=custom requires a valid IPv4 customBindHost (got {host})"
                 ))

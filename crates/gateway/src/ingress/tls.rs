@@ -13,7 +13,7 @@ use crate::config::ConfigError;
 ///
 /// # Errors
 /// Which file is wrong, and how.
-pub fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, ConfigError> {
+pub(crate) fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, ConfigError> {
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect)
         .map_err(|error| unreadable("gateway.tls.certPath", certificate, &error))?;

@@ -91,7 +91,9 @@ impl Pattern {
 }
 
 /// The few expressions that the schemas hold, so that no regular expression engine is needed.
-const PATTERNS: &[(&str, fn(&str) -> bool)] = &[
+type Known = (&'static str, fn(&str) -> bool);
+
+const PATTERNS: &[Known] = &[
     // `.` stops at line ends, so a key with one does not match.
     ("^.*$", |text| !has_line_end(text)),
     ("^.{1,256}$", |text| {

@@ -59,6 +59,10 @@ async fn fake_openclaw() {
                 String::new()
             }
             "/helper" => {
+                #[expect(
+                    clippy::zombie_processes,
+                    reason = "the helper must outlive this process"
+                )]
                 let helper = std::process::Command::new("sleep")
                     .arg("600")
                     .spawn()

@@ -41,7 +41,7 @@ struct Chain<'a> {
 }
 
 impl Includes {
-    pub fn new(config_file: &Path, extra_roots: &[PathBuf]) -> Self {
+    pub(crate) fn new(config_file: &Path, extra_roots: &[PathBuf]) -> Self {
         let dir = config_file.parent().unwrap_or(Path::new("/")).to_path_buf();
         let roots = std::iter::once(&dir)
             .chain(extra_roots)
@@ -59,7 +59,7 @@ impl Includes {
         }
     }
 
-    pub fn process(&mut self, config_file: &Path, parsed: &Value) -> Result<Value, Fault> {
+    pub(crate) fn process(&mut self, config_file: &Path, parsed: &Value) -> Result<Value, Fault> {
         let chain = Chain {
             base: config_file,
             visited: vec![absolute(config_file)],
@@ -272,14 +272,14 @@ fn read(path: &str, resolved: &Path) -> Result<String, String> {
             resolved.display()
         )
     };
-    let meta = resolved.metadata().map_err(|_| failed())?;
+    let meta = resolved.metadata().map_err(|_cause| failed())?;
     // A hard link could bring in a file of another directory under an allowed name.
     if !meta.is_file() || meta.len() > FILE_BYTES_MAX || meta.nlink() > 1 {
         return Err(format!(
             "Include file failed security checks (regular file, max {FILE_BYTES_MAX} bytes, no hardlinks): {path}"
         ));
     }
-    let bytes = std::fs::read(resolved).map_err(|_| failed())?;
+    let bytes = std::fs::read(resolved).map_err(|_cause| failed())?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 

@@ -64,7 +64,7 @@ impl SecretRef {
         let configured = document.get(&["secrets", "providers", &self.provider]);
         let text = match (configured, self.source.as_str()) {
             (None, "env") if self.provider == default_provider(document, "env") => {
-                self.from_env(document, None)?
+                self.read_env(document, None)?
             }
             (None, "store") => return Err(self.needs_openclaw()),
             (None, _) => {
@@ -86,8 +86,8 @@ impl SecretRef {
                     ));
                 }
                 match source {
-                    "env" => self.from_env(document, provider.get("allowlist"))?,
-                    "file" => self.from_file(provider, paths)?,
+                    "env" => self.read_env(document, provider.get("allowlist"))?,
+                    "file" => self.read_file(provider, paths)?,
                     _ => return Err(self.needs_openclaw()),
                 }
             }
@@ -106,7 +106,7 @@ impl SecretRef {
         )
     }
 
-    fn from_env(
+    fn read_env(
         &self,
         document: &ConfigDocument,
         allowlist: Option<&Value>,
@@ -131,7 +131,7 @@ impl SecretRef {
         }
     }
 
-    fn from_file(&self, provider: &Value, paths: &Paths) -> Result<String, String> {
+    fn read_file(&self, provider: &Value, paths: &Paths) -> Result<String, String> {
         let path = provider
             .get("path")
             .and_then(Value::as_str)

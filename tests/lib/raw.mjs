@@ -10,6 +10,8 @@ export const ALL_SCOPES = [
 export class RawClient {
   /** Every frame received, in order. */
   frames = [];
+  /** The method called under each request id. */
+  methods = new Map();
   #waiters = new Set();
   #nextId = 1;
 
@@ -83,18 +85,19 @@ export class RawClient {
   /** Sends a request and answers the whole response frame (ok or not). */
   async call(method, params, { id = `r${this.#nextId++}`, timeoutMs = 20_000, final = () => true } = {}) {
     const from = this.frames.length;
+    this.methods.set(id, method);
     this.send({ type: "req", id, method, ...(params === undefined ? {} : { params }) });
     return this.frame(`response to ${method}`, (f) => f.type === "res" && f.id === id && final(f), { from, timeoutMs });
   }
 
   /** Completes the handshake; answers the response frame of `connect` (hello-ok or the error). */
-  async connect({ token, password, role = "operator", scopes = ALL_SCOPES, client = {}, caps = [], device, minProtocol = 4, maxProtocol = 4, auth, ...rest } = {}) {
+  async connect({ token, password, role = "operator", scopes = ALL_SCOPES, client = {}, caps = [], device, override, minProtocol = 4, maxProtocol = 4, auth, ...rest } = {}) {
     const { payload: challenge } = await this.challenge();
     const info = { id: "gateway-client", version: "2026.9.6", platform: "linux", mode: "backend", ...client };
     const credentials = auth ?? (token === undefined && password === undefined ? undefined : { ...(token === undefined ? {} : { token }), ...(password === undefined ? {} : { password }) });
     const params = { minProtocol, maxProtocol, client: info, caps, role, ...(scopes === null ? {} : { scopes }), ...(credentials ? { auth: credentials } : {}), ...rest };
     if (device) {
-      params.device = device.sign({ challenge, client: info, role, scopes: scopes ?? [], token: credentials?.token ?? credentials?.deviceToken ?? credentials?.bootstrapToken ?? "" });
+      params.device = device.sign({ challenge, client: info, role, scopes: scopes ?? [], token: credentials?.token ?? credentials?.deviceToken ?? credentials?.bootstrapToken ?? "", override });
     }
     return this.call("connect", params);
   }
@@ -117,11 +120,13 @@ export class Device {
   }
 
   sign({ challenge, client, role, scopes, token, override = {} }) {
+    // `override`: {version, signedAt, nonce} are signed as given, `fields` replace what was signed.
     const signedAt = override.signedAt ?? challenge.ts;
     const nonce = override.nonce ?? challenge.nonce;
     const lower = (text) => (text ?? "").trim().replace(/[A-Z]/g, (c) => c.toLowerCase());
-    const parts = [`v${this.version}`, this.id, client.id, client.mode, role, scopes.join(","), signedAt, token, nonce];
-    if (this.version === 3) parts.push(lower(client.platform), lower(client.deviceFamily));
+    const version = override.version ?? this.version;
+    const parts = [`v${version}`, this.id, client.id, client.mode, role, scopes.join(","), signedAt, token, nonce];
+    if (version === 3) parts.push(lower(client.platform), lower(client.deviceFamily));
     const signature = crypto.sign(null, Buffer.from(parts.join("|")), this.privateKey).toString("base64url");
     return { id: this.id, publicKey: this.publicKey, signature, signedAt, nonce, ...override.fields };
   }

@@ -1,3 +1,12 @@
-//! The gateway: listens, authenticates, answers what is native and bridges the rest.
+//! The gateway, in the order in which a request flows through it.
 
+pub mod app;
 pub mod auth;
+pub mod bridge;
+pub mod cli;
+mod clock;
+pub mod config;
+mod dispatch;
+mod events;
+mod ingress;
+mod lower;

@@ -1,1 +1,5 @@
-fn main() {}
+//! The life of the process is in `cli::run`; everything else there talks to a running one.
+
+fn main() -> std::process::ExitCode {
+    gateway::cli::main()
+}

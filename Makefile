@@ -1,0 +1,61 @@
+# The front door. `make run` and `make test` install what is missing; the rest is for working on it.
+#
+# Arguments for the program behind a target go into ARGS: make run ARGS="--port 19000"
+
+CARGO ?= cargo
+XTASK  = $(CARGO) run -q --locked -p xtask --
+TARGET = $${CARGO_TARGET_DIR:-target}
+ARGS  ?=
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: toolchain ## Build the gateway in release mode and start it on 127.0.0.1:18789
+	$(CARGO) build --release --locked -p gateway
+	@exec "$(TARGET)/release/openclaw-gateway" run $(ARGS)
+
+.PHONY: run-with-openclaw
+run-with-openclaw: toolchain ## The same, with a real OpenClaw behind it (installed into the cache)
+	@exec $(XTASK) run-with-openclaw $(ARGS)
+
+.PHONY: test
+test: toolchain ## Install what the suites need and run all of them (ARGS="suite …" for some)
+	@exec $(XTASK) ci $(ARGS)
+
+.PHONY: setup
+setup: toolchain ## Only install what is missing: Node, OpenClaw, Chromium, …
+	@exec $(XTASK) setup
+
+.PHONY: tidy
+tidy: toolchain ## Check the source tree: crate edges, file sizes, leftovers, docs in step
+	@exec $(XTASK) tidy
+
+.PHONY: bench
+bench: toolchain ## All benchmarks, ours and the original in turn; writes docs/benchmarks.md
+	$(CARGO) build --release --locked -p gateway
+	$(CARGO) build --release --locked -p bench
+	@exec $(XTASK) node bench/run.mjs $(ARGS)
+
+.PHONY: bench-quick
+bench-quick: toolchain ## The same measures in a few minutes
+	$(CARGO) build --release --locked -p gateway
+	$(CARGO) build --release --locked -p bench
+	@exec $(XTASK) node bench/run.mjs --quick $(ARGS)
+
+# Cargo itself and, when root on Debian, the C compiler that linking needs.
+.PHONY: toolchain
+toolchain:
+	@command -v $(CARGO) >/dev/null || { \
+	  echo "error: no cargo on PATH: install Rust from https://rustup.rs (the version in rust-toolchain.toml follows by itself)" >&2; exit 1; }
+	@command -v cc >/dev/null || { \
+	  packages="build-essential"; \
+	  if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	    echo "installing $$packages (no C compiler found; linking needs one)"; \
+	    apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $$packages; \
+	  else \
+	    echo "error: no C compiler: run  sudo apt-get install -y $$packages  (or your system's equivalent)" >&2; exit 1; \
+	  fi; }

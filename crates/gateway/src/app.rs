@@ -1,0 +1,347 @@
+//! Composition root: what lives as long as the process, and the order of starting and stopping.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::StatusCode;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+use wire::limits;
+
+use crate::auth::{Auth, AuthEvent, DeviceClose};
+use crate::bridge::UpstreamState;
+use crate::bridge::control::{self, Control, News};
+use crate::config::IdentityMode;
+use crate::events::Hub;
+use crate::ingress::outbound::Close;
+use crate::ingress::preauth::PreauthBudget;
+
+/// What running code needs of the configuration; swapped whole on a reload.
+#[derive(Debug, Clone)]
+pub struct Runtime {
+    pub handshake_timeout: Duration,
+    pub http_header_timeout: Duration,
+    pub preauth_bytes_max: usize,
+    pub payload_bytes_max: usize,
+    pub buffered_bytes_max: usize,
+    /// As whom a client reaches the upstream.
+    pub identity: IdentityMode,
+    /// Native rows handed back to the upstream: names, or prefixes with `*`.
+    pub native_disable: Vec<String>,
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        Self {
+            handshake_timeout: limits::HANDSHAKE_TIMEOUT,
+            http_header_timeout: Duration::from_secs(15),
+            preauth_bytes_max: limits::PREAUTH_PAYLOAD_BYTES_MAX,
+            payload_bytes_max: limits::PAYLOAD_BYTES_MAX,
+            buffered_bytes_max: limits::BUFFERED_BYTES_MAX,
+            identity: IdentityMode::Auto,
+            native_disable: Vec::new(),
+        }
+    }
+}
+
+/// What the upstream has told us, served while it is true.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Known {
+    /// Payload of its last hello to us.
+    pub(crate) hello: Option<serde_json::Value>,
+    /// Its health, as JSON text.
+    pub(crate) health: Option<Arc<str>>,
+    pub(crate) last_heartbeat: Option<Arc<str>>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    pub(crate) requests: AtomicU64,
+}
+
+#[derive(Debug)]
+pub struct App {
+    pub(crate) settings: ArcSwap<Runtime>,
+    pub(crate) hub: Hub,
+    pub(crate) preauth: PreauthBudget,
+    pub(crate) upstream: watch::Receiver<UpstreamState>,
+    /// Asks the supervisor to start a sleeping upstream.
+    wake: Arc<tokio::sync::Notify>,
+    pub(crate) boot_id: String,
+    pub(crate) started: Instant,
+    pub(crate) metrics: Metrics,
+    pub(crate) blocking_calls: Arc<Semaphore>,
+    /// Method names an upstream advertises that are not core methods.
+    plugin_methods: ArcSwap<HashSet<String>>,
+    pub(crate) known: ArcSwap<Known>,
+    pub(crate) control: Control,
+    pub(crate) auth: Auth,
+    pub(crate) stopping: watch::Sender<bool>,
+}
+
+impl App {
+    pub fn new(
+        settings: Runtime,
+        auth: Auth,
+        upstream: watch::Receiver<UpstreamState>,
+        wake: Arc<tokio::sync::Notify>,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|app: &std::sync::Weak<Self>| {
+            let app = app.clone();
+            let control = control::start(
+                upstream.clone(),
+                Arc::new(move |news: News<'_>| {
+                    if let Some(app) = app.upgrade() {
+                        app.learn(news);
+                    }
+                }),
+            );
+            Self {
+                settings: ArcSwap::from_pointee(settings),
+                hub: Hub::default(),
+                preauth: PreauthBudget::new(limits::PREAUTH_CONNECTIONS_PER_IP_MAX),
+                upstream,
+                wake,
+                boot_id: uuid::Uuid::new_v4().to_string(),
+                started: Instant::now(),
+                metrics: Metrics::default(),
+                blocking_calls: Arc::new(Semaphore::new(limits::REQUESTS_WAITING_MAX)),
+                plugin_methods: ArcSwap::default(),
+                known: ArcSwap::default(),
+                control,
+                auth,
+                stopping: watch::Sender::new(false),
+            }
+        })
+    }
+
+    /// Serves the given listeners until `stop` resolves, then drains.
+    pub async fn run(
+        self: &Arc<Self>,
+        listeners: Vec<TcpListener>,
+        tls: Option<TlsAcceptor>,
+        admin: Option<TcpListener>,
+        stop: impl Future<Output = ()>,
+    ) {
+        for listener in listeners {
+            tokio::spawn(crate::ingress::http::serve(
+                Arc::clone(self),
+                listener,
+                tls.clone(),
+            ));
+        }
+        if let Some(admin) = admin {
+            tokio::spawn(crate::ingress::admin::serve(Arc::clone(self), admin));
+        }
+        let ticker = tokio::spawn(tick(Arc::clone(self)));
+        stop.await;
+        ticker.abort();
+        self.drain().await;
+        if let Err(error) = self.auth.flush() {
+            tracing::error!(%error, "cannot write when devices were last seen");
+        }
+    }
+
+    /// Tells every client, then waits until they are gone or the time is up.
+    async fn drain(&self) {
+        self.stopping.send_replace(true);
+        let payload = r#"{"reason":"gateway stopping"}"#;
+        self.hub
+            .shut_down(payload, &Close::new(1012, "service restart"));
+        let deadline = Instant::now() + limits::CLOSE_GRACE + Duration::from_millis(200);
+        while self.hub.len() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub(crate) fn is_plugin_method(&self, method: &str) -> bool {
+        self.plugin_methods.load().contains(method)
+    }
+
+    /// Remembers what an upstream's hello teaches: its plugins' methods.
+    pub(crate) fn learn_hello(&self, hello: &serde_json::Value) {
+        let Some(names) = hello
+            .pointer("/features/methods")
+            .and_then(serde_json::Value::as_array)
+        else {
+            return;
+        };
+        let plugins: HashSet<String> = names
+            .iter()
+            .filter_map(serde_json::Value::as_str)
+            .filter(|name| wire::methods::lookup(name).is_none())
+            // A hello is the upstream's to write: keep what it can make us hold within reason.
+            .take(1024)
+            .map(str::to_owned)
+            .collect();
+        if plugins != **self.plugin_methods.load() {
+            self.plugin_methods.store(Arc::new(plugins));
+        }
+    }
+
+    /// Tells who may know what a decision about a device caused.
+    pub(crate) fn announce(&self, events: &[AuthEvent]) {
+        for event in events {
+            self.hub
+                .broadcast(event.event, &event.payload.to_string(), None);
+        }
+    }
+
+    /// Closes the connections of devices that lost their rights.
+    pub(crate) fn close_devices(&self, closes: &[DeviceClose]) {
+        for close in closes {
+            self.hub.close_if(
+                &Close::new(DeviceClose::CODE, DeviceClose::TEXT),
+                |subscriber| {
+                    subscriber.device_id.as_deref() == Some(close.device_id.as_str())
+                        && close
+                            .role
+                            .as_deref()
+                            .is_none_or(|role| (role == "node") == subscriber.is_node)
+                },
+            );
+        }
+    }
+
+    /// Keeps what the upstream says of itself.
+    fn learn(self: &Arc<Self>, news: News<'_>) {
+        match news {
+            News::Hello(hello) => {
+                self.import_pairings();
+                self.learn_hello(&hello);
+                let health = hello
+                    .pointer("/snapshot/health")
+                    .map(|health| health.to_string().into());
+                self.known.rcu(|known| Known {
+                    hello: Some(hello.clone()),
+                    health: health.clone(),
+                    last_heartbeat: known.last_heartbeat.clone(),
+                });
+            }
+            News::Event {
+                name: "health",
+                payload: Some(payload),
+                ..
+            } => {
+                let health: Arc<str> = payload.get().into();
+                self.known.rcu(|known| Known {
+                    health: Some(Arc::clone(&health)),
+                    ..Known::clone(known)
+                });
+            }
+            News::Event {
+                name: "heartbeat",
+                payload: Some(payload),
+                ..
+            } => {
+                let last: Arc<str> = payload.get().into();
+                self.known.rcu(|known| Known {
+                    last_heartbeat: Some(Arc::clone(&last)),
+                    ..Known::clone(known)
+                });
+            }
+            News::Event { name, .. } if name.starts_with("device.pair.") => self.import_pairings(),
+            News::Event { .. } => {}
+        }
+    }
+
+    /// Learns the devices that are paired with the upstream: public keys and scopes, no tokens.
+    fn import_pairings(self: &Arc<Self>) {
+        let app = Arc::clone(self);
+        tokio::spawn(async move {
+            let listed_at_ms = crate::clock::now_ms();
+            let list = match app
+                .control
+                .call("device.pair.list", serde_json::json!({}))
+                .await
+            {
+                Ok(list) => list,
+                Err(error) => {
+                    tracing::warn!(error, "cannot list the devices paired with OpenClaw");
+                    return;
+                }
+            };
+            let imported = serde_json::from_str(&list)
+                .map_err(|error| error.to_string())
+                .and_then(|list| {
+                    app.auth
+                        .import_paired(&list, listed_at_ms)
+                        .map_err(|error| error.to_string())
+                });
+            match imported {
+                Ok(imported) => tracing::debug!(?imported, "imported pairings"),
+                Err(error) => {
+                    tracing::error!(error, "cannot keep the devices paired with OpenClaw")
+                }
+            }
+        });
+    }
+
+    pub(crate) fn wake_upstream(&self) {
+        self.wake.notify_one();
+    }
+
+    /// `/readyz`: ready when what is configured to answer answers.
+    pub(crate) fn readiness(&self) -> (StatusCode, Bytes) {
+        let state = self.upstream.borrow();
+        let ready = matches!(
+            &*state,
+            UpstreamState::Off | UpstreamState::Ready(_) | UpstreamState::Asleep
+        );
+        let failing = if ready {
+            Vec::new()
+        } else {
+            vec![format!("upstream-{}", state.word())]
+        };
+        let body =
+            serde_json::json!({ "ready": ready, "failing": failing, "uptimeMs": self.uptime_ms() });
+        (
+            if ready {
+                StatusCode::OK
+            } else {
+                StatusCode::SERVICE_UNAVAILABLE
+            },
+            body.to_string().into(),
+        )
+    }
+
+    /// `/startupz`: we serve from the first accept on.
+    pub(crate) fn startup(&self) -> (StatusCode, Bytes) {
+        let body = serde_json::json!({
+            "ok": true, "status": "started", "version": wire::REFERENCE_VERSION, "uptimeMs": self.uptime_ms(),
+        });
+        (StatusCode::OK, body.to_string().into())
+    }
+
+    pub(crate) fn uptime_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Requests received since the start.
+    pub fn requests(&self) -> u64 {
+        self.metrics.requests.load(Ordering::Relaxed)
+    }
+}
+
+async fn tick(app: Arc<App>) {
+    let mut every = tokio::time::interval_at(
+        tokio::time::Instant::now() + limits::TICK_INTERVAL,
+        limits::TICK_INTERVAL,
+    );
+    loop {
+        every.tick().await;
+        if let Err(error) = app.auth.flush() {
+            tracing::error!(%error, "cannot write when devices were last seen; trying again in 30 s");
+        }
+        app.hub.broadcast(
+            "tick",
+            &format!(r#"{{"ts":{}}}"#, crate::clock::now_ms()),
+            None,
+        );
+    }
+}

@@ -1,0 +1,595 @@
+//! One client's connection to the TypeScript gateway, and the task that owns it.
+//!
+//! Dialled when the client connects, before anything is known of it: the upstream's challenge is handed to the
+//! client, so that after its `connect` is seen either the same frame can be relayed (the upstream then knows the
+//! client's true identity) or the socket becomes a backend client with the client's scopes. A backend link
+//! survives the upstream: it dials again, subscribes again and repeats what may be repeated.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::socket::{self, Incoming, Reader, Writer};
+use serde_json::value::RawValue;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use wire::error::ErrorShape;
+use wire::frame::{EventText, UpstreamFrame, response_error};
+use wire::websocket::Opcode;
+
+use super::{Ready, UpstreamState};
+use crate::ingress::outbound::{Close, Outbound};
+
+/// Calls that may wait between a client and its link.
+const QUEUED_CALLS_MAX: usize = 256;
+/// Calls of one client that may wait for the upstream's answer.
+const PENDING_CALLS_MAX: usize = 1024;
+/// Bytes of calls kept for repeating after a crash, per client.
+const REPEATABLE_BYTES_MAX: usize = 1024 * 1024;
+/// How long a call that may be repeated waits for the upstream to come back.
+const REPEAT_WITHIN: Duration = Duration::from_secs(15);
+/// How long the watcher may believe in an upstream whose socket just died.
+const NOTICED_WITHIN: Duration = Duration::from_secs(5);
+const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for the upstream's answer to our own `connect`.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A call on its way up.
+#[derive(Debug)]
+pub(crate) struct UpCall {
+    pub(crate) id: String,
+    pub(crate) method: String,
+    /// The whole request frame, as the client sent it.
+    pub(crate) frame: String,
+    /// Reads only, or carries an idempotency key: may be sent twice.
+    pub(crate) repeatable: bool,
+}
+
+/// The handle a session holds. Dropping it ends the link.
+#[derive(Debug, Clone)]
+pub(crate) struct Link {
+    calls: mpsc::Sender<UpCall>,
+}
+
+impl Link {
+    /// # Errors
+    /// The call comes back when the queue is full or the link is gone.
+    pub(crate) fn forward(&self, call: UpCall) -> Result<(), UpCall> {
+        self.calls.try_send(call).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(call) | mpsc::error::TrySendError::Closed(call) => call,
+        })
+    }
+}
+
+/// An upstream socket that has sent its challenge and nothing else.
+#[derive(Debug)]
+pub(crate) struct Dialled {
+    pub(crate) ready: Ready,
+    pub(crate) nonce: String,
+    pub(crate) issued_ms: u64,
+    reader: Reader,
+    writer: Writer,
+}
+
+/// Headers an upstream must see: never those that say where the client is (that is our judgement, not its).
+pub(crate) type DialHeaders = Vec<(String, String)>;
+
+/// Dials and waits for the challenge.
+///
+/// # Errors
+/// Words for the log.
+pub(crate) async fn dial(ready: &Ready, headers: &DialHeaders) -> Result<Dialled, String> {
+    let headers: Vec<(&str, &str)> = headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    let (mut reader, writer) = socket::dial(ready.address, "/", &headers, DIAL_TIMEOUT)
+        .await
+        .map_err(|error| error.to_string())?;
+    let text = match tokio::time::timeout(DIAL_TIMEOUT, reader.next()).await {
+        Ok(Ok(Incoming::Text(text))) => text,
+        Ok(Ok(other)) => return Err(format!("expected a challenge, got {other:?}")),
+        Ok(Err(error)) => return Err(error.to_string()),
+        Err(_elapsed) => return Err("no challenge in time".to_owned()),
+    };
+    #[derive(serde::Deserialize)]
+    struct Challenge {
+        nonce: String,
+        ts: u64,
+    }
+    let challenge: Challenge = match UpstreamFrame::parse(&text) {
+        Ok(UpstreamFrame::Event {
+            event,
+            payload: Some(payload),
+            ..
+        }) if event == "connect.challenge" => serde_json::from_str(payload.get())
+            .map_err(|error| format!("unreadable challenge: {error}"))?,
+        _ => return Err("the first frame is not a challenge".to_owned()),
+    };
+    Ok(Dialled {
+        ready: ready.clone(),
+        nonce: challenge.nonce,
+        issued_ms: challenge.ts,
+        reader,
+        writer,
+    })
+}
+
+/// Why a `connect` was not answered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    /// Refused without a response.
+    #[error("closed with {code} {reason}")]
+    Closed { code: u16, reason: String },
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<std::io::Error> for ConnectError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl Dialled {
+    pub(super) fn into_parts(self) -> (Reader, Writer) {
+        (self.reader, self.writer)
+    }
+
+    /// The close that follows a refusal: code and reason, 1008 when none comes within a second.
+    pub(crate) async fn closing(&mut self) -> (u16, String) {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        loop {
+            match tokio::time::timeout_at(deadline, self.reader.next()).await {
+                Ok(Ok(Incoming::Closed(code, reason))) if code != 1006 => return (code, reason),
+                Ok(Ok(Incoming::Text(_) | Incoming::Ping(_))) => {}
+                _ => return (1008, String::new()),
+            }
+        }
+    }
+
+    /// Sends a `connect` frame and answers the response to it.
+    ///
+    /// # Errors
+    /// The upstream's close, or why there was no answer.
+    pub(crate) async fn connect(&mut self, frame: &str) -> Result<String, ConnectError> {
+        self.writer.feed(Opcode::Text, frame.as_bytes());
+        self.writer.flush().await?;
+        let deadline = Instant::now() + HELLO_TIMEOUT;
+        loop {
+            match tokio::time::timeout_at(deadline, self.reader.next()).await {
+                Err(_elapsed) => {
+                    return Err(ConnectError::Failed(format!(
+                        "no answer to connect within {HELLO_TIMEOUT:?}"
+                    )));
+                }
+                Ok(Err(error)) => return Err(error.into()),
+                Ok(Ok(Incoming::Closed(1006, _))) => {
+                    return Err(ConnectError::Failed(
+                        "the socket ended before connect was answered".to_owned(),
+                    ));
+                }
+                Ok(Ok(Incoming::Closed(code, reason))) => {
+                    return Err(ConnectError::Closed { code, reason });
+                }
+                Ok(Ok(Incoming::Ping(payload))) => self.writer.feed(Opcode::Pong, &payload),
+                Ok(Ok(Incoming::Text(text))) => {
+                    if matches!(
+                        UpstreamFrame::parse(&text),
+                        Ok(UpstreamFrame::Response { .. })
+                    ) {
+                        return Ok(text);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Who the link is for its upstream.
+#[derive(Debug, Clone)]
+pub(crate) enum Identity {
+    /// Our own backend client; can be made again by us.
+    Backend {
+        scopes: Vec<String>,
+        caps: Vec<String>,
+        headers: DialHeaders,
+    },
+    /// The client's own, relayed; only the client can make it again.
+    Relayed,
+}
+
+/// Our `connect` frame for [`Identity::Backend`].
+pub(crate) fn backend_connect(id: &str, token: &str, scopes: &[String], caps: &[String]) -> String {
+    serde_json::json!({
+        "type": "req", "id": id, "method": "connect",
+        "params": {
+            "minProtocol": wire::PROTOCOL_VERSION, "maxProtocol": wire::PROTOCOL_VERSION,
+            "client": {
+                "id": "gateway-client", "version": wire::REFERENCE_VERSION,
+                "platform": std::env::consts::OS, "mode": "backend",
+            },
+            "caps": caps, "role": "operator", "scopes": scopes, "auth": { "token": token },
+        },
+    })
+    .to_string()
+}
+
+/// Starts the task that serves one client's calls and events.
+///
+/// `connected` is an upstream socket whose `connect` was accepted; without one (the upstream is down) a backend
+/// link starts by waiting for the upstream.
+pub(crate) fn start(
+    connected: Option<Dialled>,
+    identity: Identity,
+    outbound: Arc<Outbound>,
+    upstream: watch::Receiver<UpstreamState>,
+) -> Link {
+    let (calls, queue) = mpsc::channel(QUEUED_CALLS_MAX);
+    let task = Task {
+        identity,
+        outbound,
+        upstream,
+        queue,
+        pending: HashMap::new(),
+        repeatable_bytes: 0,
+        epoch: None,
+        subscriptions: HashMap::new(),
+    };
+    tokio::spawn(task.run(connected));
+    Link { calls }
+}
+
+struct Pending {
+    method: String,
+    /// Kept while the call may be repeated.
+    frame: Option<String>,
+    since: Instant,
+}
+
+struct Task {
+    identity: Identity,
+    outbound: Arc<Outbound>,
+    upstream: watch::Receiver<UpstreamState>,
+    queue: mpsc::Receiver<UpCall>,
+    pending: HashMap<String, Pending>,
+    repeatable_bytes: usize,
+    /// Of the upstream last served from.
+    epoch: Option<u64>,
+    /// The last frame of each subscription, by method and params, to be sent again on a new socket.
+    subscriptions: HashMap<String, String>,
+}
+
+/// Why a stretch of service ended.
+enum Ended {
+    ClientGone,
+    UpstreamGone(String),
+}
+
+impl Task {
+    async fn run(mut self, mut connected: Option<Dialled>) {
+        loop {
+            let ended = match connected.take() {
+                Some(dialled) => self.serve(dialled).await,
+                None => Ended::UpstreamGone("not connected".to_owned()),
+            };
+            let why = match ended {
+                Ended::ClientGone => return,
+                Ended::UpstreamGone(why) => why,
+            };
+            tracing::debug!(%why, pending = self.pending.len(), "upstream link ended");
+            self.fail_unrepeatable();
+            connected = match self.wait_for_upstream().await {
+                Some(dialled) => Some(dialled),
+                None => return,
+            };
+        }
+    }
+
+    /// Answers every call that may not be sent a second time.
+    fn fail_unrepeatable(&mut self) {
+        let outbound = Arc::clone(&self.outbound);
+        self.pending.retain(|id, call| {
+            let keep = call.frame.is_some();
+            if !keep {
+                outbound.send(response_error(id, &super::unavailable(&call.method)));
+            }
+            keep
+        });
+    }
+
+    /// Waits until a new socket is connected, answering calls meanwhile. `None`: the client is gone.
+    async fn wait_for_upstream(&mut self) -> Option<Dialled> {
+        let mut backoff = Duration::from_millis(20);
+        let lost = Instant::now();
+        loop {
+            let ready = match &*self.upstream.borrow_and_update() {
+                UpstreamState::Ready(ready) => Some(ready.clone()),
+                _ => None,
+            };
+            if let Some(ready) = ready {
+                let Identity::Backend {
+                    scopes,
+                    caps,
+                    headers,
+                } = self.identity.clone()
+                else {
+                    // Only the client can sign for itself: it is told once the upstream is back. While the
+                    // watcher still believes in the one that died, that is not yet so.
+                    if Some(ready.epoch) != self.epoch || lost.elapsed() > NOTICED_WITHIN {
+                        self.outbound.close(Close::new(1012, "service restart"));
+                        return None;
+                    }
+                    self.answer_calls_for(Duration::from_millis(50)).await?;
+                    continue;
+                };
+                match reconnect(&ready, &scopes, &caps, &headers).await {
+                    Ok(dialled) => return Some(dialled),
+                    Err(why) => tracing::debug!(%why, "upstream link could not be made again"),
+                }
+                backoff = (backoff * 2).min(Duration::from_secs(2));
+            }
+            let pause = if ready_known(&self.upstream) {
+                backoff
+            } else {
+                Duration::from_millis(250)
+            };
+            self.answer_calls_for(pause).await?;
+            self.fail_overdue();
+        }
+    }
+
+    /// Takes calls while there is no upstream, until its state changes or `pause` is over. `None`: the client is
+    /// gone.
+    async fn answer_calls_for(&mut self, pause: Duration) -> Option<()> {
+        let until = Instant::now() + pause;
+        loop {
+            tokio::select! {
+                call = self.queue.recv() => {
+                    let call = call?;
+                    if call.repeatable && self.has_room_for(&call) {
+                        self.remember(call, Instant::now());
+                    } else {
+                        self.outbound.send(response_error(&call.id, &super::unavailable(&call.method)));
+                    }
+                }
+                changed = self.upstream.changed() => return changed.ok(),
+                () = tokio::time::sleep_until(until) => return Some(()),
+            }
+        }
+    }
+
+    fn fail_overdue(&mut self) {
+        let outbound = Arc::clone(&self.outbound);
+        let mut released = 0;
+        self.pending.retain(|id, call| {
+            let keep = call.since.elapsed() < REPEAT_WITHIN;
+            if !keep {
+                released += call.frame.as_ref().map_or(0, String::len);
+                outbound.send(response_error(id, &super::unavailable(&call.method)));
+            }
+            keep
+        });
+        self.repeatable_bytes -= released;
+    }
+
+    fn has_room_for(&self, call: &UpCall) -> bool {
+        self.pending.len() < PENDING_CALLS_MAX
+            && self.repeatable_bytes + call.frame.len() <= REPEATABLE_BYTES_MAX
+    }
+
+    fn remember(&mut self, call: UpCall, since: Instant) {
+        let frame = (call.repeatable && self.has_room_for(&call)).then_some(call.frame);
+        self.repeatable_bytes += frame.as_ref().map_or(0, String::len);
+        let replaced = self.pending.insert(
+            call.id,
+            Pending {
+                method: call.method,
+                frame,
+                since,
+            },
+        );
+        // An id used again by the client: the older call can't be told apart any more.
+        self.repeatable_bytes -= replaced
+            .and_then(|call| call.frame)
+            .map_or(0, |frame| frame.len());
+    }
+
+    async fn serve(&mut self, dialled: Dialled) -> Ended {
+        let Dialled {
+            mut reader,
+            mut writer,
+            ready,
+            ..
+        } = dialled;
+        self.epoch = Some(ready.epoch);
+        for frame in self.subscriptions.values() {
+            writer.feed(Opcode::Text, frame.as_bytes());
+        }
+        for call in self.pending.values() {
+            if let Some(frame) = &call.frame {
+                writer.feed(Opcode::Text, frame.as_bytes());
+            }
+        }
+        if let Err(error) = writer.flush().await {
+            return Ended::UpstreamGone(error.to_string());
+        }
+        loop {
+            tokio::select! {
+                call = self.queue.recv() => {
+                    let Some(call) = call else { return Ended::ClientGone };
+                    self.call(call, &mut writer);
+                    // Take what else is waiting into the same write.
+                    while writer.waiting_bytes() < 256 * 1024 {
+                        let Ok(call) = self.queue.try_recv() else { break };
+                        self.call(call, &mut writer);
+                    }
+                    if let Err(error) = writer.flush().await {
+                        return Ended::UpstreamGone(error.to_string());
+                    }
+                }
+                incoming = reader.next() => match incoming {
+                    Ok(Incoming::Text(text)) => self.receive(text),
+                    Ok(Incoming::Ping(payload)) => {
+                        writer.feed(Opcode::Pong, &payload);
+                        if let Err(error) = writer.flush().await {
+                            return Ended::UpstreamGone(error.to_string());
+                        }
+                    }
+                    Ok(Incoming::Closed(code, reason)) => {
+                        return self.closed(code, &reason, &ready);
+                    }
+                    Err(error) => return Ended::UpstreamGone(error.to_string()),
+                }
+            }
+        }
+    }
+
+    fn closed(&self, code: u16, reason: &str, ready: &Ready) -> Ended {
+        // A relayed identity was refused or rotated by the upstream itself: that is the client's to know.
+        if matches!(self.identity, Identity::Relayed)
+            && matches!(code, 4000..=4999 | 1008 | 1002 | 1009)
+        {
+            self.outbound.close(Close::new(code, reason));
+            return Ended::ClientGone;
+        }
+        Ended::UpstreamGone(format!(
+            "closed with {code} {reason} (epoch {})",
+            ready.epoch
+        ))
+    }
+
+    fn call(&mut self, call: UpCall, writer: &mut Writer) {
+        if self.pending.len() >= PENDING_CALLS_MAX {
+            let busy =
+                ErrorShape::retryable("The server is busy. Please try again in a moment.", None);
+            self.outbound.send(response_error(&call.id, &busy));
+            return;
+        }
+        writer.feed(Opcode::Text, call.frame.as_bytes());
+        match call.method.as_str() {
+            "sessions.subscribe" | "sessions.messages.subscribe" => self.subscribe(&call),
+            "sessions.messages.unsubscribe" => {
+                self.subscriptions.remove(&format!(
+                    "sessions.messages.subscribe {}",
+                    params_text(&call.frame)
+                ));
+            }
+            _ => {}
+        }
+        self.remember(call, Instant::now());
+    }
+
+    fn subscribe(&mut self, call: &UpCall) {
+        if self.subscriptions.len() >= 256 {
+            return;
+        }
+        let key = format!("{} {}", call.method, params_text(&call.frame));
+        // Answers to a repeated subscription must reach nobody: their id is one no client uses.
+        let frame = super::with_id(&call.frame, "bridge:resubscribe");
+        self.subscriptions.insert(key, frame);
+    }
+
+    fn receive(&mut self, text: String) {
+        match UpstreamFrame::parse(&text) {
+            Ok(UpstreamFrame::Response { id, payload, .. }) => {
+                if id == "bridge:resubscribe" {
+                    return;
+                }
+                let accepted = payload.is_some_and(|payload| is_first_of_two(payload.get()));
+                match self.pending.get_mut(&*id) {
+                    // Its effect has begun: from here on it must not be sent again.
+                    Some(call) if accepted => {
+                        self.repeatable_bytes -= call.frame.take().map_or(0, |frame| frame.len());
+                    }
+                    Some(_) => {
+                        if let Some(call) = self.pending.remove(&*id) {
+                            self.repeatable_bytes -= call.frame.map_or(0, |frame| frame.len());
+                        }
+                    }
+                    None => {}
+                }
+                self.outbound.send(text);
+            }
+            Ok(UpstreamFrame::Event {
+                event,
+                payload,
+                seq,
+                state_version,
+                recipient_profile_id,
+            }) => {
+                // Ours: the client has our tick and hears of a shutdown from us.
+                if matches!(&*event, "connect.challenge" | "tick" | "shutdown") {
+                    return;
+                }
+                let ours = EventText::with_recipient(
+                    &event,
+                    payload.map(RawValue::get),
+                    state_version.map(RawValue::get),
+                    recipient_profile_id.map(RawValue::get),
+                );
+                if seq.is_some() {
+                    self.outbound
+                        .event(&ours, crate::events::drop_if_slow(&event));
+                } else {
+                    self.outbound.targeted(&ours);
+                }
+            }
+            Ok(UpstreamFrame::Other) => tracing::debug!("upstream sent a frame of an unknown type"),
+            Err(error) => tracing::warn!(%error, "upstream sent something that is not JSON"),
+        }
+    }
+}
+
+fn ready_known(upstream: &watch::Receiver<UpstreamState>) -> bool {
+    matches!(&*upstream.borrow(), UpstreamState::Ready(_))
+}
+
+async fn reconnect(
+    ready: &Ready,
+    scopes: &[String],
+    caps: &[String],
+    headers: &DialHeaders,
+) -> Result<Dialled, String> {
+    let _permit = ready
+        .dial_permits
+        .acquire()
+        .await
+        .map_err(|closed| closed.to_string())?;
+    let mut dialled = dial(ready, headers).await?;
+    let answer = dialled
+        .connect(&backend_connect(
+            "bridge:connect",
+            ready.token.expose(),
+            scopes,
+            caps,
+        ))
+        .await
+        .map_err(|error| error.to_string())?;
+    match UpstreamFrame::parse(&answer) {
+        Ok(UpstreamFrame::Response { ok: true, .. }) => Ok(dialled),
+        _ => Err(format!(
+            "the upstream refused our connect: {}",
+            answer.chars().take(300).collect::<String>()
+        )),
+    }
+}
+
+/// Whether a response announces another one for the same id (`agent`: first `accepted`, later the result).
+fn is_first_of_two(payload: &str) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Status<'a> {
+        #[serde(borrow)]
+        status: Option<std::borrow::Cow<'a, str>>,
+    }
+    payload.len() < 4096
+        && serde_json::from_str::<Status<'_>>(payload)
+            .is_ok_and(|payload| payload.status.as_deref() == Some("accepted"))
+}
+
+fn params_text(frame: &str) -> String {
+    wire::frame::RequestFrame::parse(frame)
+        .ok()
+        .and_then(|frame| frame.params.map(|params| params.get().to_owned()))
+        .unwrap_or_default()
+}

@@ -1,0 +1,221 @@
+//! The command line: `run` is the gateway, everything else talks to a running one.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+
+mod call;
+mod doctor;
+mod run;
+mod target;
+
+pub(crate) use run::write_private;
+
+/// Exit code of a configuration error, as the original. Source: `EX_CONFIG`, docs/gateway/embedding.md.
+pub const EXIT_CONFIG: u8 = 78;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "openclaw-gateway",
+    version,
+    about = "The OpenClaw gateway in Rust: unmodified OpenClaw clients connect to it"
+)]
+pub struct Cli {
+    /// Use the profile `<name>`: its state is in ~/.openclaw-<name>.
+    #[arg(long, global = true, env = "OPENCLAW_PROFILE")]
+    profile: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the gateway in the foreground.
+    Run(run::Options),
+    /// What the running gateway is and how it does.
+    Status(Output),
+    /// The health of the running gateway, as the method `health`.
+    Health(Output),
+    /// Call a method of the running gateway and print its payload.
+    Call {
+        method: String,
+        /// Params as JSON.
+        #[arg(long)]
+        params: Option<String>,
+        /// Go on printing every frame until interrupted.
+        #[arg(long)]
+        stream: bool,
+        #[command(flatten)]
+        to: To,
+    },
+    /// The gateway's log.
+    Logs {
+        /// Go on printing new lines.
+        #[arg(long)]
+        follow: bool,
+        #[command(flatten)]
+        to: To,
+    },
+    /// Look at the configuration.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Find what stops a gateway from working on this machine.
+    Doctor {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Paired devices and pairing requests.
+    Devices {
+        #[command(subcommand)]
+        command: DevicesCommand,
+    },
+    /// Print the version.
+    Version {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print completions for a shell.
+    Completions { shell: Shell },
+}
+
+/// Shells that completions exist for.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Shell {
+    Bash,
+    Elvish,
+    Fish,
+    PowerShell,
+    Zsh,
+}
+
+impl From<Shell> for clap_complete::Shell {
+    fn from(shell: Shell) -> Self {
+        match shell {
+            Shell::Bash => Self::Bash,
+            Shell::Elvish => Self::Elvish,
+            Shell::Fish => Self::Fish,
+            Shell::PowerShell => Self::PowerShell,
+            Shell::Zsh => Self::Zsh,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Read both files and say what is wrong with them; exit 78 if something is.
+    Check {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print an openclaw-gateway.toml with every key and its default.
+    Example,
+}
+
+#[derive(Debug, Subcommand)]
+enum DevicesCommand {
+    /// Paired devices and waiting requests.
+    List(Output),
+    /// Let a device in.
+    Approve { request_id: String },
+    /// Turn a request down.
+    Reject { request_id: String },
+    /// Forget a device; its connections are closed.
+    Remove { device_id: String },
+}
+
+/// Where the running gateway is. Without flags: as configured on this machine.
+#[derive(Debug, Clone, clap::Args)]
+struct To {
+    #[arg(long)]
+    port: Option<u16>,
+    /// The shared token, if it differs from the configured one.
+    #[arg(long)]
+    token: Option<String>,
+    /// Longest wait for an answer, milliseconds.
+    #[arg(long, default_value_t = 10_000)]
+    timeout: u64,
+}
+
+impl To {
+    const fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout)
+    }
+}
+
+#[derive(Debug, Clone, clap::Args)]
+struct Output {
+    /// Print JSON instead of text.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    to: To,
+}
+
+/// Runs one command. Exit codes: 0 done, 1 failed, 2 wrong usage, 78 configuration.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Command::Run(options) => run::run(cli.profile.as_deref(), &options),
+        Command::Version { json } => version(json),
+        Command::Completions { shell } => {
+            let shell = clap_complete::Shell::from(shell);
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "openclaw-gateway",
+                &mut std::io::stdout(),
+            );
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Config {
+            command: ConfigCommand::Check { json },
+        } => run::check(cli.profile.as_deref(), json),
+        Command::Config {
+            command: ConfigCommand::Example,
+        } => {
+            print(&crate::config::example());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Doctor { json } => doctor::run(cli.profile.as_deref(), json),
+        command => call::run(cli.profile.as_deref(), command),
+    };
+    outcome.unwrap_or_else(|error| {
+        let code = error
+            .downcast_ref::<crate::config::ConfigError>()
+            .map_or(1, |_| EXIT_CONFIG);
+        complain(&format!("{error:#}"));
+        ExitCode::from(code)
+    })
+}
+
+fn version(json: bool) -> anyhow::Result<ExitCode> {
+    let (own, reference) = (env!("CARGO_PKG_VERSION"), wire::REFERENCE_VERSION);
+    print(&if json {
+        serde_json::json!({ "version": own, "openclaw": reference, "protocol": wire::PROTOCOL_VERSION }).to_string()
+    } else {
+        format!(
+            "openclaw-gateway {own} (speaks as OpenClaw {reference}, protocol {})",
+            wire::PROTOCOL_VERSION
+        )
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A line for whoever reads the output; a closed pipe is no failure.
+#[expect(
+    clippy::let_underscore_must_use,
+    reason = "head and less close the pipe when they have enough"
+)]
+fn print(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+#[expect(clippy::let_underscore_must_use, reason = "nobody is left to tell")]
+fn complain(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "openclaw-gateway: {text}");
+}

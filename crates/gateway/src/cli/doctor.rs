@@ -1,0 +1,187 @@
+//! `doctor`: what breaks a first day.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::print;
+use super::target::environment;
+use crate::config::{ConfigDocument, OwnSettings};
+
+struct Finding {
+    check: &'static str,
+    ok: bool,
+    what: String,
+    fix: Option<String>,
+}
+
+pub(super) fn run(profile: Option<&str>, json: bool) -> anyhow::Result<ExitCode> {
+    let (env, paths) = environment(profile)?;
+    let mut findings = Vec::new();
+    let document = ConfigDocument::read(&paths, &env);
+    findings.push(match document.fault() {
+        None => fine(
+            "config",
+            format!(
+                "{} {}",
+                paths.config_file.display(),
+                if document.exists {
+                    "is readable"
+                } else {
+                    "does not exist yet"
+                }
+            ),
+        ),
+        Some((_, error)) => broken(
+            "config",
+            error.to_string(),
+            "correct the file; `openclaw-gateway config check` says when it is fine",
+        ),
+    });
+    let own = OwnSettings::load(&paths.own_file);
+    findings.push(match &own {
+        Ok(_) => fine("settings", format!("{} is fine", paths.own_file.display())),
+        Err(error) => broken(
+            "settings",
+            error.to_string(),
+            "correct the file; `openclaw-gateway config example` prints every key",
+        ),
+    });
+    findings.push(permissions(&paths.config_file));
+    let configured = document
+        .get(&["gateway", "port"])
+        .and_then(|port| port.as_u64())
+        .and_then(|port| u16::try_from(port).ok());
+    let port = crate::config::gateway_port(&env, configured);
+    findings.push(match holder_of(port) {
+        None => fine("port", format!("port {port} is free: no gateway runs")),
+        Some(holder) if holder.contains("openclaw-gateway") => {
+            fine("port", format!("port {port} is ours: {holder}"))
+        }
+        Some(holder) => broken(
+            "port",
+            format!("port {port} is held by {holder}"),
+            "stop it, or choose another port with gateway.port",
+        ),
+    });
+    if let Ok(own) = &own {
+        findings.push(
+            match crate::bridge::install::find(
+                &env,
+                &own.upstream.command,
+                own.upstream.node.as_deref(),
+            ) {
+                Ok(found) => fine(
+                    "openclaw",
+                    format!("openclaw {} at {}", found.version, found.program.display()),
+                ),
+                Err(why) => Finding {
+                    check: "openclaw",
+                    ok: true,
+                    what: format!("none: {why}"),
+                    fix: None,
+                },
+            },
+        );
+    }
+    let healthy = findings.iter().all(|finding| finding.ok);
+    if json {
+        let list: Vec<_> = findings
+            .iter()
+            .map(|finding| json!({ "check": finding.check, "ok": finding.ok, "what": finding.what, "fix": finding.fix }))
+            .collect();
+        print(&json!({ "ok": healthy, "findings": list }).to_string());
+    } else {
+        for finding in &findings {
+            print(&format!(
+                "{} {:<9} {}",
+                if finding.ok { "ok " } else { "BAD" },
+                finding.check,
+                finding.what
+            ));
+            if let Some(fix) = &finding.fix {
+                print(&format!("              {fix}"));
+            }
+        }
+    }
+    Ok(ExitCode::from(u8::from(!healthy)))
+}
+
+const fn fine(check: &'static str, what: String) -> Finding {
+    Finding {
+        check,
+        ok: true,
+        what,
+        fix: None,
+    }
+}
+
+fn broken(check: &'static str, what: String, fix: &str) -> Finding {
+    Finding {
+        check,
+        ok: false,
+        what,
+        fix: Some(fix.to_owned()),
+    }
+}
+
+fn permissions(file: &std::path::Path) -> Finding {
+    use std::os::unix::fs::PermissionsExt as _;
+    match file.metadata() {
+        Ok(metadata) if metadata.permissions().mode() & 0o077 != 0 => broken(
+            "secrets",
+            format!("{} can be read by others", file.display()),
+            &format!("chmod 600 {}", file.display()),
+        ),
+        _ => fine(
+            "secrets",
+            "the configuration is readable by its owner only".to_owned(),
+        ),
+    }
+}
+
+/// The process that listens on a TCP port, as `name (pid N)`; `None` when it is free or cannot be told.
+/// Source: /proc/net/tcp and the socket inodes under /proc/<pid>/fd.
+pub(super) fn holder_of(port: u16) -> Option<String> {
+    let wanted = format!(":{port:04X}");
+    let inode = ["/proc/net/tcp", "/proc/net/tcp6"]
+        .iter()
+        .find_map(|table| {
+            let text = std::fs::read_to_string(table).ok()?;
+            text.lines().skip(1).find_map(|line| {
+                let columns: Vec<&str> = line.split_whitespace().collect();
+                // Column 3: state 0A is LISTEN.
+                let listens = columns.get(3) == Some(&"0A") && columns.get(1)?.ends_with(&wanted);
+                if listens {
+                    columns.get(9).map(|inode| (*inode).to_owned())
+                } else {
+                    None
+                }
+            })
+        })?;
+    let socket = format!("socket:[{inode}]");
+    let processes = std::fs::read_dir("/proc").ok()?;
+    for process in processes.flatten() {
+        let name = process.file_name();
+        let Some(pid) = name
+            .to_str()
+            .filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
+        else {
+            continue;
+        };
+        let Ok(files) = std::fs::read_dir(process.path().join("fd")) else {
+            continue;
+        };
+        if files.flatten().any(|file| {
+            std::fs::read_link(file.path()).is_ok_and(|link| link.as_os_str() == socket.as_str())
+        }) {
+            let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&command).replace('\0', " ");
+            return Some(format!(
+                "{} (pid {pid})",
+                command.trim().chars().take(80).collect::<String>()
+            ));
+        }
+    }
+    Some("another user's process".to_owned())
+}

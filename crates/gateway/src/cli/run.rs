@@ -1,0 +1,555 @@
+//! `run`: from the files to a serving process, and what is printed on the way.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use ring::rand::{SecureRandom as _, SystemRandom};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+use super::target::environment;
+use super::{EXIT_CONFIG, complain, print};
+use crate::app::App;
+use crate::auth::Auth;
+use crate::bridge::{Secret, UpstreamState, attach, install, process};
+use crate::config::{
+    AdminListen, AuthMode, BindMode, ConfigDocument, ConfigError, Env, LogFormat, OwnSettings,
+    Paths, Settings, UpstreamMode,
+};
+use crate::lower;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    /// Port to listen on instead of the configured one.
+    #[arg(long)]
+    port: Option<u16>,
+    /// The TypeScript gateway behind this one, instead of [upstream] mode.
+    #[arg(long, value_enum)]
+    upstream: Option<UpstreamChoice>,
+    /// How to start openclaw when it is supervised: a program and its arguments, separated by spaces.
+    #[arg(long)]
+    openclaw_command: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum UpstreamChoice {
+    Off,
+    Attach,
+    Supervise,
+    Auto,
+}
+
+impl From<UpstreamChoice> for UpstreamMode {
+    fn from(mode: UpstreamChoice) -> Self {
+        match mode {
+            UpstreamChoice::Off => Self::Off,
+            UpstreamChoice::Attach => Self::Attach,
+            UpstreamChoice::Supervise => Self::Supervise,
+            UpstreamChoice::Auto => Self::Auto,
+        }
+    }
+}
+
+pub(super) fn run(profile: Option<&str>, options: &Options) -> anyhow::Result<ExitCode> {
+    let (env, paths) = environment(profile)?;
+    let mut own = OwnSettings::load(&paths.own_file)?;
+    if let Some(mode) = options.upstream {
+        own.upstream.mode = mode.into();
+    }
+    if let Some(command) = &options.openclaw_command {
+        own.upstream.command = command.split_whitespace().map(str::to_owned).collect();
+    }
+    log_to_stderr(&own);
+    // Two workers: the work is short and the machines are small; each further one costs memory.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(serve(&env, &paths, own, options))
+}
+
+fn log_to_stderr(own: &OwnSettings) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_unset| tracing_subscriber::EnvFilter::new(&own.log_level));
+    let terminal = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(terminal);
+    let json = own.log_format == LogFormat::Json || own.log_format == LogFormat::Auto && !terminal;
+    // A second call (in a test process) keeps the first.
+    let outcome = if json {
+        log.json().flatten_event(true).try_init()
+    } else {
+        log.try_init()
+    };
+    drop(outcome);
+}
+
+/// What a first start made, or that nothing was needed.
+enum TokenSource {
+    Configured,
+    /// In our state directory; the user's file has none and is not ours to edit.
+    Stored,
+    /// We wrote the user's file.
+    Written,
+}
+
+async fn serve(
+    env: &Env,
+    paths: &Paths,
+    own: OwnSettings,
+    options: &Options,
+) -> anyhow::Result<ExitCode> {
+    create_own_dir(&paths.own_dir)?;
+    let (document, settings, token, source) = credentials(env, paths)?;
+    let port = options.port.unwrap_or(settings.port);
+    let _lock = match lock_state(&paths.own_dir) {
+        Ok(lock) => lock,
+        Err(why) => {
+            complain(&why);
+            return Ok(ExitCode::from(EXIT_CONFIG));
+        }
+    };
+    let tls = tls(&settings)?;
+    let listeners = match bind(&settings, port).await {
+        Ok(listeners) => listeners,
+        Err(why) => {
+            complain(&why);
+            return Ok(ExitCode::from(EXIT_CONFIG));
+        }
+    };
+    let address = listeners.first().context("no listener")?.local_addr()?;
+    let admin = match own.admin_listen {
+        AdminListen::Off => None,
+        AdminListen::At(address) => Some(TcpListener::bind(address).await.with_context(|| {
+            format!("cannot listen on {address} for metrics; set [admin] listen in {} to another address, or to \"off\"", paths.own_file.display())
+        })?),
+    };
+    let stopping = watch::Sender::new(false);
+    let upstream = start_upstream(env, paths, &own, &document, &token, stopping.subscribe())?;
+    let auth = lower::auth_settings(&settings, None);
+    let (auth, damaged) = Auth::open(&paths.own_dir, auth, crate::clock::now_ms())
+        .context("cannot open the pairing book")?;
+    if let Some(damaged) = damaged {
+        tracing::error!(
+            ?damaged,
+            "the pairing book was damaged and is kept aside; devices must pair again"
+        );
+    }
+    let app = App::new(
+        lower::runtime(&own),
+        auth,
+        upstream.state.clone(),
+        Arc::default(),
+    );
+    summarise(
+        paths,
+        address,
+        &token,
+        &source,
+        settings.auth.mode.as_str(),
+        &upstream,
+        admin.as_ref().and_then(|admin| admin.local_addr().ok()),
+    );
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    app.run(listeners, tls, admin, async {
+        tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+        tracing::info!("stopping");
+        // Both ends at once: the child needs as long as our clients.
+        stopping.send_replace(true);
+    })
+    .await;
+    if let Some(child) = upstream.child {
+        child.await.context("the supervisor ended badly")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Upstream {
+    state: watch::Receiver<UpstreamState>,
+    child: Option<tokio::task::JoinHandle<()>>,
+    /// For the summary.
+    description: String,
+}
+
+fn start_upstream(
+    env: &Env,
+    paths: &Paths,
+    own: &OwnSettings,
+    document: &ConfigDocument,
+    token: &Secret,
+    stopping: watch::Receiver<bool>,
+) -> anyhow::Result<Upstream> {
+    let off = |description: &str| Upstream {
+        state: watch::channel(UpstreamState::Off).1,
+        child: None,
+        description: description.to_owned(),
+    };
+    let settings = &own.upstream;
+    match settings.mode {
+        UpstreamMode::Off => Ok(off("off")),
+        UpstreamMode::Attach => {
+            let url = settings.url.as_deref().ok_or_else(|| {
+                ConfigError::new("attach needs the address of the gateway")
+                    .file(&paths.own_file)
+                    .key("upstream.url")
+                    .fix("add url = \"ws://127.0.0.1:<port>\" under [upstream]")
+            })?;
+            let address = attach_address(url).map_err(|why| {
+                ConfigError::new(why).file(&paths.own_file).key("upstream.url").fix("use ws://127.0.0.1:<port>; a gateway on another machine must approve this one's own device first, which is not built yet")
+            })?;
+            let upstream_token = settings
+                .token
+                .as_ref()
+                .map_or_else(|| token.clone(), |own| Secret::new(own.expose()));
+            let (state, receiver) = watch::channel(UpstreamState::Starting);
+            tokio::spawn(attach::watch(address, upstream_token, state));
+            Ok(Upstream {
+                state: receiver,
+                child: None,
+                description: format!("attached to {address}"),
+            })
+        }
+        UpstreamMode::Supervise | UpstreamMode::Auto => {
+            let installed = match install::find(env, &settings.command, settings.node.as_deref()) {
+                Ok(installed) => installed,
+                Err(why) if settings.mode == UpstreamMode::Auto => {
+                    tracing::debug!(%why, "no openclaw to supervise");
+                    return Ok(off(
+                        "off (openclaw is not installed; `npm install -g openclaw` adds it)",
+                    ));
+                }
+                Err(why) => {
+                    return Err(ConfigError::new(why)
+                        .file(&paths.own_file)
+                        .key("upstream.command")
+                        .into());
+                }
+            };
+            // Auto: only for people who have used OpenClaw; anybody else gets no second gateway unasked.
+            if settings.mode == UpstreamMode::Auto && !paths.state_dir.join("state").exists() {
+                return Ok(off(
+                    "off (openclaw is installed but has no state here; run with --upstream supervise)",
+                ));
+            }
+            let spec = install::child_spec(paths, document, &installed, settings, token)?;
+            let description = format!(
+                "supervising openclaw {} on {}",
+                installed.version, spec.address
+            );
+            let (state, receiver) = watch::channel(UpstreamState::Starting);
+            let child = tokio::spawn(process::supervise(spec, state, stopping));
+            Ok(Upstream {
+                state: receiver,
+                child: Some(child),
+                description,
+            })
+        }
+    }
+}
+
+/// The loopback address in a `ws://` URL.
+fn attach_address(url: &str) -> Result<SocketAddr, String> {
+    let rest = url
+        .strip_prefix("ws://")
+        .ok_or_else(|| format!("{url} does not start with ws://"))?;
+    let authority = rest
+        .trim_end_matches('/')
+        .replacen("localhost", "127.0.0.1", 1);
+    let address: SocketAddr = authority
+        .parse()
+        .map_err(|_bad| format!("{url} has no address and port"))?;
+    if address.ip().is_loopback() {
+        Ok(address)
+    } else {
+        Err(format!("{address} is not on this machine"))
+    }
+}
+
+fn create_own_dir(dir: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .with_context(|| {
+            format!(
+                "cannot create {}; make its parent writable, or set OPENCLAW_STATE_DIR",
+                dir.display()
+            )
+        })
+}
+
+/// The shared token, made on a first start. Never none: this gateway does not run open by accident.
+fn credentials(
+    env: &Env,
+    paths: &Paths,
+) -> anyhow::Result<(ConfigDocument, Settings, Secret, TokenSource)> {
+    let document = ConfigDocument::load(paths, env)?;
+    let settings = Settings::read(&document, paths)?;
+    if settings.auth.mode != AuthMode::Token {
+        // Clients use what is configured; this one is between us and a supervised OpenClaw.
+        return Ok((
+            document,
+            settings,
+            Secret::new(new_token()),
+            TokenSource::Configured,
+        ));
+    }
+    if let Some(token) = &settings.auth.token {
+        let token = Secret::new(token.expose());
+        return Ok((document, settings, token, TokenSource::Configured));
+    }
+    let stored = stored_token(paths);
+    let is_new = stored.is_none();
+    let token = stored.unwrap_or_else(new_token);
+    if is_new {
+        write_private(&paths.own_dir.join("token"), &token)?;
+    }
+    if document.exists {
+        return Ok((
+            document,
+            with_token(settings, &token),
+            Secret::new(token),
+            TokenSource::Stored,
+        ));
+    }
+    let config =
+        json!({ "gateway": { "mode": "local", "auth": { "mode": "token", "token": token } } });
+    if let Some(parent) = paths.config_file.parent() {
+        create_own_dir(parent)?;
+    }
+    write_private(&paths.config_file, &format!("{config:#}\n"))?;
+    let document = ConfigDocument::load(paths, env)?;
+    let settings = Settings::read(&document, paths)?;
+    Ok((
+        document,
+        with_token(settings, &token),
+        Secret::new(token),
+        TokenSource::Written,
+    ))
+}
+
+fn with_token(mut settings: Settings, token: &str) -> Settings {
+    settings.auth.token = Some(crate::config::Secret::new(token));
+    settings
+}
+
+/// The token a first start made.
+pub(super) fn stored_token(paths: &Paths) -> Option<String> {
+    let text = std::fs::read_to_string(paths.own_dir.join("token")).ok()?;
+    Some(text.trim().to_owned()).filter(|token| !token.is_empty())
+}
+
+fn new_token() -> String {
+    let mut bytes = [0; 24];
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .expect("the kernel gives random bytes");
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Temp file, fsync, rename: whole or not at all, readable by its owner only.
+pub(crate) fn write_private(file: &Path, text: &str) -> anyhow::Result<()> {
+    let temp = file.with_extension("tmp");
+    let write = || -> std::io::Result<()> {
+        let mut out = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temp)?;
+        out.write_all(text.as_bytes())?;
+        out.sync_all()?;
+        std::fs::rename(&temp, file)
+    };
+    write().with_context(|| format!("cannot write {}", file.display()))
+}
+
+/// One gateway per state directory. The lock ends with the process, however that ends.
+fn lock_state(own_dir: &Path) -> Result<std::fs::File, String> {
+    let path = own_dir.join("gateway.lock");
+    let mut file = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|error| format!("cannot open {}: {error}", path.display()))?;
+    if file.try_lock().is_err() {
+        let holder = std::fs::read_to_string(&path).unwrap_or_default();
+        return Err(format!(
+            "another openclaw-gateway (pid {}) runs on this state directory; stop it, or set OPENCLAW_STATE_DIR to another one",
+            holder.trim()
+        ));
+    }
+    let write = file
+        .set_len(0)
+        .and_then(|()| write!(file, "{}", std::process::id()));
+    write.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    Ok(file)
+}
+
+fn tls(settings: &Settings) -> Result<Option<TlsAcceptor>, ConfigError> {
+    if !settings.tls.enabled {
+        return Ok(None);
+    }
+    match (&settings.tls.cert_path, &settings.tls.key_path) {
+        (Some(certificate), Some(key)) => crate::ingress::tls::acceptor(certificate, key).map(Some),
+        _ => Err(ConfigError::new(
+            "TLS is on but names no certificate, and this gateway does not make one",
+        )
+        .key("gateway.tls.certPath")
+        .fix("set gateway.tls.certPath and gateway.tls.keyPath to PEM files")),
+    }
+}
+
+/// The addresses `gateway.bind` means; the first must be had, the others may be missing on the machine.
+/// Source: `resolveGatewayListenHosts` in src/gateway/net.ts at 2026.9.6.
+async fn bind(settings: &Settings, port: u16) -> Result<Vec<TcpListener>, String> {
+    let (first, also) = match settings.bind {
+        BindMode::Loopback | BindMode::Auto => (
+            IpAddr::from(Ipv4Addr::LOCALHOST),
+            Some(IpAddr::from(Ipv6Addr::LOCALHOST)),
+        ),
+        BindMode::Lan => (IpAddr::from(Ipv4Addr::UNSPECIFIED), None),
+        BindMode::Custom(address) => (
+            IpAddr::from(address),
+            (!address.is_loopback()).then_some(IpAddr::from(Ipv4Addr::LOCALHOST)),
+        ),
+        BindMode::Tailnet => {
+            return Err("gateway.bind \"tailnet\" is not served by this gateway yet; use \"custom\" with gateway.customBindHost".to_owned());
+        }
+    };
+    settings
+        .check_exposure(&first.to_string())
+        .map_err(|error| error.to_string())?;
+    let first = SocketAddr::new(first, port);
+    let listener = TcpListener::bind(first)
+        .await
+        .map_err(|error| held(first, &error))?;
+    let port = listener.local_addr().map_or(port, |address| address.port());
+    let mut listeners = vec![listener];
+    if let Some(also) = also.map(|address| SocketAddr::new(address, port)) {
+        match TcpListener::bind(also).await {
+            Ok(listener) => listeners.push(listener),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                return Err(held(also, &error));
+            }
+            Err(error) => tracing::debug!(%error, address = %also, "not listening there as well"),
+        }
+    }
+    Ok(listeners)
+}
+
+/// Who holds a port and what to do about it.
+fn held(address: SocketAddr, error: &std::io::Error) -> String {
+    if error.kind() != std::io::ErrorKind::AddrInUse {
+        return format!("cannot listen on {address}: {error}");
+    }
+    let holder = super::doctor::holder_of(address.port());
+    match holder {
+        Some(holder) => format!(
+            "port {} is held by {holder}; stop it (`openclaw gateway stop` if it is OpenClaw), or start this gateway with --port <other>",
+            address.port()
+        ),
+        None => format!(
+            "port {} is in use; stop what holds it, or start this gateway with --port <other>",
+            address.port()
+        ),
+    }
+}
+
+fn summarise(
+    paths: &Paths,
+    address: SocketAddr,
+    token: &Secret,
+    source: &TokenSource,
+    mode: &str,
+    upstream: &Upstream,
+    admin: Option<SocketAddr>,
+) {
+    let terminal = std::io::stdout().is_terminal();
+    let token_line = match source {
+        TokenSource::Configured => format!("{mode}, as configured"),
+        TokenSource::Written => format!(
+            "token, made now and written to {}",
+            paths.config_file.display()
+        ),
+        TokenSource::Stored => format!(
+            "token, kept in {} (the OpenClaw CLI needs it in {})",
+            paths.own_dir.join("token").display(),
+            paths.config_file.display()
+        ),
+    };
+    let mut lines = vec![
+        format!(
+            "openclaw-gateway {} (speaks as OpenClaw {})",
+            env!("CARGO_PKG_VERSION"),
+            wire::REFERENCE_VERSION
+        ),
+        format!("  address   ws://{address} and http://{address}"),
+        format!("  auth      {token_line}"),
+        format!("  upstream  {}", upstream.description),
+        format!("  state     {}", paths.own_dir.display()),
+    ];
+    if let Some(admin) = admin {
+        lines.push(format!("  metrics   http://{admin}/metrics"));
+    }
+    if matches!(source, TokenSource::Stored) {
+        lines.push(format!("  to add    under \"gateway\" in {}: \"auth\": {{ \"mode\": \"token\", \"token\": <content of the token file> }}", paths.config_file.display()));
+    }
+    lines.push(format!(
+        "  connect   openclaw health    or    openclaw-gateway call health --port {}",
+        address.port()
+    ));
+    if terminal {
+        // A link that signs in: for the eyes of whoever sits at this terminal, never for a log.
+        lines.push(format!(
+            "  browser   http://{address}/#token={}",
+            token.expose()
+        ));
+    }
+    print(&lines.join("\n"));
+}
+
+/// `config check`.
+pub(super) fn check(profile: Option<&str>, json: bool) -> anyhow::Result<ExitCode> {
+    let (env, paths) = environment(profile)?;
+    let own = OwnSettings::load(&paths.own_file);
+    let document = ConfigDocument::load(&paths, &env);
+    let faults: Vec<String> = [document.as_ref().err(), own.as_ref().err()]
+        .into_iter()
+        .flatten()
+        .map(ToString::to_string)
+        .collect();
+    if json {
+        print(&json!({ "ok": faults.is_empty(), "config": paths.config_file, "own": paths.own_file, "issues": faults }).to_string());
+    } else if faults.is_empty() {
+        print(&format!(
+            "{}: fine\n{}: fine",
+            paths.config_file.display(),
+            paths.own_file.display()
+        ));
+    } else {
+        print(&faults.join("\n"));
+    }
+    Ok(ExitCode::from(if faults.is_empty() {
+        0
+    } else {
+        EXIT_CONFIG
+    }))
+}

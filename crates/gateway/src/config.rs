@@ -1,0 +1,54 @@
+//! Configuration: the user's `openclaw.json`, kept as theirs, and our own `openclaw-gateway.toml`.
+//!
+//! Read in this order: [`Paths`] (where), [`ConfigDocument`] (what is written), [`Settings`] (what it
+//! means to a gateway), [`OwnSettings`] (what only we know), [`api`] (`config.*` methods), [`reload`].
+
+// pub mod api;
+mod document;
+mod env;
+mod env_policy;
+mod error;
+mod file;
+pub mod first_start;
+mod json5;
+pub mod overlay;
+pub mod own;
+pub mod paths;
+// pub mod reload;
+pub mod redact;
+mod secret;
+pub mod settings;
+
+pub use document::ConfigDocument;
+pub use env::Env;
+pub use error::{ConfigError, EXIT_CODE_CONFIG, Issue};
+pub use own::{
+    AdminListen, IdentityMode, Limits, LogFormat, OwnSettings, UpstreamMode, UpstreamSettings,
+    example,
+};
+pub use paths::{Paths, gateway_port, select_profile};
+pub use secret::Secret;
+pub use settings::{AuthMode, AuthSettings, BindMode, Settings};
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    /// Any JSON tree of moderate size, for property tests.
+    pub(crate) fn tree() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::Bool),
+            any::<i32>().prop_map(Value::from),
+            "[a-z$.\"\\\\é]{0,6}".prop_map(Value::String),
+        ];
+        leaf.prop_recursive(4, 32, 5, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
+                prop::collection::btree_map("[a-d]|[a-z ]{1,4}", inner, 0..5)
+                    .prop_map(|members| members.into_iter().collect()),
+            ]
+        })
+    }
+}

@@ -1,0 +1,824 @@
+//! Our own settings: `<state>/openclaw-rs/openclaw-gateway.toml`.
+//!
+//! OpenClaw rejects unknown keys in its file, so ours have one of their own. [`KEYS`] is the only
+//! list of them: reading, the example file and `docs/config.md` all come from it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::de::{DeTable, DeValue};
+
+use super::{ConfigError, Secret};
+
+/// What a key holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// One of these words.
+    Word(&'static [&'static str]),
+    Text,
+    /// A list of strings.
+    List,
+    Bool,
+    /// A whole number in this range.
+    Number(u64, u64),
+    /// `address:port`, or the word `off`.
+    Listen,
+}
+
+/// One documented key.
+#[derive(Debug)]
+pub struct OwnKey {
+    /// `section.key`.
+    pub name: &'static str,
+    pub kind: Kind,
+    /// The default as TOML; empty when unset.
+    pub default: &'static str,
+    /// Whether a change applies without a restart.
+    pub hot: bool,
+    /// What it is for, with its unit.
+    pub doc: &'static str,
+}
+
+const MODES: &[&str] = &["off", "attach", "supervise", "auto"];
+const IDENTITIES: &[&str] = &["auto", "backend", "exact"];
+const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
+const FORMATS: &[&str] = &["auto", "pretty", "json"];
+
+const fn key(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    hot: bool,
+    doc: &'static str,
+) -> OwnKey {
+    OwnKey {
+        name,
+        kind,
+        default,
+        hot,
+        doc,
+    }
+}
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+
+/// Every key of the file, in the order of the example file.
+#[rustfmt::skip]
+pub const KEYS: &[OwnKey] = &[
+    key("upstream.mode", Kind::Word(MODES), "\"auto\"", false,
+        "The TypeScript gateway behind this one: `off` (none), `attach` (one that is already running, at `upstream.url`), `supervise` (started and watched by this gateway), `auto` (supervise when the `openclaw` package and an OpenClaw state exist, else off)."),
+    key("upstream.url", Kind::Text, "", false,
+        "`ws://` or `wss://` address of the gateway to attach to; required by `attach`."),
+    key("upstream.token", Kind::Text, "", false,
+        "Shared secret of the gateway to attach to. Prefer `upstream.token_file`."),
+    key("upstream.token_file", Kind::Text, "", false,
+        "File with the shared secret of the gateway to attach to; it should be readable by its owner only."),
+    key("upstream.command", Kind::List, "", false,
+        "How to start `openclaw` when supervised, without arguments of its own, such as `[\"/usr/bin/openclaw\"]`. Unset: found on `PATH` and in the usual global package directories."),
+    key("upstream.node", Kind::Text, "", false,
+        "Path to the Node.js that runs the supervised `openclaw`. Unset: the `node` on `PATH`."),
+    key("upstream.port", Kind::Number(0, 65535), "0", false,
+        "Port of the supervised gateway on the loopback addresses; 0 chooses a free one, which is kept between starts."),
+    key("upstream.start_timeout_s", Kind::Number(1, 3600), "120", true,
+        "Seconds a supervised gateway may take from its start to protocol readiness before it is stopped and started again."),
+    key("upstream.stop_timeout_s", Kind::Number(1, 600), "4", true,
+        "Seconds a supervised gateway may take to stop before it is killed."),
+    key("upstream.on_demand", Kind::Bool, "false", true,
+        "Start the supervised gateway at the first call that needs it, and stop it when idle."),
+    key("upstream.idle_stop_s", Kind::Number(10, 604_800), "900", true,
+        "Seconds without a bridged call after which an `on_demand` gateway is stopped, if it owns no channel, cron job or run."),
+    key("upstream.identity", Kind::Word(IDENTITIES), "\"auto\"", false,
+        "As whom a client reaches the upstream: `backend` (this gateway's own loopback client, with the scopes of the client), `exact` (the client's handshake is relayed), `auto` (backend, and exact where the client's own identity matters)."),
+    key("native.disable", Kind::List, "[]", true,
+        "Methods handed back to the upstream although this gateway could answer them. A pattern is a method name, or a prefix and `*`: `[\"sessions.*\", \"health\"]`."),
+    key("limits.preauth_connections_per_ip", Kind::Number(1, 65536), "32", true,
+        "Sockets of one address that may be in their handshake at the same time."),
+    key("limits.handshake_timeout_s", Kind::Number(1, 300), "15", true,
+        "Seconds from opening a socket to a finished `connect`."),
+    key("limits.preauth_bytes_max", Kind::Number(KIB, 16 * MIB), "65536", true,
+        "Largest frame before authentication, in bytes."),
+    key("limits.payload_bytes_max", Kind::Number(64 * KIB, 1024 * MIB), "26214400", false,
+        "Largest frame of an authenticated client, in bytes."),
+    key("limits.buffered_bytes_max", Kind::Number(64 * KIB, 4096 * MIB), "52428800", false,
+        "Bytes that may wait to be sent to one client before it is closed as a slow consumer."),
+    key("limits.requests_waiting_max", Kind::Number(1, 65536), "256", true,
+        "Requests of one client that may wait at the same time."),
+    key("limits.http_header_timeout_s", Kind::Number(1, 600), "60", true,
+        "Seconds a client may take to send the header of an HTTP request."),
+    key("limits.upstream_pending_max", Kind::Number(1, 1_000_000), "4096", true,
+        "Bridged calls of all clients that may wait for the upstream at the same time; more get `UNAVAILABLE` at once."),
+    key("limits.upstream_links_max", Kind::Number(1, 1_000_000), "4096", true,
+        "Connections to the upstream, one for each client that makes a bridged call; more get `UNAVAILABLE` at once."),
+    key("admin.listen", Kind::Listen, "\"127.0.0.1:18689\"", false,
+        "Address of the listener with metrics and detailed readiness, or `off`; port 0 chooses a free one. It has no authentication: keep it on a loopback address."),
+    key("log.level", Kind::Word(LEVELS), "\"info\"", true,
+        "Least severe level that is logged."),
+    key("log.format", Kind::Word(FORMATS), "\"auto\"", false,
+        "`pretty` for people, `json` for machines, `auto`: pretty on a terminal, else json."),
+    key("control_ui.package", Kind::Text, "", false,
+        "Path of the installed `openclaw` package whose Control UI is served. Unset: the package that `upstream.command` belongs to."),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamMode {
+    Off,
+    Attach,
+    Supervise,
+    Auto,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdentityMode {
+    Auto,
+    Backend,
+    Exact,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Auto,
+    Pretty,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdminListen {
+    Off,
+    At(SocketAddr),
+}
+
+/// Our own settings, each key of [`KEYS`] once, under the same name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnSettings {
+    pub upstream: UpstreamSettings,
+    /// Patterns of methods handed back to the upstream; see [`Self::is_native_disabled`].
+    pub native_disable: Vec<String>,
+    pub limits: Limits,
+    pub admin_listen: AdminListen,
+    /// A level word that `tracing` knows.
+    pub log_level: String,
+    pub log_format: LogFormat,
+    pub control_ui_package: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamSettings {
+    pub mode: UpstreamMode,
+    pub url: Option<String>,
+    /// From `upstream.token`, or the content of `upstream.token_file`.
+    pub token: Option<Secret>,
+    pub command: Vec<String>,
+    pub node: Option<PathBuf>,
+    /// `None`: choose a free one and keep it.
+    pub port: Option<u16>,
+    pub start_timeout: Duration,
+    pub stop_timeout: Duration,
+    pub on_demand: bool,
+    pub idle_stop: Duration,
+    pub identity: IdentityMode,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    pub preauth_connections_per_ip: usize,
+    pub handshake_timeout: Duration,
+    pub preauth_bytes_max: usize,
+    pub payload_bytes_max: usize,
+    pub buffered_bytes_max: usize,
+    pub requests_waiting_max: usize,
+    pub http_header_timeout: Duration,
+    pub upstream_pending_max: usize,
+    pub upstream_links_max: usize,
+}
+
+impl Default for OwnSettings {
+    fn default() -> Self {
+        Self::parse(Path::new("openclaw-gateway.toml"), "").expect("the defaults are valid")
+    }
+}
+
+impl OwnSettings {
+    /// Reads `file`; defaults when it does not exist. Unknown keys and wrong types are errors that
+    /// name file, line, key and, for a misspelt key, the nearest known one.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let text = match super::document::read_text(file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) => {
+                return Err(ConfigError::new(format!("cannot be read: {error}"))
+                    .file(file)
+                    .fix("make it readable by this user, or remove it to use the defaults"));
+            }
+        };
+        Self::parse(file, &text)
+    }
+
+    /// As [`load`](Self::load), for a text in hand; `file` is for messages and relative paths.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        let values = Values::read(file, text)?;
+        let upstream = values.upstream()?;
+        Ok(Self {
+            upstream,
+            native_disable: values.patterns("native.disable")?,
+            limits: Limits {
+                preauth_connections_per_ip: values.size("limits.preauth_connections_per_ip"),
+                handshake_timeout: values.seconds("limits.handshake_timeout_s"),
+                preauth_bytes_max: values.size("limits.preauth_bytes_max"),
+                payload_bytes_max: values.size("limits.payload_bytes_max"),
+                buffered_bytes_max: values.size("limits.buffered_bytes_max"),
+                requests_waiting_max: values.size("limits.requests_waiting_max"),
+                http_header_timeout: values.seconds("limits.http_header_timeout_s"),
+                upstream_pending_max: values.size("limits.upstream_pending_max"),
+                upstream_links_max: values.size("limits.upstream_links_max"),
+            },
+            admin_listen: values.admin_listen(),
+            log_level: values.text("log.level").expect("it has a default"),
+            log_format: match values.word("log.format") {
+                "pretty" => LogFormat::Pretty,
+                "json" => LogFormat::Json,
+                _ => LogFormat::Auto,
+            },
+            control_ui_package: values.path("control_ui.package"),
+        })
+    }
+
+    /// Whether `native.disable` hands `method` back to the upstream.
+    pub fn is_native_disabled(&self, method: &str) -> bool {
+        self.native_disable
+            .iter()
+            .any(|pattern| match pattern.strip_suffix('*') {
+                Some(prefix) => method.starts_with(prefix),
+                None => pattern == method,
+            })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Parsed {
+    Text(String),
+    List(Vec<String>),
+    Bool(bool),
+    Number(u64),
+}
+
+/// The file's values by key name, defaults filled in.
+struct Values<'a> {
+    file: &'a Path,
+    text: &'a str,
+    values: BTreeMap<&'static str, Parsed>,
+    /// Offsets of the keys that the file sets.
+    offsets: BTreeMap<&'static str, usize>,
+}
+
+impl<'a> Values<'a> {
+    fn read(file: &'a Path, text: &'a str) -> Result<Self, ConfigError> {
+        let mut all = Self {
+            file,
+            text,
+            values: BTreeMap::new(),
+            offsets: BTreeMap::new(),
+        };
+        for key in KEYS.iter().filter(|key| !key.default.is_empty()) {
+            let table = format!("default = {}", key.default);
+            let table = DeTable::parse(&table).expect("a default is valid TOML");
+            let value = table
+                .get_ref()
+                .get("default")
+                .expect("just written")
+                .get_ref();
+            all.values.insert(
+                key.name,
+                all.accept(key, 0, value).expect("a default has its type"),
+            );
+        }
+        let table = DeTable::parse(text).map_err(|error| {
+            let at = error.span().map(|span| position(text, span.start));
+            ConfigError::new(error.message().replace('\n', " "))
+                .file(file)
+                .at(at)
+                .fix("correct the TOML there")
+        })?;
+        all.table("", table.get_ref())?;
+        Ok(all)
+    }
+
+    fn table(&mut self, prefix: &str, table: &DeTable<'_>) -> Result<(), ConfigError> {
+        for (name, value) in table {
+            let dotted = match prefix {
+                "" => name.get_ref().to_string(),
+                prefix => format!("{prefix}.{}", name.get_ref()),
+            };
+            let offset = name.span().start;
+            let is_section = KEYS.iter().any(|key| {
+                key.name
+                    .strip_prefix(&dotted)
+                    .is_some_and(|rest| rest.starts_with('.'))
+            });
+            if is_section {
+                let DeValue::Table(inner) = value.get_ref() else {
+                    return Err(self
+                        .error(offset, &dotted, "is a section, not a value")
+                        .fix(format!("write [{dotted}] and its keys below it")));
+                };
+                self.table(&dotted, inner)?;
+                continue;
+            }
+            let Some(key) = KEYS.iter().find(|key| key.name == dotted) else {
+                return Err(self.unknown(offset, &dotted));
+            };
+            let parsed = self.accept(key, offset, value.get_ref())?;
+            self.values.insert(key.name, parsed);
+            self.offsets.insert(key.name, offset);
+        }
+        Ok(())
+    }
+
+    fn accept(
+        &self,
+        key: &OwnKey,
+        offset: usize,
+        value: &DeValue<'_>,
+    ) -> Result<Parsed, ConfigError> {
+        let wrong = |got: &str| {
+            self.error(
+                offset,
+                key.name,
+                format!("expected {}, got {got}", expected(key.kind)),
+            )
+        };
+        let got = || type_name(value);
+        match (key.kind, value) {
+            (Kind::Word(words), DeValue::String(text)) => match words.contains(&text.as_ref()) {
+                true => Ok(Parsed::Text(text.to_string())),
+                false => Err(wrong(&format!("{text:?}"))),
+            },
+            (Kind::Text, DeValue::String(text)) if text.trim().is_empty() => {
+                Err(wrong("an empty string"))
+            }
+            (Kind::Text, DeValue::String(text)) => Ok(Parsed::Text(text.to_string())),
+            (Kind::Bool, DeValue::Boolean(value)) => Ok(Parsed::Bool(*value)),
+            (Kind::Number(least, most), DeValue::Integer(number)) => {
+                let digits = number.as_str().replace('_', "");
+                match u64::from_str_radix(&digits, number.radix()) {
+                    Ok(number) if (least..=most).contains(&number) => Ok(Parsed::Number(number)),
+                    _ => Err(wrong(&digits)),
+                }
+            }
+            (Kind::List, DeValue::Array(items)) => items
+                .iter()
+                .map(|item| match item.get_ref() {
+                    DeValue::String(text) => Ok(text.to_string()),
+                    other => Err(wrong(&format!("a list with {}", type_name(other)))),
+                })
+                .collect::<Result<_, _>>()
+                .map(Parsed::List),
+            (Kind::Listen, DeValue::String(text)) => {
+                if text == "off" || text.parse::<SocketAddr>().is_ok() {
+                    Ok(Parsed::Text(text.to_string()))
+                } else {
+                    Err(wrong(&format!("{text:?}")))
+                }
+            }
+            _ => Err(wrong(got())),
+        }
+    }
+
+    fn unknown(&self, offset: usize, dotted: &str) -> ConfigError {
+        let nearest = KEYS
+            .iter()
+            .map(|key| (distance(dotted, key.name), key.name))
+            .min()
+            .filter(|(distance, name)| *distance * 2 < name.len().max(dotted.len()));
+        self.error(offset, dotted, "unknown key")
+            .fix(match nearest {
+                Some((_, name)) => format!("did you mean {name}? (all keys: docs/config.md)"),
+                None => "remove it (all keys: docs/config.md)".to_owned(),
+            })
+    }
+
+    fn error(&self, offset: usize, key: &str, what: impl Into<String>) -> ConfigError {
+        ConfigError::new(what)
+            .file(self.file)
+            .at(Some(position(self.text, offset)))
+            .key(key)
+    }
+
+    fn fault(&self, key: &str, what: impl Into<String>) -> ConfigError {
+        match self.offsets.get(key) {
+            Some(offset) => self.error(*offset, key, what),
+            None => ConfigError::new(what).file(self.file).key(key),
+        }
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        match self.values.get(name) {
+            Some(Parsed::Text(text)) => Some(text.clone()),
+            _ => None,
+        }
+    }
+
+    fn word(&self, name: &str) -> &str {
+        match self.values.get(name) {
+            Some(Parsed::Text(text)) => text,
+            _ => "",
+        }
+    }
+
+    fn list(&self, name: &str) -> Vec<String> {
+        match self.values.get(name) {
+            Some(Parsed::List(list)) => list.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn number(&self, name: &str) -> u64 {
+        match self.values.get(name) {
+            Some(Parsed::Number(number)) => *number,
+            other => unreachable!("{name} is a number with a default, not {other:?}"),
+        }
+    }
+
+    fn size(&self, name: &str) -> usize {
+        usize::try_from(self.number(name)).expect("its range fits 64 bits")
+    }
+
+    fn seconds(&self, name: &str) -> Duration {
+        Duration::from_secs(self.number(name))
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        let text = self.text(name)?;
+        let dir = self.file.parent().unwrap_or(Path::new(""));
+        Some(dir.join(text))
+    }
+
+    fn admin_listen(&self) -> AdminListen {
+        match self.word("admin.listen").parse() {
+            Ok(address) => AdminListen::At(address),
+            Err(_) => AdminListen::Off,
+        }
+    }
+
+    fn patterns(&self, name: &str) -> Result<Vec<String>, ConfigError> {
+        let patterns = self.list(name);
+        match patterns
+            .iter()
+            .find(|p| p.is_empty() || p.trim_end_matches('*').contains('*'))
+        {
+            None => Ok(patterns),
+            Some(pattern) => Err(self
+                .fault(name, format!("{pattern:?} is no pattern"))
+                .fix("write a method name, or a prefix followed by one *")),
+        }
+    }
+
+    fn upstream(&self) -> Result<UpstreamSettings, ConfigError> {
+        let mode = match self.word("upstream.mode") {
+            "off" => UpstreamMode::Off,
+            "attach" => UpstreamMode::Attach,
+            "supervise" => UpstreamMode::Supervise,
+            _ => UpstreamMode::Auto,
+        };
+        let url = self.text("upstream.url");
+        if url
+            .as_deref()
+            .is_some_and(|url| !url.starts_with("ws://") && !url.starts_with("wss://"))
+        {
+            return Err(self
+                .fault("upstream.url", "is not a ws:// or wss:// address")
+                .fix("write it as ws://127.0.0.1:18790"));
+        }
+        if mode == UpstreamMode::Attach && url.is_none() {
+            return Err(self
+                .fault("upstream.mode", "\"attach\" needs upstream.url")
+                .fix("add url = \"ws://127.0.0.1:PORT\" below [upstream]"));
+        }
+        let command = self.list("upstream.command");
+        if self.offsets.contains_key("upstream.command")
+            && command
+                .first()
+                .is_none_or(|program| program.trim().is_empty())
+        {
+            return Err(self
+                .fault("upstream.command", "is empty")
+                .fix("name the program, or remove the key to have it found"));
+        }
+        Ok(UpstreamSettings {
+            mode,
+            url,
+            token: self.upstream_token()?,
+            command,
+            node: self.path("upstream.node"),
+            port: Some(u16::try_from(self.number("upstream.port")).expect("its range fits"))
+                .filter(|port| *port > 0),
+            start_timeout: self.seconds("upstream.start_timeout_s"),
+            stop_timeout: self.seconds("upstream.stop_timeout_s"),
+            on_demand: matches!(
+                self.values.get("upstream.on_demand"),
+                Some(Parsed::Bool(true))
+            ),
+            idle_stop: self.seconds("upstream.idle_stop_s"),
+            identity: match self.word("upstream.identity") {
+                "backend" => IdentityMode::Backend,
+                "exact" => IdentityMode::Exact,
+                _ => IdentityMode::Auto,
+            },
+        })
+    }
+
+    fn upstream_token(&self) -> Result<Option<Secret>, ConfigError> {
+        let inline = self
+            .text("upstream.token")
+            .map(|token| Secret::new(token.trim()));
+        let Some(file) = self.path("upstream.token_file") else {
+            return Ok(inline);
+        };
+        if inline.is_some() {
+            return Err(self
+                .fault(
+                    "upstream.token_file",
+                    "both upstream.token and upstream.token_file are set",
+                )
+                .fix("remove one"));
+        }
+        let text = std::fs::read_to_string(&file).map_err(|error| {
+            self.fault(
+                "upstream.token_file",
+                format!("cannot read {}: {error}", file.display()),
+            )
+            .fix("write the token into that file, readable by its owner only")
+        })?;
+        match text.trim() {
+            "" => Err(self
+                .fault(
+                    "upstream.token_file",
+                    format!("{} is empty", file.display()),
+                )
+                .fix("write the token into it")),
+            token => Ok(Some(Secret::new(token))),
+        }
+    }
+}
+
+fn expected(kind: Kind) -> String {
+    match kind {
+        Kind::Word(words) => {
+            let quoted: Vec<_> = words.iter().map(|word| format!("{word:?}")).collect();
+            format!("one of {}", quoted.join(", "))
+        }
+        Kind::Text => "a string".to_owned(),
+        Kind::List => "a list of strings".to_owned(),
+        Kind::Bool => "true or false".to_owned(),
+        Kind::Number(least, most) => format!("a whole number from {least} to {most}"),
+        Kind::Listen => "\"address:port\" or \"off\"".to_owned(),
+    }
+}
+
+fn type_name(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a fraction",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a section",
+    }
+}
+
+/// 1-based line and column of a byte offset.
+fn position(text: &str, offset: usize) -> (u32, u32) {
+    let before = &text[..offset.min(text.len())];
+    let line = before.matches('\n').count() + 1;
+    let column = before
+        .rsplit('\n')
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .count()
+        + 1;
+    (
+        u32::try_from(line).unwrap_or(u32::MAX),
+        u32::try_from(column).unwrap_or(u32::MAX),
+    )
+}
+
+/// Edit distance, for suggesting the key that was meant.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// The example file: every key with its default, commented out.
+pub fn example() -> String {
+    let mut out = String::from(
+        "# Settings of openclaw-gateway that have no place in openclaw.json.\n\
+         # Put this file at <state>/openclaw-rs/openclaw-gateway.toml (~/.openclaw by default).\n\
+         # Every line shows its default; changes are picked up while the gateway runs.\n",
+    );
+    let mut section = "";
+    for key in KEYS {
+        let (in_section, name) = key.name.split_once('.').expect("section.key");
+        if in_section != section {
+            section = in_section;
+            write!(out, "\n[{section}]\n").expect("to a string");
+        }
+        for line in wrapped(key.doc, 96) {
+            writeln!(out, "# {line}").expect("to a string");
+        }
+        match key.default {
+            "" => writeln!(out, "# {name} = {}", placeholder(key.kind)),
+            default => writeln!(out, "# {name} = {default}"),
+        }
+        .expect("to a string");
+    }
+    out
+}
+
+fn placeholder(kind: Kind) -> &'static str {
+    match kind {
+        Kind::List => "[\"…\"]",
+        Kind::Bool => "false",
+        Kind::Number(..) => "0",
+        Kind::Word(_) | Kind::Text | Kind::Listen => "\"…\"",
+    }
+}
+
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().expect("never empty");
+        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
+            lines.push(word.to_owned());
+        } else {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines
+}
+
+/// The table of `docs/config.md`.
+pub fn reference() -> String {
+    let mut out = String::from(
+        "| key | value | default | without restart | what it does |\n|---|---|---|---|---|\n",
+    );
+    for key in KEYS {
+        let default = match key.default {
+            "" => "unset".to_owned(),
+            default => format!("`{default}`"),
+        };
+        let hot = if key.hot { "yes" } else { "no" };
+        let kind = expected(key.kind).replace('|', "\\|");
+        writeln!(
+            out,
+            "| `{}` | {kind} | {default} | {hot} | {} |",
+            key.name, key.doc
+        )
+        .expect("to a string");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<OwnSettings, String> {
+        OwnSettings::parse(Path::new("/s/own.toml"), text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn defaults_and_values() {
+        let own = OwnSettings::default();
+        assert_eq!(own.upstream.mode, UpstreamMode::Auto);
+        assert_eq!(own.limits.payload_bytes_max, 25 * 1024 * 1024);
+        assert_eq!(own.limits.handshake_timeout, Duration::from_secs(15));
+        assert_eq!(
+            own.admin_listen,
+            AdminListen::At("127.0.0.1:18689".parse().expect("address"))
+        );
+        assert!(own.upstream.token.is_none() && own.upstream.port.is_none());
+
+        let own = parse(
+            "upstream.mode = 'attach'\nupstream.url = 'ws://127.0.0.1:1'\nupstream.token = ' t '\n\
+             [native]\ndisable = ['sessions.*', 'health']\n[limits]\npreauth_bytes_max = 0x1_0000\n\
+             [admin]\nlisten = 'off'\n[control_ui]\npackage = 'pkg'\n",
+        )
+        .expect("valid");
+        assert_eq!(own.upstream.token.as_ref().map(Secret::expose), Some("t"));
+        assert!(own.is_native_disabled("sessions.list") && own.is_native_disabled("health"));
+        assert!(!own.is_native_disabled("healthz") && !own.is_native_disabled("session"));
+        assert_eq!(own.limits.preauth_bytes_max, 65536);
+        assert_eq!(own.admin_listen, AdminListen::Off);
+        assert_eq!(own.control_ui_package.as_deref(), Some(Path::new("/s/pkg")));
+    }
+
+    #[test]
+    fn errors_name_file_line_key_and_fix() {
+        let check = |text: &str, want: &str| {
+            let got = parse(text).expect_err("invalid");
+            assert!(got.starts_with(want), "{got}\nwanted {want}");
+        };
+        check(
+            "[upstream]\nmod = \"auto\"\n",
+            "/s/own.toml:2:1: upstream.mod: unknown key; did you mean upstream.mode?",
+        );
+        check(
+            "\n[upstraem]\nmode = 'off'\n",
+            "/s/own.toml:2:2: upstraem: unknown key",
+        );
+        check("zzz = 1", "/s/own.toml:1:1: zzz: unknown key; remove it");
+        check(
+            "[limits]\n  preauth_bytes_max = '1'",
+            "/s/own.toml:2:3: limits.preauth_bytes_max: expected a whole number from 1024 to 16777216, got a string",
+        );
+        check(
+            "[limits]\nhandshake_timeout_s = 0",
+            "/s/own.toml:2:1: limits.handshake_timeout_s: expected a whole number from 1 to 300, got 0",
+        );
+        check(
+            "[limits]\nhandshake_timeout_s = -1",
+            "/s/own.toml:2:1: limits.handshake_timeout_s: expected",
+        );
+        check(
+            "[log]\nlevel = 'loud'",
+            "/s/own.toml:2:1: log.level: expected one of \"error\", \"warn\", \"info\", \"debug\", \"trace\", got \"loud\"",
+        );
+        check(
+            "[upstream]\nmode = 'attach'",
+            "/s/own.toml:2:1: upstream.mode: \"attach\" needs upstream.url; add url",
+        );
+        check(
+            "[upstream]\nurl = 'http://x'",
+            "/s/own.toml:2:1: upstream.url: is not a ws://",
+        );
+        check(
+            "[admin]\nlisten = 'localhost'",
+            "/s/own.toml:2:1: admin.listen: expected \"address:port\"",
+        );
+        check(
+            "[native]\ndisable = ['a*b']",
+            "/s/own.toml:2:1: native.disable: \"a*b\" is no pattern",
+        );
+        check("native = 1", "/s/own.toml:1:1: native: is a section");
+        check(
+            "[upstream]\ntoken_file = 'none'",
+            "/s/own.toml:2:1: upstream.token_file: cannot read /s/none",
+        );
+        check("[upstream\n", "/s/own.toml:1:10:");
+        check(
+            "[log]\nlevel = 'info'\nlevel = 'warn'",
+            "/s/own.toml:3:1: duplicate key",
+        );
+    }
+
+    #[test]
+    fn the_token_may_come_from_a_file() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        std::fs::write(dir.path().join("token"), "abc\n").expect("write");
+        let file = dir.path().join("own.toml");
+        std::fs::write(&file, "[upstream]\ntoken_file = 'token'\n").expect("write");
+        let own = OwnSettings::load(&file).expect("valid");
+        assert_eq!(own.upstream.token.as_ref().map(Secret::expose), Some("abc"));
+        assert_eq!(
+            OwnSettings::load(&dir.path().join("none")).expect("none"),
+            OwnSettings::default()
+        );
+    }
+
+    /// Every documented default is what an example file with that line uncommented gives.
+    #[test]
+    fn the_example_is_the_defaults() {
+        assert_eq!(parse(&example()).expect("valid"), OwnSettings::default());
+        let uncommented: String = example()
+            .lines()
+            .map(|line| match line.strip_prefix("# ") {
+                Some(rest)
+                    if rest.contains(" = ") && !rest.contains('…') && !rest.contains('`') =>
+                {
+                    rest
+                }
+                _ => line,
+            })
+            .collect::<Vec<_>>()
+            .join("\n");
+        assert_eq!(parse(&uncommented).expect("valid"), OwnSettings::default());
+    }
+}

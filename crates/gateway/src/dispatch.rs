@@ -1,0 +1,259 @@
+//! Which method, may they, who serves it. Never talks to a socket.
+//!
+//! A request is admitted (shape, role, scope, flood guard), then answered natively in place or handed to the
+//! session's upstream link as it came.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::value::RawValue;
+use wire::error::ErrorShape;
+use wire::frame::{FrameError, RequestFrame, response_error, response_ok};
+use wire::methods::{self, ScopeRule};
+use wire::scope::{Scope, ScopeSet};
+
+use crate::app::App;
+use crate::auth;
+use crate::bridge::link::{Link, UpCall};
+use crate::bridge::{self, UpstreamState};
+use crate::ingress::outbound::{Close, Outbound};
+
+pub(crate) mod devices;
+pub(crate) mod natives;
+
+/// Who a connection is, as decided by its handshake.
+#[derive(Debug, Clone)]
+pub(crate) struct Principal {
+    /// `operator` or `node`.
+    pub(crate) role: String,
+    pub(crate) scopes: Vec<String>,
+    /// The same, as checked on every call.
+    pub(crate) scope_set: ScopeSet,
+    pub(crate) caps: Vec<String>,
+    pub(crate) client_id: String,
+    pub(crate) client_mode: String,
+    pub(crate) device_id: Option<String>,
+    /// Authenticated with the shared token or password: closed when that changes.
+    pub(crate) shared_auth: bool,
+}
+
+/// One open session.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) conn_id: Arc<str>,
+    pub(crate) principal: Principal,
+    pub(crate) outbound: Arc<Outbound>,
+    pub(crate) link: Option<Link>,
+    /// What our own authentication found; `None` when the upstream judged this client.
+    pub(crate) judged: Option<Box<auth::Principal>>,
+    unauthorized_in_a_row: AtomicU32,
+}
+
+impl Session {
+    pub(crate) fn new(
+        conn_id: Arc<str>,
+        principal: Principal,
+        outbound: Arc<Outbound>,
+        link: Option<Link>,
+        judged: Option<Box<auth::Principal>>,
+    ) -> Self {
+        Self {
+            conn_id,
+            principal,
+            outbound,
+            link,
+            judged,
+            unauthorized_in_a_row: AtomicU32::new(0),
+        }
+    }
+}
+
+/// What a native method answers: JSON text, or an error.
+pub(crate) type NativeReply = Result<String, ErrorShape>;
+
+/// How a native method runs.
+pub(crate) enum Native {
+    /// In place: no waiting, no blocking.
+    Now(fn(&App, &Session, Option<&RawValue>) -> NativeReply),
+    /// On the blocking pool: reads or writes files.
+    Blocking(fn(&Arc<App>, &Arc<Session>, Option<&RawValue>) -> NativeReply),
+}
+
+/// Handles one text message of an open session.
+pub(crate) fn receive(app: &Arc<App>, session: &Arc<Session>, text: &str) {
+    app.metrics.requests.fetch_add(1, Ordering::Relaxed);
+    let frame = match RequestFrame::parse(text) {
+        Ok(frame) => frame,
+        Err(FrameError::Syntax(error)) => {
+            tracing::warn!(conn = %session.conn_id, %error, "client sent text that is not JSON; ignored");
+            return;
+        }
+        Err(FrameError::Shape { id, message }) => {
+            let error = ErrorShape::invalid_request(format!("invalid request frame: {message}"));
+            session.outbound.send(response_error(&id, &error));
+            return;
+        }
+    };
+    let principal = &session.principal;
+    // A plugin's scope is known to the upstream alone, which checks it against the same scopes.
+    let row = methods::lookup(&frame.method);
+    let asked_upstream = principal.role == "operator"
+        && app.upstream.borrow().word() != "off"
+        && (row.is_some_and(methods::Method::decided_upstream)
+            || app.is_plugin_method(&frame.method));
+    if !asked_upstream
+        && let Err(error) = methods::authorize(
+            &frame.method,
+            &principal.role,
+            principal.scope_set,
+            frame.params,
+        )
+    {
+        refuse(session, &frame.id, &error.to_error());
+        return;
+    }
+    session.unauthorized_in_a_row.store(0, Ordering::Relaxed);
+    match natives::find(app, principal, &frame.method) {
+        Some(Native::Now(serve)) => {
+            let reply = guarded(&frame.method, || serve(app, session, frame.params));
+            answer(session, &frame.id, reply);
+        }
+        Some(Native::Blocking(serve)) => run_blocking(app, session, &frame, serve),
+        None => forward(app, session, &frame, text),
+    }
+}
+
+fn refuse(session: &Session, id: &str, error: &ErrorShape) {
+    session.outbound.send(response_error(id, error));
+    if error.message.starts_with("unauthorized role:") {
+        let count = session
+            .unauthorized_in_a_row
+            .fetch_add(1, Ordering::Relaxed)
+            + 1;
+        if count > wire::limits::UNAUTHORIZED_CALLS_MAX {
+            tracing::warn!(conn = %session.conn_id, count, "closing after repeated unauthorized calls");
+            session
+                .outbound
+                .close(Close::new(1008, "repeated unauthorized calls"));
+        }
+    } else {
+        session.unauthorized_in_a_row.store(0, Ordering::Relaxed);
+    }
+}
+
+fn answer(session: &Session, id: &str, reply: NativeReply) {
+    session.outbound.send(match reply {
+        Ok(payload) => response_ok(id, &payload),
+        Err(error) => response_error(id, &error),
+    });
+}
+
+/// A panic answers one caller only.
+fn guarded(method: &str, serve: impl FnOnce() -> NativeReply) -> NativeReply {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(serve)).unwrap_or_else(|_panic| {
+        tracing::error!(method, "native method panicked; answered UNAVAILABLE");
+        Err(ErrorShape::retryable(
+            format!("{method} failed inside the gateway; see its log"),
+            None,
+        ))
+    })
+}
+
+fn run_blocking(
+    app: &Arc<App>,
+    session: &Arc<Session>,
+    frame: &RequestFrame<'_>,
+    serve: fn(&Arc<App>, &Arc<Session>, Option<&RawValue>) -> NativeReply,
+) {
+    let Ok(permit) = Arc::clone(&app.blocking_calls).try_acquire_owned() else {
+        let busy = ErrorShape::retryable("The server is busy. Please try again in a moment.", None);
+        session.outbound.send(response_error(&frame.id, &busy));
+        return;
+    };
+    let (app, session) = (Arc::clone(app), Arc::clone(session));
+    let (id, method) = (
+        frame.id.clone().into_owned(),
+        frame.method.clone().into_owned(),
+    );
+    let params = frame.params.map(ToOwned::to_owned);
+    tokio::task::spawn_blocking(move || {
+        let reply = guarded(&method, || serve(&app, &session, params.as_deref()));
+        answer(&session, &id, reply);
+        drop(permit);
+    });
+}
+
+fn forward(app: &App, session: &Session, frame: &RequestFrame<'_>, text: &str) {
+    let known = methods::lookup(&frame.method).is_some() || app.is_plugin_method(&frame.method);
+    let state = app.upstream.borrow().word();
+    let Some(link) = session.link.as_ref().filter(|_| state != "off") else {
+        let error = if !known {
+            ErrorShape::invalid_request(format!("unknown method: {}", frame.method))
+        } else {
+            natives::without_upstream(&frame.method)
+        };
+        session.outbound.send(response_error(&frame.id, &error));
+        return;
+    };
+    if matches!(&*app.upstream.borrow(), UpstreamState::Asleep) {
+        app.wake_upstream();
+    }
+    let call = UpCall {
+        id: frame.id.clone().into_owned(),
+        method: frame.method.clone().into_owned(),
+        frame: text.to_owned(),
+        repeatable: is_repeatable(frame),
+    };
+    if let Err(call) = link.forward(call) {
+        session
+            .outbound
+            .send(response_error(&call.id, &bridge::unavailable(&call.method)));
+    }
+}
+
+/// Whether a call may reach the upstream twice: it only reads, or it carries a key by which the upstream
+/// recognises the repetition.
+fn is_repeatable(frame: &RequestFrame<'_>) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Keyed<'a> {
+        #[serde(rename = "idempotencyKey", borrow)]
+        key: Option<std::borrow::Cow<'a, str>>,
+    }
+    let reads = matches!(
+        methods::lookup(&frame.method).map(|method| method.rule),
+        Some(ScopeRule::Static(Scope::Read | Scope::SessionsRead))
+    );
+    // Reads by scope that start something all the same.
+    let starts =
+        matches!(&*frame.method, "sessions.companion.ask") || frame.method.contains("authorize");
+    (reads && !starts)
+        || frame.params.is_some_and(|params| {
+            serde_json::from_str::<Keyed<'_>>(params.get())
+                .is_ok_and(|params| params.key.is_some_and(|key| !key.is_empty()))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_reads_and_keyed_calls_may_be_sent_twice() {
+        let repeatable = |text: &str| is_repeatable(&RequestFrame::parse(text).expect("a request"));
+        assert!(repeatable(
+            r#"{"type":"req","id":"1","method":"sessions.list"}"#
+        ));
+        assert!(repeatable(
+            r#"{"type":"req","id":"1","method":"chat.send","params":{"idempotencyKey":"k"}}"#
+        ));
+        assert!(!repeatable(
+            r#"{"type":"req","id":"1","method":"chat.send","params":{"idempotencyKey":""}}"#
+        ));
+        assert!(!repeatable(
+            r#"{"type":"req","id":"1","method":"cron.run","params":{"id":"x"}}"#
+        ));
+        assert!(!repeatable(
+            r#"{"type":"req","id":"1","method":"users.github.authorize.start"}"#
+        ));
+    }
+}

@@ -1,0 +1,119 @@
+//! One stream of numbered events to many connections.
+//!
+//! An event is serialised once; a receiver's number is spliced in when it is queued. Nobody waits for a slow
+//! client: its queue is bounded and decides (see `ingress::outbound`).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use wire::frame::EventText;
+use wire::scope::ScopeSet;
+
+use crate::ingress::outbound::{Close, Outbound};
+
+/// Whether an event may be dropped for a client whose queue is full; an unknown one may not.
+pub(crate) fn drop_if_slow(event: &str) -> bool {
+    wire::events::lookup(event).is_some_and(|event| event.drop_if_slow)
+}
+
+/// What the hub must know of a connection to decide whether it may see an event.
+#[derive(Debug)]
+pub(crate) struct Subscriber {
+    pub(crate) conn_id: Arc<str>,
+    pub(crate) outbound: Arc<Outbound>,
+    pub(crate) is_node: bool,
+    pub(crate) scopes: ScopeSet,
+    pub(crate) device_id: Option<String>,
+    pub(crate) shared_auth: bool,
+}
+
+/// Every open session, by connection id.
+#[derive(Debug, Default)]
+pub(crate) struct Hub {
+    subscribers: RwLock<HashMap<Arc<str>, Arc<Subscriber>>>,
+}
+
+impl Hub {
+    pub(crate) fn add(&self, subscriber: Arc<Subscriber>) {
+        self.subscribers
+            .write()
+            .insert(Arc::clone(&subscriber.conn_id), subscriber);
+    }
+
+    pub(crate) fn remove(&self, conn_id: &str) {
+        let mut subscribers = self.subscribers.write();
+        subscribers.remove(conn_id);
+        // A burst of thousands of clients must not leave its table behind.
+        if subscribers.capacity() > 1024 && subscribers.len() < subscribers.capacity() / 8 {
+            subscribers.shrink_to_fit();
+        }
+    }
+
+    /// Whether a device has a live connection.
+    pub(crate) fn has_device(&self, device_id: &str) -> bool {
+        self.subscribers
+            .read()
+            .values()
+            .any(|subscriber| subscriber.device_id.as_deref() == Some(device_id))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.subscribers.read().len()
+    }
+
+    /// Sends one of our own events to everyone who may see it; answers how many that were.
+    pub(crate) fn broadcast(
+        &self,
+        event: &str,
+        payload: &str,
+        state_version: Option<&str>,
+    ) -> usize {
+        self.broadcast_if(event, payload, state_version, |_| true)
+    }
+
+    pub(crate) fn broadcast_if(
+        &self,
+        event: &str,
+        payload: &str,
+        state_version: Option<&str>,
+        accept: impl Fn(&Subscriber) -> bool,
+    ) -> usize {
+        let text = EventText::new(event, Some(payload), state_version);
+        let drop_if_slow = drop_if_slow(event);
+        let mut count = 0;
+        for subscriber in self.subscribers.read().values() {
+            let role = if subscriber.is_node {
+                "node"
+            } else {
+                "operator"
+            };
+            if wire::events::may_receive(event, role, subscriber.scopes) && accept(subscriber) {
+                subscriber.outbound.event(&text, drop_if_slow);
+                count += 1;
+            }
+        }
+        count
+    }
+
+    /// Tells everyone to go: the `shutdown` event, then the close.
+    pub(crate) fn shut_down(&self, payload: &str, close: &Close) {
+        let text = EventText::new("shutdown", Some(payload), None);
+        for subscriber in self.subscribers.read().values() {
+            subscriber.outbound.event(&text, false);
+            subscriber.outbound.close(close.clone());
+        }
+    }
+
+    /// Closes the connections that `select` names; answers how many.
+    pub(crate) fn close_if(&self, close: &Close, select: impl Fn(&Subscriber) -> bool) -> usize {
+        let mut count = 0;
+        for subscriber in self.subscribers.read().values() {
+            if select(subscriber) {
+                subscriber.outbound.close(close.clone());
+                count += 1;
+            }
+        }
+        count
+    }
+}

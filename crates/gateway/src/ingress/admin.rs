@@ -1,0 +1,140 @@
+//! The admin listener: metrics and detailed readiness, on an address of its own so that neither can be exposed
+//! by accident. No authentication; loopback unless the user says otherwise.
+
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+
+use super::http::{Body, full, text};
+use crate::app::App;
+
+/// Serves until the app drains.
+pub(crate) async fn serve(app: Arc<App>, listener: TcpListener) {
+    let mut stop = app.stopping.subscribe();
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "admin listener cannot accept");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            },
+            _ = stop.changed() => return,
+        };
+        let app = Arc::clone(&app);
+        tokio::spawn(async move {
+            let service = service_fn(move |request| {
+                let response = respond(&app, &request);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let served = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(Duration::from_secs(5))
+                .serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = served.await {
+                tracing::debug!(%error, "admin connection ended with an error");
+            }
+        });
+    }
+}
+
+fn respond(app: &App, request: &Request<Incoming>) -> Response<Body> {
+    match request.uri().path() {
+        "/metrics" => typed(
+            StatusCode::OK,
+            "text/plain; version=0.0.4; charset=utf-8",
+            metrics(app).into(),
+        ),
+        "/readyz" | "/ready" => {
+            let (status, body) = app.readiness();
+            typed(status, "application/json; charset=utf-8", body)
+        }
+        "/healthz" | "/health" => typed(
+            StatusCode::OK,
+            "application/json; charset=utf-8",
+            Bytes::from_static(br#"{"ok":true,"status":"live"}"#),
+        ),
+        _ => text(StatusCode::NOT_FOUND, "Not Found"),
+    }
+}
+
+fn typed(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Body> {
+    let mut response = Response::new(full(body));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// Prometheus text. `docs/operations.md` explains each.
+fn metrics(app: &App) -> String {
+    let mut out = String::new();
+    let mut row = |name: &str, kind: &str, help: &str, value: u64| {
+        writeln!(
+            out,
+            "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"
+        )
+        .expect("writing to a string cannot fail");
+    };
+    row(
+        "openclaw_rs_connections",
+        "gauge",
+        "Open authenticated client connections.",
+        app.hub.len() as u64,
+    );
+    row(
+        "openclaw_rs_requests_total",
+        "counter",
+        "Request frames received.",
+        app.metrics.requests.load(Ordering::Relaxed),
+    );
+    row(
+        "openclaw_rs_upstream_ready",
+        "gauge",
+        "1 while the TypeScript gateway answers.",
+        u64::from(app.upstream.borrow().ready().is_some()),
+    );
+    row(
+        "openclaw_rs_upstream_epoch",
+        "counter",
+        "Starts of the TypeScript gateway that were noticed.",
+        app.upstream.borrow().ready().map_or(0, |ready| ready.epoch),
+    );
+    row(
+        "openclaw_rs_uptime_seconds",
+        "counter",
+        "Seconds since the start.",
+        app.uptime_ms() / 1000,
+    );
+    row(
+        "process_resident_memory_bytes",
+        "gauge",
+        "Resident memory of this process.",
+        resident_bytes(),
+    );
+    out
+}
+
+/// `VmRSS`; 0 where /proc is not there.
+fn resident_bytes() -> u64 {
+    std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| {
+            let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+            line.split_whitespace().nth(1)?.parse::<u64>().ok()
+        })
+        .map_or(0, |kib| kib * 1024)
+}

@@ -1,0 +1,87 @@
+//! `hello-ok`: what a client learns of the gateway when it is let in.
+//!
+//! With an upstream the hello is the upstream's own for the same scopes, with the parts that are ours put in
+//! their place; without one it lists exactly what is answered natively.
+
+use serde_json::{Value, json};
+use wire::limits;
+
+use crate::app::App;
+use crate::dispatch::{Principal, natives};
+
+/// Makes an upstream's hello ours: the connection and the process are ours, and so is what we granted.
+pub(crate) fn adopt(
+    app: &App,
+    mut hello: Value,
+    conn_id: &str,
+    principal: &Principal,
+    auth: Option<&Value>,
+) -> Value {
+    hello["server"]["connId"] = Value::from(conn_id);
+    hello["server"]["bootId"] = Value::from(app.boot_id.as_str());
+    if let Some(auth) = auth {
+        hello["auth"] = auth.clone();
+    }
+    if !principal
+        .scopes
+        .iter()
+        .any(|scope| scope == "operator.admin")
+        && let Some(snapshot) = hello.get_mut("snapshot").and_then(Value::as_object_mut)
+    {
+        // Source: `includeSensitive` of buildGatewaySnapshot at 2026.9.6.
+        for key in ["configPath", "stateDir", "authMode"] {
+            snapshot.remove(key);
+        }
+    }
+    hello
+}
+
+/// The hello while the upstream is away: the last one it gave us, without what belonged to that connection.
+pub(crate) fn remembered(
+    app: &App,
+    conn_id: &str,
+    principal: &Principal,
+    auth: &Value,
+) -> Option<Value> {
+    let known = app.known.load();
+    let mut hello = known.hello.clone()?;
+    if let Some(hello) = hello.as_object_mut() {
+        hello.remove("pluginSurfaceUrls");
+    }
+    if let Some(health) = known
+        .health
+        .as_deref()
+        .and_then(|text| serde_json::from_str(text).ok())
+    {
+        hello["snapshot"]["health"] = health;
+    }
+    Some(adopt(app, hello, conn_id, principal, Some(auth)))
+}
+
+/// The hello of a gateway that has never met an upstream.
+pub(crate) fn own(app: &App, conn_id: &str, auth: &Value) -> Value {
+    let events: Vec<&str> = wire::events::EVENTS
+        .iter()
+        .filter(|event| event.advertised && natives::emits(event.name))
+        .map(|event| event.name)
+        .collect();
+    json!({
+        "type": "hello-ok",
+        "protocol": wire::PROTOCOL_VERSION,
+        "server": { "version": wire::REFERENCE_VERSION, "bootId": app.boot_id, "connId": conn_id },
+        "features": { "methods": natives::names(app), "events": events, "capabilities": [] },
+        "snapshot": {
+            "suspension": { "phase": "accepting" },
+            "presence": [],
+            "health": natives::own_health(app),
+            "stateVersion": { "presence": 1, "health": 1 },
+            "uptimeMs": app.uptime_ms(),
+        },
+        "auth": auth,
+        "policy": {
+            "maxPayload": limits::PAYLOAD_BYTES_MAX,
+            "maxBufferedBytes": limits::BUFFERED_BYTES_MAX,
+            "tickIntervalMs": limits::TICK_INTERVAL.as_millis() as u64,
+        },
+    })
+}

@@ -1,0 +1,343 @@
+//! HTTP and the upgrade on one port: probes answered here, upgrades to the control protocol, the rest proxied.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use super::connection::{Connection, Limits};
+use super::handshake::{ControlPeer, Facts};
+use super::outbound::Outbound;
+use super::transport::Transport;
+use super::websocket;
+use crate::app::App;
+use crate::auth::{Attribution, HttpRefusal};
+use crate::bridge::{self, link};
+
+/// Body of every response we give or pass on.
+pub(crate) type Body = BoxBody<Bytes, hyper::Error>;
+
+/// How long a client's greeting may wait for the upstream's challenge before it gets one of ours.
+const CHALLENGE_WAIT: Duration = Duration::from_millis(250);
+
+pub(crate) fn full(text: impl Into<Bytes>) -> Body {
+    Full::new(text.into())
+        .map_err(|never| match never {})
+        .boxed()
+}
+
+/// Accepts until the app drains. A failed accept (no file descriptors) waits a moment instead of spinning.
+pub(crate) async fn serve(app: Arc<App>, listener: TcpListener, tls: Option<TlsAcceptor>) {
+    let mut stop = app.stopping.subscribe();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.changed() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "TCP_NODELAY was refused");
+                }
+                match &tls {
+                    None => drop(tokio::spawn(connection(
+                        Arc::clone(&app),
+                        Transport::Tcp(stream),
+                        peer,
+                    ))),
+                    Some(acceptor) => {
+                        drop(tokio::spawn(secure_connection(
+                            Arc::clone(&app),
+                            acceptor.clone(),
+                            stream,
+                            peer,
+                        )));
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot accept connections; trying again in 100 ms");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn secure_connection(
+    app: Arc<App>,
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    peer: SocketAddr,
+) {
+    let deadline = app.settings.load().http_header_timeout;
+    match tokio::time::timeout(deadline, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => connection(app, Transport::Tls(Box::new(stream)), peer).await,
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+        Err(_elapsed) => tracing::debug!(%peer, "TLS handshake took too long"),
+    }
+}
+
+async fn connection(app: Arc<App>, transport: Transport, peer: SocketAddr) {
+    let header_timeout = app.settings.load().http_header_timeout;
+    let mut stop = app.stopping.subscribe();
+    let service = service_fn(move |request| {
+        let app = Arc::clone(&app);
+        async move { Ok::<_, Infallible>(respond(app, request, peer).await) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .max_buf_size(64 * 1024)
+        .serve_connection(TokioIo::new(transport), service)
+        .with_upgrades();
+    tokio::pin!(served);
+    let outcome = tokio::select! {
+        outcome = served.as_mut() => outcome,
+        _ = stop.changed() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = outcome {
+        tracing::debug!(%peer, %error, "HTTP connection ended with an error");
+    }
+}
+
+async fn respond(app: Arc<App>, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
+    let path = request.uri().path();
+    if websocket::is_upgrade(request.headers()) && !path.starts_with("/__openclaw__/worker") {
+        return upgrade(app, request, peer);
+    }
+    if let Some(probe) = probe(&app, &request) {
+        return secured(probe);
+    }
+    let ready = app.upstream.borrow().ready().cloned();
+    match ready {
+        Some(ready) => crate::bridge::proxy::forward(request, &ready, peer).await,
+        None => secured(text(StatusCode::NOT_FOUND, "Not Found")),
+    }
+}
+
+/// Headers the original puts on every answer. Source: src/gateway/http-security-headers at 2026.9.6.
+fn secured(mut response: Response<Body>) -> Response<Body> {
+    let headers = response.headers_mut();
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    headers.insert(
+        header::REFERRER_POLICY,
+        HeaderValue::from_static("no-referrer"),
+    );
+    headers.insert(
+        "permissions-policy",
+        HeaderValue::from_static("camera=(), microphone=(self), geolocation=()"),
+    );
+    response
+}
+
+pub(crate) fn text(status: StatusCode, body: &'static str) -> Response<Body> {
+    let mut response = Response::new(full(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    response
+}
+
+/// `/health(z)`, `/ready(z)`, `/startup(z)`. Source: `handleGatewayProbeRequest` at 2026.9.6.
+fn probe(app: &App, request: &Request<Incoming>) -> Option<Response<Body>> {
+    let (status, body) = match request.uri().path() {
+        "/health" | "/healthz" => (
+            StatusCode::OK,
+            Bytes::from_static(br#"{"ok":true,"status":"live"}"#),
+        ),
+        "/ready" | "/readyz" => app.readiness(),
+        "/startup" | "/startupz" => app.startup(),
+        _ => return None,
+    };
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+        response
+            .headers_mut()
+            .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return Some(response);
+    }
+    let length = body.len();
+    let mut response = Response::new(if request.method() == Method::HEAD {
+        full("")
+    } else {
+        full(body)
+    });
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json; charset=utf-8"),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    Some(response)
+}
+
+/// Answers the upgrade and starts the connection's task.
+fn upgrade(app: Arc<App>, mut request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
+    let accept = match websocket::check(&request) {
+        Ok(accept) => accept,
+        Err(bad) => {
+            let mut response = Response::new(full(bad.body));
+            *response.status_mut() = bad.status;
+            let headers = response.headers_mut();
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html"));
+            if bad.supported_versions {
+                headers.insert(
+                    header::SEC_WEBSOCKET_VERSION,
+                    HeaderValue::from_static("13, 8"),
+                );
+            }
+            return response;
+        }
+    };
+    let attribution = match app.auth.attribute(peer.ip(), request.headers()) {
+        Ok(attribution) => attribution,
+        Err(refusal) => return refused(&refusal),
+    };
+    let Some(permit) = app.preauth.acquire(attribution.client_ip) else {
+        let mut response = text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Too many unauthenticated sockets",
+        );
+        response
+            .headers_mut()
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
+        return response;
+    };
+    let upgraded = hyper::upgrade::on(&mut request);
+    let headers = request.headers().clone();
+    tokio::spawn(async move {
+        let greeting = greet(&app, &headers, &attribution).await;
+        let upgraded = match upgraded.await {
+            Ok(upgraded) => upgraded,
+            Err(error) => {
+                tracing::debug!(%peer, %error, "upgrade did not complete");
+                return;
+            }
+        };
+        // Down to the bare socket, so that no HTTP buffers stay with an idle connection.
+        let Ok(parts) = upgraded.downcast::<TokioIo<Transport>>() else {
+            tracing::error!("the upgraded socket is not ours");
+            return;
+        };
+        let outbound = Arc::new(Outbound::new(app.settings.load().buffered_bytes_max));
+        outbound.send(ControlPeer::challenge(&greeting.nonce, greeting.issued_ms));
+        let facts = Facts {
+            conn_id: uuid::Uuid::new_v4().to_string().into(),
+            peer,
+            nonce: greeting.nonce,
+            issued_ms: greeting.issued_ms,
+        };
+        let limits = {
+            let settings = app.settings.load();
+            Limits {
+                preauth_bytes_max: settings.preauth_bytes_max,
+                payload_bytes_max: settings.payload_bytes_max,
+                handshake_timeout: settings.handshake_timeout,
+            }
+        };
+        let peer = ControlPeer::new(
+            app,
+            facts,
+            headers,
+            attribution,
+            Arc::clone(&outbound),
+            greeting.dialled,
+        );
+        Connection::new(
+            parts.io.into_inner(),
+            &parts.read_buf,
+            outbound,
+            peer,
+            limits,
+            Box::new(permit),
+        )
+        .run()
+        .await;
+    });
+    let mut response = Response::new(full(""));
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let out = response.headers_mut();
+    out.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    out.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    if let Ok(accept) = HeaderValue::from_str(&accept) {
+        out.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    response
+}
+
+/// A refusal of the authentication as an HTTP answer.
+fn refused(refusal: &HttpRefusal) -> Response<Body> {
+    let mut response = Response::new(full(refusal.body.clone()));
+    *response.status_mut() = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::FORBIDDEN);
+    let headers = response.headers_mut();
+    for (name, value) in &refusal.headers {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(*name, value);
+        }
+    }
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+struct Greeting {
+    nonce: String,
+    issued_ms: u64,
+    dialled: Option<link::Dialled>,
+}
+
+/// The upstream's challenge where one comes in time, else our own.
+async fn greet(app: &App, headers: &http::HeaderMap, attribution: &Attribution) -> Greeting {
+    let ready = app.upstream.borrow().ready().cloned();
+    if let Some(ready) = ready {
+        let dialling = async {
+            let _permit = ready
+                .dial_permits
+                .acquire()
+                .await
+                .map_err(|closed| closed.to_string())?;
+            link::dial(
+                &ready,
+                &bridge::dial_headers(headers, attribution, ready.address),
+            )
+            .await
+        };
+        match tokio::time::timeout(CHALLENGE_WAIT, dialling).await {
+            Ok(Ok(dialled)) => {
+                return Greeting {
+                    nonce: dialled.nonce.clone(),
+                    issued_ms: dialled.issued_ms,
+                    dialled: Some(dialled),
+                };
+            }
+            Ok(Err(why)) => tracing::debug!(%why, "no upstream challenge"),
+            Err(_elapsed) => tracing::debug!("the upstream's challenge is late"),
+        }
+    }
+    Greeting {
+        nonce: uuid::Uuid::new_v4().to_string(),
+        issued_ms: crate::clock::now_ms(),
+        dialled: None,
+    }
+}

@@ -1,0 +1,73 @@
+//! The user's configuration lowered to what each part of the gateway takes.
+
+use std::time::Duration;
+
+use crate::app::Runtime;
+use crate::auth::limiter::Policy;
+use crate::auth::{AuthSettings, DeviceAutoApprove, Mode, TrustedProxy};
+use crate::config::{AuthMode, OwnSettings, Settings};
+
+/// `build_id`: of the Control UI that is served, when one is.
+pub(crate) fn auth_settings(settings: &Settings, build_id: Option<String>) -> AuthSettings {
+    let auth = &settings.auth;
+    AuthSettings {
+        mode: match auth.mode {
+            AuthMode::Token => Mode::Token,
+            AuthMode::Password => Mode::Password,
+            AuthMode::TrustedProxy => Mode::TrustedProxy,
+            AuthMode::None => Mode::None,
+        },
+        token: auth.token.as_ref().map(|token| token.expose().to_owned()),
+        password: auth
+            .password
+            .as_ref()
+            .map(|password| password.expose().to_owned()),
+        trusted_proxy: auth.trusted_proxy.as_ref().map(|proxy| TrustedProxy {
+            user_header: proxy.user_header.clone(),
+            required_headers: proxy.required_headers.clone(),
+            allow_users: proxy.allow_users.clone(),
+            allow_loopback: proxy.allow_loopback,
+            device_auto_approve: proxy
+                .device_auto_approve
+                .enabled
+                .then(|| DeviceAutoApprove {
+                    scopes: proxy.device_auto_approve.scopes.clone(),
+                }),
+        }),
+        trusted_proxies: settings.trusted_proxies.clone(),
+        allow_real_ip_fallback: settings.allow_real_ip_fallback,
+        allow_tailscale: auth.allow_tailscale,
+        rate_limit: Policy {
+            attempts_max: auth.rate_limit.max_attempts,
+            window_ms: millis(auth.rate_limit.window),
+            lockout_ms: millis(auth.rate_limit.lockout),
+            exempt_loopback: auth.rate_limit.exempt_loopback,
+        },
+        allowed_origins: settings.control_ui.allowed_origins.clone(),
+        host_header_origin_fallback: settings
+            .control_ui
+            .dangerously_allow_host_header_origin_fallback,
+        control_ui_root_configured: settings.control_ui.root.is_some(),
+        build_id,
+        auto_approve_local: settings.nodes.pairing.auto_approve_local,
+        auto_approve_cidrs: settings.nodes.pairing.auto_approve_cidrs.clone(),
+        identity_scopes: auth.identity_scopes.clone(),
+        roles_configured: settings.roles.is_some(),
+    }
+}
+
+pub(crate) fn runtime(own: &OwnSettings) -> Runtime {
+    Runtime {
+        handshake_timeout: own.limits.handshake_timeout,
+        http_header_timeout: own.limits.http_header_timeout,
+        preauth_bytes_max: own.limits.preauth_bytes_max,
+        payload_bytes_max: own.limits.payload_bytes_max,
+        buffered_bytes_max: own.limits.buffered_bytes_max,
+        identity: own.upstream.identity,
+        native_disable: own.native_disable.clone(),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

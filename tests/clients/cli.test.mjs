@@ -1,0 +1,102 @@
+// The unmodified `openclaw` command line, pointed at a gateway by OPENCLAW_GATEWAY_PORT: what it prints must not
+// depend on whether that gateway is the original or ours with the original behind it.
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { TOKEN } from "../lib/gateway.mjs";
+import { RawClient } from "../lib/raw.mjs";
+import { nodeBinary, openclawEntry, until } from "../lib/tools.mjs";
+import { maskJson, maskText } from "./masks.mjs";
+import { ANSWER } from "./model.mjs";
+import { compareSides } from "./sides.mjs";
+
+function openclaw(side, args) {
+  return new Promise((resolve) => {
+    execFile(nodeBinary, [openclawEntry, ...args],
+      { env: side.clientEnv(), cwd: side.stateDir, timeout: 90_000, killSignal: "SIGKILL", maxBuffer: 16 << 20 },
+      (error, stdout, stderr) => resolve({ code: error ? error.code ?? error.signal : 0, stdout, stderr }));
+  });
+}
+
+/** Runs one command; `expect` is what must be in its output on any side, `masks` and `keys` what varies in it besides. */
+const command = (args, { code = 0, expect, masks = [], keys = [], shape } = {}) => async (side) => {
+  const ran = await openclaw(side, args.map((arg) => (arg === "URL" ? side.target.wsUrl : arg)));
+  assert.equal(ran.code, code, `${ran.stdout}\n${ran.stderr}`);
+  if (expect) assert.match(ran.stdout + ran.stderr, expect);
+  const stderr = maskText(ran.stderr, side, masks);
+  if (shape) return { code: ran.code, stdout: shape(ran.stdout, side), stderr };
+  const json = ran.stdout.search(/^[{[]$/m);
+  if (json < 0) return { code: ran.code, stdout: maskText(ran.stdout, side, masks), stderr };
+  const stdout = { before: maskText(ran.stdout.slice(0, json), side, masks), json: maskJson(JSON.parse(ran.stdout.slice(json)), side, keys) };
+  return { code: ran.code, stdout, stderr };
+};
+
+/** The log is written to by every process here, so its form is compared and not its lines. */
+function logShape(stdout, side) {
+  const [first, ...lines] = stdout.trimEnd().split("\n");
+  const started = lines.some((line) => /\bready\b/.test(line));
+  return { first: maskText(first, side), started };
+}
+
+/** Counters of a live process: what is reported, not how much. */
+const stabilityShape = (stdout) =>
+  stdout.split("\n").map((line) => line.replace(/:.*/, ":")).filter((line) => /^\w/.test(line));
+
+const fresh = {
+  "health": command(["health"], { expect: /Agents: main \(default\)/ }),
+  "health --verbose": command(["health", "--verbose"], { expect: /Gateway target: ws:/ }),
+  "health --json": command(["health", "--json"], { expect: /"ok": true/ }),
+  "status": command(["status"], { expect: /reachable .* auth token/ }),
+  "status --json": command(["status", "--json"]),
+  "status --deep": command(["status", "--deep"], { expect: /Gateway +│ reachable/ }),
+  "gateway probe": command(["gateway", "probe"], { expect: /Reachable: yes/ }),
+  "gateway probe --json": command(["gateway", "probe", "--json"]),
+  "gateway status": command(["gateway", "status"], { expect: /Connectivity probe: ok/ }),
+  "gateway health": command(["gateway", "health"]),
+  "gateway call health": command(["gateway", "call", "health"], { expect: /"ok": true/ }),
+  "gateway call status": command(["gateway", "call", "status"]),
+  "gateway call sessions.list": command(["gateway", "call", "sessions.list", "--params", '{"limit":5}']),
+  "gateway call, unknown method": command(["gateway", "call", "nope.method"], { code: 1, expect: /unknown method: nope\.method/ }),
+  "gateway call, bad params": command(["gateway", "call", "chat.send", "--params", "{}"], { code: 1, expect: /session mutation target is unavailable/ }),
+  "gateway call, wrong token": command(["gateway", "call", "health", "--url", "URL", "--token", "wrong"], { code: 1 }),
+  "channels status": command(["channels", "status"], { expect: /Gateway reachable/ }),
+  "logs": command(["logs", "--limit", "500"], { shape: logShape }),
+  "devices list": command(["devices", "list"]),
+  "devices approve, unknown": command(["devices", "approve", "nope"], { code: 1 }),
+  "nodes list": command(["nodes", "list"]),
+  "nodes status": command(["nodes", "status"]),
+  "cron list": command(["cron", "list"], { expect: /heartbeat:main/ }),
+  "cron status": command(["cron", "status"], { expect: /"enabled": true/ }),
+  "system presence": command(["system", "presence"], { expect: /"mode": "gateway"/ }),
+  "system heartbeat last": command(["system", "heartbeat", "last"]),
+  "models list": command(["models", "list"], { expect: /scripted\/scripted-1/ }),
+  "skills list": command(["skills", "list"], { expect: /Skills \(/ }),
+  "hooks list": command(["hooks", "list"], { expect: /Hooks \(/ }),
+  "dashboard": command(["dashboard", "--no-open"], { expect: /Dashboard URL: http/ }),
+};
+
+const acting = {
+  "agent": command(["agent", "-m", "say something"], { expect: new RegExp(ANSWER) }),
+  "agent --json": command(["agent", "--json", "--session-id", "0d3e7615-b95e-495a-902d-07b0a270acf8", "-m", "say it again"], { expect: new RegExp(ANSWER), keys: ["hash"] }),
+  "cron add": command(["cron", "add", "--name", "nightly", "--cron", "0 3 * * *", "--session", "isolated", "--message", "say hi"], { expect: /"name": "nightly"/ }),
+  "message send, no such account": command(["message", "send", "--channel", "telegram", "--target", "123", "--message", "hi"], { code: 1, expect: /Telegram bot token missing/ }),
+  "system event": command(["system", "event", "--text", "hello", "--mode", "now"], { expect: /ok/ }),
+  "system heartbeat last, after one": async (side) => {
+    const raw = await RawClient.open(side.target.wsUrl);
+    await raw.connect({ token: TOKEN });
+    await until("the heartbeat that the event woke", async () => (await raw.call("last-heartbeat")).payload);
+    await raw.end();
+    return command(["system", "heartbeat", "last"], { expect: /"status"/ })(side);
+  },
+  "system heartbeat disable": command(["system", "heartbeat", "disable"]),
+};
+
+const after = {
+  "cron list, after adding": command(["cron", "list"], { expect: /nightly/ }),
+  "health, after a run": command(["health"], { expect: /1 entr|2 entr/ }),
+  "status, after a run": command(["status"]),
+  "gateway stability": command(["gateway", "stability"], { expect: /Events: [1-9]/, shape: stabilityShape }),
+  "gateway usage-cost": command(["gateway", "usage-cost"], { expect: /Usage cost/ }),
+  "audit": command(["audit"], { expect: /agent\.run\.finished/ }),
+};
+
+compareSides("cli", [{ steps: fresh, atOnce: 2 }, { steps: acting }, { steps: after, atOnce: 2 }]);

@@ -1,0 +1,5 @@
+// Where a client sees something else through ours than directly, and why that is right. Each entry is asserted to
+// differ exactly as written, so that one that stops differing is noticed.
+//
+// { suite, step, at: [keys into the observation], direct: value, ours: value, why }
+export const KNOWN = [];

@@ -1,0 +1,62 @@
+// A terminal of a fixed size, on a tmux server of its own, with one program in it.
+import { execFile } from "node:child_process";
+import fs from "node:fs";
+import path from "node:path";
+import { promisify } from "node:util";
+import { tempDir, until } from "../lib/tools.mjs";
+
+const run = promisify(execFile);
+
+export class Terminal {
+  static async open(command, { env, cwd, columns = 110, rows = 40 }) {
+    const terminal = new Terminal();
+    terminal.dir = tempDir("tmux");
+    terminal.socket = path.join(terminal.dir, "socket");
+    terminal.env = { ...env, TERM: "screen-256color", LANG: "C.UTF-8" };
+    const conf = path.join(terminal.dir, "tmux.conf");
+    // The pane stays when the program ends, so that its last words can be read.
+    fs.writeFileSync(conf, "set -g remain-on-exit on\nset -g status off\n");
+    await run("tmux", ["-u", "-S", terminal.socket, "-f", conf, "new-session", "-d", "-x", String(columns), "-y", String(rows), "-c", cwd, ...command],
+      { env: terminal.env });
+    return terminal;
+  }
+
+  async #tmux(...args) {
+    return (await run("tmux", ["-u", "-S", this.socket, ...args], { env: this.env })).stdout;
+  }
+
+  async screen() {
+    return this.#tmux("capture-pane", "-p");
+  }
+
+  /** Waits until the screen satisfies `match`; the error shows the last screen. */
+  async waitFor(what, match, { timeoutMs = 40_000 } = {}) {
+    let screen = "";
+    try {
+      return await until(what, async () => {
+        screen = await this.screen();
+        return (match instanceof RegExp ? match.test(screen) : match(screen)) && screen;
+      }, { timeoutMs, everyMs: 100 });
+    } catch (error) {
+      throw new Error(`${error.message}; the screen is:\n${screen}`, { cause: error });
+    }
+  }
+
+  async type(text) {
+    await this.#tmux("send-keys", "-l", text);
+  }
+
+  async press(...keys) {
+    await this.#tmux("send-keys", ...keys);
+  }
+
+  /** True when the program has ended. */
+  async ended() {
+    return (await this.#tmux("display-message", "-p", "#{pane_dead}")).trim() === "1";
+  }
+
+  async close() {
+    await this.#tmux("kill-server");
+    fs.rmSync(this.dir, { recursive: true, force: true });
+  }
+}

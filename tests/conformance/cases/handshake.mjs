@@ -1,0 +1,278 @@
+// Handshakes as data. Fields of a case:
+//   gateway  the variant it needs (see VARIANTS)         path, headers  of the upgrade; "${PORT}" is the side's port
+//   connect  parameters of RawClient.connect             device         name of a shared key; `override` changes the proof
+//   raw      frames sent as they are instead of connect  save           {name: path} for later cases of the variant
+//   then     calls made on the open connection           silent         sends nothing and waits for the server
+// The first 38 are the experiments the protocol notes were made from.
+
+export const VARIANTS = {
+  token: { controlUi: { allowedOrigins: ["https://allowed.example"] } },
+  password: {
+    auth: { mode: "password", password: "conformance-password-0123456789" },
+    nodes: { pairing: { autoApproveLocal: false } },
+  },
+  none: { auth: { mode: "none" } },
+  proxy: {
+    trustedProxies: ["127.0.0.1"],
+    auth: { mode: "trusted-proxy", trustedProxy: { userHeader: "x-forwarded-user", allowLoopback: true, requiredHeaders: ["x-conformance"] } },
+  },
+};
+
+const TUI = { id: "openclaw-tui", mode: "ui" };
+const TEST = { id: "test", mode: "test" };
+const UI = { id: "openclaw-control-ui", mode: "webchat" };
+const CLI = { id: "cli", mode: "cli" };
+const NODE = { id: "node-host", mode: "node" };
+const OWN_ORIGIN = { origin: "http://127.0.0.1:${PORT}" };
+
+const ok = (id, connect = {}, rest = {}) => ({ id, gateway: "token", connect: { token: true, ...connect }, ...rest });
+
+/** `token: true` is the side's shared secret, in the field the variant expects. */
+export const handshakes = [
+  // The whole hello, before anything else happened to the gateway.
+  ...[["admin", {}], ["read", { scopes: ["operator.read"] }], ["cli", { client: CLI }]].map(([name, connect]) =>
+    ok(`hello-${name}`, connect, { whole: true, mask: ["hello.payload.snapshot.health", "hello.payload.snapshot.stateVersion.*"] })),
+
+  // The 38 experiments.
+  ok("backend"),
+  ok("backend-no-scopes", { scopes: null }),
+  ok("backend-device", {}, { device: "hs-backend" }),
+  ok("backend-device-read", { scopes: ["operator.read"] }, { device: "hs-backend-read" }),
+  ok("backend-x-forwarded-for", {}, { headers: { "x-forwarded-for": "203.0.113.9" } }),
+  ok("backend-foreign-host", {}, { headers: { host: "gateway.example:${PORT}" } }),
+  ok("backend-private-host", {}, { headers: { host: "192.168.7.7:${PORT}" } }),
+  ok("backend-origin", {}, { headers: OWN_ORIGIN }),
+  ok("backend-scope-header", {}, { headers: { "x-openclaw-scopes": "operator.read" } }),
+  ok("cli", { client: CLI }),
+  ok("cli-probe", { client: { id: "cli", mode: "probe" } }),
+  ok("tui-no-device", { client: TUI }),
+  ok("tui-device", { client: TUI }, { device: "hs-tui" }),
+  ok("webchat-no-origin", { client: { id: "webchat", mode: "webchat" } }, { device: "hs-webchat" }),
+  ok("control-ui-no-device", { client: UI }, { headers: OWN_ORIGIN }),
+  ok("control-ui-no-build", { client: UI }, { device: "hs-ui", headers: OWN_ORIGIN }),
+  ok("control-ui-allowed-origin", { client: UI }, { device: "hs-ui", headers: { origin: "https://allowed.example" } }),
+  ok("control-ui-bad-origin", { client: UI }, { device: "hs-ui", headers: { origin: "https://evil.example" } }),
+  ok("test-device", { client: TEST }, { device: "hs-test" }),
+  ok("unknown-client-id", { client: { id: "my-own-client" } }),
+  ok("gateway-client-ui", { client: { mode: "ui" } }),
+  ok("node-device", { client: NODE, role: "node", scopes: [] }, { device: "hs-node" }),
+  ok("protocol-3-operator", { minProtocol: 3, maxProtocol: 3 }),
+  ok("protocol-1-99", { minProtocol: 1, maxProtocol: 99 }),
+  ok("wrong-token", { token: "wrong-token" }),
+  ok("no-auth", { token: undefined }),
+  ok("wrong-token-device", { client: TEST, token: "wrong-token" }, { device: "hs-wrong" }),
+  ok("v2-signature", { client: TEST, scopes: ["operator.read"] }, { device: "hs-v2", override: { version: 2 } }),
+  ok("bad-signature", { client: TEST }, { device: "hs-badsig", override: { fields: { signature: "A".repeat(86) } } }),
+  { id: "token-in-password", gateway: "token", connect: { auth: { password: true } } },
+  ok("role-worker", { role: "worker" }),
+  ok("role-bogus", { role: "bogus" }),
+  ok("paired-read", { client: TUI, scopes: ["operator.read"] }, { device: "hs-paired", save: { paired: "payload.auth.deviceToken" } }),
+  { id: "device-token", gateway: "token", device: "hs-paired", connect: { client: TUI, scopes: ["operator.read"], auth: { deviceToken: "${paired}" } } },
+  { id: "device-token-more-scopes", gateway: "token", device: "hs-paired", connect: { client: TUI, scopes: ["operator.read", "operator.talk"], auth: { deviceToken: "${paired}" } } },
+  { id: "device-token-as-token", gateway: "token", device: "hs-paired", connect: { client: TUI, scopes: ["operator.read"], auth: { token: "${paired}" } } },
+  { id: "device-token-no-device", gateway: "token", connect: { client: TUI, scopes: ["operator.read"], auth: { deviceToken: "${paired}" } } },
+  { id: "device-token-other-client", gateway: "token", device: "hs-paired", connect: { scopes: ["operator.read"], auth: { deviceToken: "${paired}" } } },
+
+  // Frames before authentication.
+  { id: "raw-not-json", gateway: "token", raw: ["this is not JSON"] },
+  { id: "raw-json-number", gateway: "token", raw: ["42"] },
+  { id: "raw-json-null", gateway: "token", raw: ["null"] },
+  { id: "raw-json-array", gateway: "token", raw: ["[]"] },
+  { id: "raw-empty", gateway: "token", raw: [""] },
+  { id: "raw-binary-garbage", gateway: "token", raw: [{ binary: "00ff10" }] },
+  { id: "raw-binary-json", gateway: "token", raw: [{ binary: Buffer.from('{"type":"req","id":"b","method":"health"}').toString("hex") }] },
+  { id: "raw-first-not-connect", gateway: "token", raw: ['{"type":"req","id":"1","method":"health","params":{}}'] },
+  { id: "raw-event-frame", gateway: "token", raw: ['{"type":"event","event":"tick","payload":{}}'] },
+  { id: "raw-unknown-type", gateway: "token", raw: ['{"type":"hello","id":"1"}'] },
+  { id: "raw-extra-top-key", gateway: "token", raw: ['{"type":"req","id":"1","method":"connect","params":{},"extra":1}'] },
+  { id: "raw-connect-no-params", gateway: "token", raw: ['{"type":"req","id":"1","method":"connect"}'] },
+  { id: "raw-connect-empty-params", gateway: "token", raw: ['{"type":"req","id":"1","method":"connect","params":{}}'] },
+  { id: "raw-connect-empty-id", gateway: "token", raw: ['{"type":"req","id":"","method":"connect","params":{}}'] },
+  { id: "raw-connect-number-id", gateway: "token", raw: ['{"type":"req","id":7,"method":"connect","params":{}}'] },
+  { id: "raw-oversize", gateway: "token", raw: [{ repeat: 65_537 }] },
+  { id: "raw-at-limit", gateway: "token", raw: [{ repeat: 65_536 }] },
+  { id: "raw-far-oversize", gateway: "token", raw: [{ repeat: 1_000_000 }] },
+  { id: "raw-worker-client", gateway: "token", raw: ['{"type":"req","id":"1","method":"connect","params":{"client":{"id":"openclaw-worker"}}}'] },
+  { id: "silent", gateway: "token", silent: true },
+
+  // Shape of the connect parameters.
+  ok("param-extra-key", { conformanceUnknownKey: true }),
+  ok("param-client-extra-key", { client: { favourite: "blue" } }),
+  ok("param-client-version-empty", { client: { version: "" } }),
+  ok("param-client-mode-unknown", { client: { mode: "desktop" } }),
+  ok("param-client-platform-missing", { client: { platform: undefined } }),
+  ok("param-min-above-max", { minProtocol: 5, maxProtocol: 4 }),
+  ok("param-protocol-zero", { minProtocol: 0, maxProtocol: 4 }),
+  ok("param-protocol-fraction", { minProtocol: 4.5, maxProtocol: 5 }),
+  ok("param-protocol-string", { minProtocol: "4" }),
+  ok("param-scopes-string", { scopes: "operator.read" }),
+  ok("param-scopes-empty-item", { scopes: [""] }),
+  ok("param-scopes-unknown", { scopes: ["operator.read", "operator.everything"] }),
+  ok("param-scopes-duplicate", { scopes: ["operator.read", "operator.read"] }),
+  ok("param-caps-unknown", { caps: ["tool-events", "no-such-cap"] }),
+  ok("param-role-empty", { role: "" }),
+  ok("param-locale-user-agent", { locale: "de-AT", userAgent: "conformance/1" }),
+  ok("param-auth-extra-key", { auth: { token: true, pin: "1" } }),
+  ok("param-long-display-name", { client: { displayName: "n".repeat(300) } }),
+  ok("param-instance-id", { client: { instanceId: "11111111-2222-4333-8444-555555555555", displayName: "Named", deviceFamily: "Linux" } }),
+  ok("param-permissions", { permissions: { camera: true } }),
+  ok("param-permissions-bad", { permissions: { camera: "yes" } }),
+
+  // Protocol ranges.
+  ok("protocol-5-6", { minProtocol: 5, maxProtocol: 6 }),
+  ok("protocol-3-4", { minProtocol: 3, maxProtocol: 4 }),
+  ok("protocol-4-5", { minProtocol: 4, maxProtocol: 5 }),
+  ok("protocol-3-probe", { client: { id: "cli", mode: "probe" }, minProtocol: 3, maxProtocol: 3 }),
+  ok("protocol-3-node", { client: NODE, role: "node", scopes: [], minProtocol: 3, maxProtocol: 3 }, { device: "hs-node-3" }),
+  ok("protocol-2-node", { client: NODE, role: "node", scopes: [], minProtocol: 2, maxProtocol: 2 }, { device: "hs-node-3" }),
+
+  // Device proofs.
+  ok("device-bad-nonce", { client: TEST }, { device: "hs-proof", override: { nonce: "00000000-0000-4000-8000-000000000000" } }),
+  ok("device-empty-nonce", { client: TEST }, { device: "hs-proof", override: { fields: { nonce: "" } } }),
+  ok("device-no-nonce", { client: TEST }, { device: "hs-proof", override: { fields: { nonce: undefined } } }),
+  ok("device-expired", { client: TEST }, { device: "hs-proof", override: { signedAtSkewMs: -130_000 } }),
+  ok("device-almost-expired", { client: TEST }, { device: "hs-skew-past", override: { signedAtSkewMs: -100_000 } }),
+  ok("device-from-future", { client: TEST }, { device: "hs-proof", override: { signedAtSkewMs: 130_000 } }),
+  ok("device-slightly-future", { client: TEST }, { device: "hs-skew-future", override: { signedAtSkewMs: 100_000 } }),
+  ok("device-signed-at-string", { client: TEST }, { device: "hs-proof", override: { fields: { signedAt: "now" } } }),
+  ok("device-wrong-id", { client: TEST }, { device: "hs-proof", override: { fields: { id: "0".repeat(64) } } }),
+  ok("device-upper-case-id", { client: TEST }, { device: "hs-proof", override: { upperCaseId: true } }),
+  ok("device-bad-key", { client: TEST }, { device: "hs-proof", override: { fields: { publicKey: "not-a-key" } } }),
+  ok("device-pem-key", { client: TEST }, { device: "hs-pem", override: { pem: true } }),
+  ok("device-padded-key", { client: TEST }, { device: "hs-padded", override: { padded: true } }),
+  ok("device-extra-key", { client: TEST }, { device: "hs-proof", override: { fields: { model: "x" } } }),
+  ok("device-signed-other-scopes", { client: TEST, scopes: ["operator.read"] }, { device: "hs-proof", override: { scopes: ["operator.admin"] } }),
+  ok("device-signed-other-role", { client: TEST }, { device: "hs-proof", override: { role: "node" } }),
+  ok("device-signed-other-token", { client: TEST }, { device: "hs-proof", override: { token: "other" } }),
+  ok("device-v1", { client: TEST }, { device: "hs-proof", override: { version: 1 } }),
+  ok("device-platform-case", { client: { ...TEST, platform: "  LiNuX ", deviceFamily: "LINUX" } }, { device: "hs-case" }),
+  ok("device-node-no-device", { client: NODE, role: "node", scopes: [] }),
+  ok("device-upgrade-scopes", { client: TUI, scopes: ["operator.read", "operator.write"] }, { device: "hs-paired" }),
+  ok("device-upgrade-role", { client: NODE, role: "node", scopes: [] }, { device: "hs-paired" }),
+  ok("device-other-platform", { client: { ...TUI, platform: "darwin" }, scopes: ["operator.read"] }, { device: "hs-paired" }),
+  { id: "device-token-too-many-scopes", gateway: "token", device: "hs-paired", connect: { client: TUI, scopes: ["operator.admin"], auth: { deviceToken: "${paired}" } } },
+  { id: "device-token-wrong", gateway: "token", device: "hs-paired", connect: { client: TUI, scopes: ["operator.read"], auth: { deviceToken: "x".repeat(43) } } },
+  { id: "device-token-of-other-device", gateway: "token", device: "hs-test", connect: { client: TEST, scopes: ["operator.read"], auth: { deviceToken: "${paired}" } } },
+  { id: "bootstrap-token-wrong", gateway: "token", device: "hs-bootstrap", connect: { client: TEST, scopes: ["operator.read"], auth: { bootstrapToken: "x".repeat(43) } } },
+  ok("token-and-password", { auth: { token: true, password: "wrong" } }),
+  ok("token-empty", { auth: { token: "" } }),
+  ok("password-wrong", { auth: { password: "wrong" } }),
+
+  // Origin, host, build, forwarding.
+  ok("control-ui-right-build", { client: { ...UI, buildId: "${buildId}" } }, { device: "hs-ui", headers: OWN_ORIGIN }),
+  ok("control-ui-wrong-build", { client: { ...UI, buildId: "2020.1.1-x" } }, { device: "hs-ui", headers: OWN_ORIGIN }),
+  ok("control-ui-dev-build", { client: { ...UI, buildId: "dev" } }, { device: "hs-ui", headers: OWN_ORIGIN }),
+  ok("control-ui-localhost-origin", { client: { ...UI, buildId: "${buildId}" } }, { device: "hs-ui", headers: { origin: "http://localhost:${PORT}" } }),
+  ok("control-ui-other-port-origin", { client: UI }, { device: "hs-ui", headers: { origin: "http://localhost:5173" } }),
+  ok("control-ui-null-origin", { client: UI }, { device: "hs-ui", headers: { origin: "null" } }),
+  ok("control-ui-garbage-origin", { client: UI }, { device: "hs-ui", headers: { origin: "not a url" } }),
+  ok("control-ui-host-rebinding", { client: UI }, { device: "hs-ui", headers: { origin: "http://evil.example:${PORT}", host: "evil.example:${PORT}" } }),
+  ok("control-ui-private-host-origin", { client: { ...UI, buildId: "${buildId}" } }, { device: "hs-ui", headers: { origin: "http://192.168.7.7:${PORT}", host: "192.168.7.7:${PORT}" } }),
+  ok("control-ui-foreign-host", { client: { ...UI, buildId: "${buildId}" } }, { device: "hs-ui-foreign", headers: { ...OWN_ORIGIN, host: "gateway.example:${PORT}" } }),
+  ok("copilot-no-caps", { client: { id: "openclaw-browser-copilot", mode: "ui" } }, { device: "hs-copilot" }),
+  ok("copilot-no-origin", { client: { id: "openclaw-browser-copilot", mode: "ui" }, caps: ["run-tool-bindings", "session-scoped-events"] }, { device: "hs-copilot" }),
+  ok("cli-evil-origin", { client: CLI }, { headers: { origin: "https://evil.example" } }),
+  ok("cli-allowed-origin", { client: CLI }, { headers: { origin: "https://allowed.example" } }),
+  ok("backend-forwarded", {}, { headers: { forwarded: "for=203.0.113.9" } }),
+  ok("backend-x-real-ip", {}, { headers: { "x-real-ip": "203.0.113.9" } }),
+  ok("backend-x-forwarded-host", {}, { headers: { "x-forwarded-host": "a.example" } }),
+  ok("backend-x-forwarded-proto", {}, { headers: { "x-forwarded-proto": "https" } }),
+  ok("backend-x-forwarded-for-loopback", {}, { headers: { "x-forwarded-for": "127.0.0.1" } }),
+  ok("backend-scope-header-empty", {}, { headers: { "x-openclaw-scopes": "" } }),
+  ok("backend-scope-header-many", {}, { headers: { "x-openclaw-scopes": " operator.read , operator.write,nope" } }),
+  ok("cli-scope-header", { client: CLI }, { headers: { "x-openclaw-scopes": "operator.admin" } }),
+  ok("tui-scope-header", { client: TUI }, { device: "hs-tui-header", headers: { "x-openclaw-scopes": "operator.read" } }),
+  ok("cli-foreign-host", { client: CLI }, { headers: { host: "gateway.example:${PORT}" } }),
+  ok("tui-foreign-host", { client: TUI, scopes: ["operator.read"] }, { device: "hs-tui-foreign", headers: { host: "gateway.example:${PORT}" } }),
+  ok("path-health", {}, { path: "/health" }),
+  ok("path-v1-models", {}, { path: "/v1/models" }),
+  ok("path-unknown", {}, { path: "/no/such/path?x=1" }),
+  { id: "path-worker", gateway: "token", path: "/__openclaw__/worker", silent: true, waitMs: 1500 },
+  ok("agent-runtime-token-wrong", { auth: { token: true, agentRuntimeIdentityToken: "nope" } }),
+  ok("approval-runtime-token-wrong", { auth: { token: true, approvalRuntimeToken: "nope" } }),
+
+  // Other clients the enumerations allow.
+  ok("client-macos-ui", { client: { id: "openclaw-macos", mode: "ui", platform: "macos", deviceFamily: "Mac" } }, { device: "hs-macos" }),
+  ok("client-macos-ui-no-device", { client: { id: "openclaw-macos", mode: "ui" } }),
+  ok("client-ios-ui", { client: { id: "openclaw-ios", mode: "ui", platform: "ios", deviceFamily: "iPhone" } }, { device: "hs-ios" }),
+  ok("client-android-node", { client: { id: "openclaw-android", mode: "node", platform: "android" }, role: "node", scopes: [], caps: ["camera"], commands: ["camera.snap"] }, { device: "hs-android" }),
+  ok("client-watchos-ui", { client: { id: "openclaw-watchos", mode: "ui" } }, { device: "hs-watch" }),
+  ok("client-fingerprint", { client: { id: "fingerprint", mode: "probe" } }),
+  ok("client-openclaw-probe", { client: { id: "openclaw-probe", mode: "probe" } }),
+  ok("client-webchat-ui-allowed-origin", { client: { id: "webchat-ui", mode: "webchat" } }, { device: "hs-webchat-ui", headers: { origin: "https://allowed.example" } }),
+  ok("client-worker-mode", { client: { mode: "worker" } }),
+  ok("client-test-no-device", { client: TEST }),
+  ok("client-cli-device", { client: CLI }, { device: "hs-cli" }),
+  ok("client-node-host-cli-mode", { client: { id: "node-host", mode: "cli" } }, { device: "hs-node-host-cli" }),
+  ok("client-backend-node-role", { role: "node", scopes: [] }, { device: "hs-backend-node" }),
+  ok("client-node-with-scopes", { client: NODE, role: "node", scopes: ["operator.admin"] }, { device: "hs-node-scopes" }),
+
+  // After hello.
+  ok("after-connect-twice", {}, { then: [{ method: "connect", params: { minProtocol: 4, maxProtocol: 4, client: { id: "cli", version: "1", platform: "x", mode: "cli" } } }] }),
+  ok("after-unknown-method", {}, { then: [{ method: "nope.method", params: {} }] }),
+  ok("after-unknown-method-no-admin", { scopes: ["operator.read"] }, { then: [{ method: "nope.method", params: {} }] }),
+  ok("after-bad-frames", {}, { frames: [
+    '{"type":"req","id":"","method":"health"}', '{"foo":1}', '{"type":"req","id":"a","method":"health","extra":1}', '{"type":"req","id":"b"}',
+    '{"type":"req","id":3,"method":"health"}', '{"type":"req","id":"c","method":""}', '{"type":"req","id":"d","method":"health","traceparent":7}',
+    '{"type":"req","id":"e","method":"health","expectedProfileId":""}', '{"type":"res","id":"f","ok":true}', '{"type":"event","event":"x"}', "null", "[]", "7", '"text"',
+  ] }),
+  ok("after-not-json-stays-open", {}, { frames: ["garbage", "{"], then: [{ method: "last-heartbeat", params: {} }] }),
+  ok("after-binary-frame", {}, { frames: [{ binary: Buffer.from('{"type":"req","id":"bin","method":"last-heartbeat"}').toString("hex") }] }),
+  ok("after-expected-profile", {}, { frames: ['{"type":"req","id":"p","method":"last-heartbeat","expectedProfileId":"nobody"}'], answers: 1 }),
+  ok("after-traceparent", {}, { frames: ['{"type":"req","id":"t","method":"last-heartbeat","traceparent":"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}'] }),
+  ok("after-unicode-id", {}, { frames: ['{"type":"req","id":"id ✓ 漢","method":"last-heartbeat"}'] }),
+  ok("after-node-flood", { client: NODE, role: "node", scopes: [] }, { device: "hs-node", frames: Array.from({ length: 11 }, (_, i) => `{"type":"req","id":"f${i}","method":"status","params":{}}`), closes: true }),
+
+  // Password mode, local approval off.
+  { id: "password/backend", gateway: "password", connect: { auth: { password: true } } },
+  { id: "password/in-token-field", gateway: "password", connect: { auth: { token: true } } },
+  { id: "password/wrong", gateway: "password", connect: { auth: { password: "wrong" } } },
+  { id: "password/missing", gateway: "password", connect: {} },
+  { id: "password/empty", gateway: "password", connect: { auth: { password: "" } } },
+  { id: "password/cli", gateway: "password", connect: { client: CLI, auth: { password: true } } },
+  { id: "password/device-pending", gateway: "password", device: "pw-new", connect: { client: TUI, scopes: ["operator.read", "operator.write"], auth: { password: true } } },
+  { id: "password/device-pending-again", gateway: "password", device: "pw-new", connect: { client: TUI, scopes: ["operator.read", "operator.write"], auth: { password: true } } },
+  { id: "password/device-pending-other-scopes", gateway: "password", device: "pw-new", connect: { client: TUI, scopes: ["operator.admin"], auth: { password: true } } },
+  { id: "password/device-wrong-password", gateway: "password", device: "pw-bad", connect: { client: TUI, auth: { password: "wrong" } } },
+  { id: "password/node-pending", gateway: "password", device: "pw-node", connect: { client: NODE, role: "node", scopes: [], auth: { password: true } } },
+  { id: "password/list-and-approve", gateway: "password", connect: { auth: { password: true } }, then: [
+    { method: "device.pair.list", params: {}, save: { pendingId: "payload.pending.0.requestId" } },
+    { method: "device.pair.approve", params: { requestId: "${pendingId}" } },
+    { method: "device.pair.approve", params: { requestId: "${pendingId}" } },
+  ] },
+  { id: "password/device-list-after", gateway: "password", connect: { auth: { password: true } }, then: [{ method: "device.pair.list", params: {} }] },
+  { id: "password/device-origin", gateway: "password", device: "pw-ui", connect: { client: UI, auth: { password: true } }, headers: OWN_ORIGIN },
+
+  // No authentication.
+  { id: "none/backend", gateway: "none", connect: {} },
+  { id: "none/backend-with-token", gateway: "none", connect: { auth: { token: "whatever" } } },
+  { id: "none/cli", gateway: "none", connect: { client: CLI } },
+  { id: "none/probe", gateway: "none", connect: { client: { id: "cli", mode: "probe" } } },
+  { id: "none/tui-no-device", gateway: "none", connect: { client: TUI } },
+  { id: "none/tui-device", gateway: "none", device: "none-tui", connect: { client: TUI, scopes: ["operator.read"] } },
+  { id: "none/control-ui-no-device", gateway: "none", connect: { client: { ...UI, buildId: "dev" } }, headers: OWN_ORIGIN },
+  { id: "none/backend-origin", gateway: "none", connect: {}, headers: OWN_ORIGIN },
+  { id: "none/foreign-host", gateway: "none", connect: {}, headers: { host: "gateway.example:${PORT}" } },
+  { id: "none/node", gateway: "none", device: "none-node", connect: { client: NODE, role: "node", scopes: [] } },
+  { id: "none/forwarded", gateway: "none", connect: {}, headers: { "x-forwarded-for": "203.0.113.9" } },
+
+  // Trusted proxy.
+  ...[
+    ["no-headers", {}, undefined],
+    ["user-only", { "x-forwarded-user": "nick@example.com" }, undefined],
+    ["user-and-for", { "x-forwarded-user": "nick@example.com", "x-forwarded-for": "203.0.113.9" }, undefined],
+    ["all-headers", { "x-forwarded-user": "nick@example.com", "x-forwarded-for": "203.0.113.9", "x-conformance": "1" }, undefined],
+    ["loopback-for", { "x-forwarded-user": "nick@example.com", "x-forwarded-for": "127.0.0.1", "x-conformance": "1" }, undefined],
+    ["garbage-for", { "x-forwarded-user": "nick@example.com", "x-forwarded-for": "not an ip", "x-conformance": "1" }, undefined],
+    ["empty-user", { "x-forwarded-user": "", "x-forwarded-for": "203.0.113.9", "x-conformance": "1" }, undefined],
+    ["chain", { "x-forwarded-user": "nick@example.com", "x-forwarded-for": "198.51.100.4, 203.0.113.9", "x-conformance": "1" }, undefined],
+  ].map(([name, headers]) => ({ id: `proxy/${name}`, gateway: "proxy", connect: {}, headers })),
+  { id: "proxy/device", gateway: "proxy", device: "proxy-tui", connect: { client: TUI, scopes: ["operator.read"] }, headers: { "x-forwarded-user": "nick@example.com", "x-forwarded-for": "203.0.113.9", "x-conformance": "1" } },
+  { id: "proxy/cli", gateway: "proxy", connect: { client: CLI }, headers: { "x-forwarded-user": "nick@example.com", "x-forwarded-for": "203.0.113.9", "x-conformance": "1" } },
+  { id: "proxy/token-rejected", gateway: "proxy", connect: { auth: { token: "conformance-token-0123456789abcdef" } } },
+  { id: "proxy/scope-header", gateway: "proxy", connect: {}, headers: { "x-forwarded-user": "nick@example.com", "x-forwarded-for": "203.0.113.9", "x-conformance": "1", "x-openclaw-scopes": "operator.read" } },
+
+  // Last in its variant: it locks this origin out. Ten failures, then the limiter's own answer.
+  ...Array.from({ length: 12 }, (_, i) => ok(`limited-${String(i + 1).padStart(2, "0")}`, { client: UI, token: "wrong-token" }, { headers: { origin: "https://allowed.example" }, device: "hs-limited" })),
+].map((one) => ({ ...one, id: `handshake/${one.id}` }));
+

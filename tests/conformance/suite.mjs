@@ -1,0 +1,115 @@
+// Runs all cases on two sides and compares. Used by self.test.mjs (the original against itself: proves the masks)
+// and compare.test.mjs (the original against ours).
+import fs from "node:fs";
+import path from "node:path";
+import { startModel } from "../lib/model.mjs";
+import { repoRoot } from "../lib/tools.mjs";
+import { handshakes, VARIANTS } from "./cases/handshake.mjs";
+import { matrix } from "./cases/matrix.mjs";
+import { compareAll, summary } from "./diff.mjs";
+import { runHandshake } from "./handshake.mjs";
+import { checkFrames } from "./schema.mjs";
+import { Session } from "./session.mjs";
+import { fixtures, startPair } from "./target.mjs";
+
+const here = (name) => new URL(name, import.meta.url);
+export const knownDifferences = () => JSON.parse(fs.readFileSync(here("known-differences.json"), "utf8"));
+
+/** A node is cut off after ten refusals in a row: an allowed call now and then starts the count again. */
+const REFUSALS_IN_A_ROW = 8;
+
+/** The parts of a run, in order; each takes (session, put) where put(id, masked answer, frame). */
+const PARTS = {
+  async handshake(session, put, variant) {
+    const silent = [];
+    for (const one of handshakes.filter((h) => h.gateway === variant)) {
+      const run = runHandshake(session, one).then((answer) => put(one.id, answer));
+      // Those wait for the server's own deadline; the others need not wait for them.
+      if (one.silent) silent.push(run);
+      else await run;
+    }
+    await Promise.all(silent);
+  },
+  async matrix(session, put) {
+    let refusals = 0;
+    for (const step of matrix()) {
+      if (step.as === "node" && ++refusals % REFUSALS_IN_A_ROW === 0) await session.call({ as: "node", method: "health" });
+      const { masked, frame } = await session.run(step);
+      put(step.id, masked, frame);
+    }
+  },
+};
+
+/** Variant of the gateway → parts run on it. `CONFORMANCE_PLAN=token:matrix,none:handshake` runs less, to look closer. */
+export const PLAN = process.env.CONFORMANCE_PLAN ? onlyParts(process.env.CONFORMANCE_PLAN) : { token: ["handshake", "matrix"], password: ["handshake"], none: ["handshake"], proxy: ["handshake"] };
+
+function onlyParts(text) {
+  const plan = {};
+  for (const [variant, part] of text.split(",").map((one) => one.split(":"))) (plan[variant] ??= []).push(part);
+  return plan;
+}
+
+/** One side through the plan of one variant. */
+async function runSide(session, variant, parts, result) {
+  await session.warm();
+  const admin = variant === "token" ? await session.caller("admin") : undefined;
+  if (admin) session.saved.buildId = admin.hello.payload.server.buildId;
+  for (const part of parts) {
+    const start = Date.now();
+    await PARTS[part](session, (id, masked, frame) => {
+      if (result.answers.has(id)) throw new Error(`two cases are called ${id}`);
+      result.answers.set(id, masked);
+      if (frame) result.frames.set(id, frame);
+    }, variant);
+    result.seconds[`${variant}/${part}`] = (Date.now() - start) / 1000;
+  }
+  await session.end();
+  for (const client of session.all) checkFrames(client, result.schema);
+  result.leaves.masked += session.mask.count.masked;
+  result.leaves.plain += session.mask.count.plain;
+}
+
+/** `kinds`: two kinds of startSide; `name` of the artifact. Answers both sides' results and their comparison. */
+export async function runSuite(name, kinds, { plan = PLAN, known = [] } = {}) {
+  const started = Date.now();
+  const model = await startModel();
+  const shared = fixtures(model);
+  const results = kinds.map(() => ({ answers: new Map(), frames: new Map(), schema: {}, seconds: {}, leaves: { masked: 0, plain: 0 } }));
+  try {
+    for (const [variant, parts] of Object.entries(plan)) {
+      const begin = Date.now();
+      const sides = await startPair(kinds, model, { gateway: VARIANTS[variant] });
+      for (const result of results) result.seconds[`${variant}/start`] = (Date.now() - begin) / 1000;
+      try {
+        await Promise.all(sides.map((side, i) => runSide(new Session(side, shared), variant, parts, results[i])));
+      } finally {
+        await Promise.all(sides.map((side) => side.stop()));
+      }
+    }
+  } finally {
+    await model.stop();
+  }
+  const comparison = compareAll(results[0].answers, results[1].answers, known);
+  const { line, share } = summary(comparison);
+  const seconds = Math.round((Date.now() - started) / 1000);
+  write(name, { line, kinds, seconds, results, comparison });
+  console.log(`${line} in ${seconds} s`);
+  return { results, comparison, share, seconds };
+}
+
+function write(name, { line, kinds, seconds, results, comparison }) {
+  const dir = path.join(repoRoot, "artifacts/conformance");
+  fs.mkdirSync(dir, { recursive: true });
+  const parts = results.map(({ seconds, leaves, schema }) => ({ seconds, leaves, schema }));
+  fs.writeFileSync(path.join(dir, `${name}.json`), JSON.stringify({ line, kinds, seconds, parts, comparison }, null, 1));
+  for (const [i, { answers }] of results.entries()) {
+    fs.writeFileSync(path.join(dir, `${name}.${i}-${kinds[i]}.answers.json`), JSON.stringify(Object.fromEntries(answers), null, 1));
+  }
+}
+
+/** The differing cases as readable lines, most telling first, at most `limit`. */
+export function explain(comparison, limit = 40) {
+  const short = (value) => (value === undefined ? "absent" : JSON.stringify(value)).slice(0, 160);
+  return comparison.differing.slice(0, limit).map(({ id, differences }) =>
+    `${id}\n${differences.filter((d) => !d.reason).slice(0, 4).map((d) => `    ${d.path}: expected ${short(d.expected)}, got ${short(d.got)}`).join("\n")}`).join("\n");
+}

@@ -1,0 +1,102 @@
+// The TypeScript gateway is killed, stopped and restarted under clients of ours: their sockets stay open, every
+// pending call is answered, subscriptions work again, and no event comes twice.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { startOriginal, startOurs, TOKEN } from "../lib/gateway.mjs";
+import { Device, RawClient } from "../lib/raw.mjs";
+import { until } from "../lib/tools.mjs";
+
+const CLIENTS = Number(process.env.CRASH_CLIENTS ?? 100);
+
+async function connectAll(ours, count) {
+  const clients = [];
+  // In batches: both gateways limit unauthenticated sockets per address.
+  while (clients.length < count) {
+    clients.push(...await Promise.all(Array.from({ length: Math.min(10, count - clients.length) }, async () => {
+      const client = await RawClient.open(ours.wsUrl);
+      const hello = await client.connect({ token: TOKEN });
+      assert.equal(hello.payload?.type, "hello-ok", JSON.stringify(hello));
+      return client;
+    })));
+  }
+  return clients;
+}
+
+function assertNoEventTwice(clients) {
+  for (const client of clients) {
+    const numbers = client.frames.filter((frame) => frame.type === "event" && frame.seq !== undefined).map((frame) => frame.seq);
+    assert.deepEqual(numbers, numbers.map((_, index) => numbers[0] + index), "event numbers run without gap or repetition");
+  }
+}
+
+async function worksAgain(original, clients) {
+  const since = performance.now();
+  const answers = await Promise.all(clients.map((client) =>
+    until("a bridged call to succeed", async () => (await client.call("sessions.list", { limit: 1 })).ok, { timeoutMs: 2_000 })));
+  assert.ok(answers.every(Boolean));
+  return performance.now() - since;
+}
+
+test("clients outlive the upstream", async (t) => {
+  const original = await startOriginal();
+  t.after(() => original.stop());
+  const ours = await startOurs({ upstream: { attach: original } });
+  t.after(() => ours.stop());
+  const clients = await connectAll(ours, CLIENTS);
+  const device = new Device();
+  const relayed = await RawClient.open(ours.wsUrl);
+  const paired = await relayed.connect({ token: TOKEN, client: { id: "test", mode: "test" }, device });
+  assert.equal(paired.ok, true, JSON.stringify(paired));
+  for (const reply of await Promise.all(clients.map((client) => client.call("sessions.subscribe", {})))) {
+    assert.equal(reply.ok, true, JSON.stringify(reply));
+  }
+
+  await t.test("killed: pending calls are answered, sockets stay open", async () => {
+    // A call that may not be sent twice, and one that may.
+    const writes = clients.map((client) => client.call("agent.wait", { runId: "no-such-run", timeoutMs: 60_000 }, { timeoutMs: 60_000 }));
+    const waiting = relayed.call("agent.wait", { runId: "no-such-run", timeoutMs: 60_000 }, { timeoutMs: 60_000 });
+    // Answered only after the waits above were received, since both go through the same upstream socket.
+    await Promise.all(clients.map((client) => client.call("gateway.suspend.status")));
+    original.child.killTree("SIGKILL");
+    for (const reply of await Promise.all([...writes, waiting])) {
+      assert.equal(reply.error?.code, "UNAVAILABLE", JSON.stringify(reply));
+      assert.equal(reply.error.retryable, true);
+    }
+    assert.ok(clients.every((client) => !client.close_), "no client was disconnected");
+    assert.equal(relayed.close_, undefined, "a relayed client stays while the upstream is down");
+    const native = await clients[0].call("health");
+    assert.equal(native.ok, true, "what is native goes on");
+    const refused = await clients[0].call("cron.run", { id: "none" });
+    assert.equal(refused.error?.code, "UNAVAILABLE", JSON.stringify(refused));
+  });
+
+  await t.test("restarted: everything works again within 2 s, relayed clients are told 1012 once", async () => {
+    const reads = clients.map((client) => client.call("sessions.list", { limit: 1 }, { timeoutMs: 60_000 }));
+    await original.restart();
+    const took = await worksAgain(original, clients);
+    t.diagnostic(`all ${clients.length} clients were served ${Math.round(took)} ms after readiness`);
+    for (const reply of await Promise.all(reads)) {
+      assert.ok(reply.ok || reply.error.code === "UNAVAILABLE", JSON.stringify(reply));
+    }
+    assert.equal((await relayed.closed).code, 1012);
+    assert.ok(clients.every((client) => !client.close_), "no client was disconnected");
+  });
+
+  await t.test("stopped for a while: calls wait and are answered, native ones go on", async () => {
+    process.kill(original.child.pid, "SIGSTOP");
+    const waiting = clients.map((client) => client.call("sessions.list", { limit: 1 }, { timeoutMs: 60_000 }));
+    for (let round = 0; round < 20; round++) assert.equal((await clients[round % clients.length].call("health")).ok, true);
+    process.kill(original.child.pid, "SIGCONT");
+    for (const reply of await Promise.all(waiting)) assert.ok(reply.ok || reply.error.retryable, JSON.stringify(reply));
+    assert.ok(clients.every((client) => !client.close_), "no client was disconnected");
+  });
+
+  await t.test("subscriptions are in force again, and no event came twice", async () => {
+    const from = clients.map((client) => client.frames.length);
+    const created = await clients[0].call("sessions.create", { agentId: "main", label: "after the crash" });
+    assert.equal(created.ok, true, JSON.stringify(created));
+    await Promise.all(clients.map((client, index) =>
+      client.frame("sessions.changed", (frame) => frame.event === "sessions.changed", { from: from[index] })));
+    assertNoEventTwice(clients);
+  });
+});

@@ -1,0 +1,121 @@
+// A scripted OpenAI-compatible model: what it answers follows from the last user message, so a run is
+// deterministic and one server can serve both sides of a comparison.
+//
+//   [[say TEXT]]      streams TEXT word by word              [[slow TEXT]]  first word, then holds until release()
+//   [[tool NAME {}]]  asks for one tool call, then on its result says "tool done: NAME"
+//   [[fail STATUS]]   answers that HTTP status with an error  [[drop]]      closes the stream in the middle
+// Anything else: "Hello from the scripted model."
+import http from "node:http";
+
+export const MODEL_ID = "scripted-1";
+export const DEFAULT_TEXT = "Hello from the scripted model.";
+
+/** `models` and `agents.defaults` settings that make OpenClaw use this server. */
+export function modelConfig(model) {
+  return {
+    models: {
+      mode: "replace",
+      providers: {
+        scripted: {
+          baseUrl: `${model.url}/v1`,
+          apiKey: "scripted-key",
+          api: "openai-completions",
+          models: [{
+            id: MODEL_ID, name: "Scripted", reasoning: false, input: ["text"],
+            cost: { input: 0, output: 0, cacheRead: 0, cacheWrite: 0 }, contextWindow: 128000, maxTokens: 4096,
+          }],
+        },
+      },
+    },
+  };
+}
+
+const textOf = (content) =>
+  typeof content === "string" ? content : (content ?? []).map((part) => part.text ?? "").join("");
+
+function script(messages) {
+  const last = messages.at(-1);
+  const user = textOf(messages.findLast((m) => m.role === "user")?.content);
+  // OpenClaw wraps user text in its own context; the newest command in it counts.
+  const command = [...user.matchAll(/\[\[(say|slow|tool|fail|drop)(?: ([\s\S]*?))?\]\]/g)].at(-1);
+  if (!command) return { kind: "say", text: DEFAULT_TEXT };
+  const [, kind, rest = ""] = command;
+  if (kind === "tool") {
+    const name = rest.split(" ", 1)[0];
+    if (last?.role === "tool") return { kind: "say", text: `tool done: ${name}` };
+    return { kind: "tool", name, args: rest.slice(name.length + 1) || "{}" };
+  }
+  return { kind, text: rest };
+}
+
+export async function startModel() {
+  const requests = [];
+  const held = new Set();
+  const server = http.createServer(async (request, response) => {
+    let body = "";
+    for await (const chunk of request) body += chunk;
+    if (request.url.endsWith("/models")) {
+      response.setHeader("content-type", "application/json");
+      response.end(JSON.stringify({ object: "list", data: [{ id: MODEL_ID, object: "model", created: 0, owned_by: "scripted" }] }));
+      return;
+    }
+    const call = body ? JSON.parse(body) : {};
+    const plan = script(call.messages ?? []);
+    requests.push({ path: request.url, plan, call });
+    if (plan.kind === "fail") {
+      response.statusCode = Number(plan.text) || 500;
+      response.setHeader("content-type", "application/json");
+      response.end(JSON.stringify({ error: { message: "scripted failure", type: "scripted_error", code: "scripted" } }));
+      return;
+    }
+    const base = { id: "chatcmpl-scripted", created: 1700000000, model: MODEL_ID };
+    const usage = { prompt_tokens: 10, completion_tokens: 5, total_tokens: 15 };
+    const words = (plan.text ?? "").match(/\S+\s*/g) ?? [];
+    const toolCalls = plan.kind === "tool"
+      ? [{ index: 0, id: "call_scripted_1", type: "function", function: { name: plan.name, arguments: plan.args } }] : undefined;
+    if (!call.stream) {
+      response.setHeader("content-type", "application/json");
+      response.end(JSON.stringify({
+        ...base, object: "chat.completion", usage,
+        choices: [{ index: 0, finish_reason: toolCalls ? "tool_calls" : "stop", message: { role: "assistant", content: plan.text ?? null, ...(toolCalls ? { tool_calls: toolCalls } : {}) } }],
+      }));
+      return;
+    }
+    response.setHeader("content-type", "text/event-stream");
+    const emit = (delta, finish = null, extra = {}) =>
+      response.write(`data: ${JSON.stringify({ ...base, object: "chat.completion.chunk", choices: [{ index: 0, delta, finish_reason: finish }], ...extra })}\n\n`);
+    emit({ role: "assistant", content: "" });
+    if (toolCalls) emit({ tool_calls: toolCalls });
+    for (const [i, word] of words.entries()) {
+      emit({ content: word });
+      if (i === 0 && plan.kind === "drop") return response.destroy();
+      if (i === 0 && plan.kind === "slow") {
+        await new Promise((release) => {
+          held.add(release);
+          response.once("close", release);
+        });
+        if (response.destroyed) return;
+      }
+    }
+    emit({}, toolCalls ? "tool_calls" : "stop");
+    response.write(`data: ${JSON.stringify({ ...base, object: "chat.completion.chunk", choices: [], usage })}\n\n`);
+    response.end("data: [DONE]\n\n");
+  });
+  await new Promise((resolve, reject) => server.once("error", reject).listen(0, "127.0.0.1", resolve));
+  const port = server.address().port;
+  return {
+    port,
+    url: `http://127.0.0.1:${port}`,
+    requests,
+    /** Lets every held `[[slow]]` answer run on. */
+    release() {
+      for (const resume of held) resume();
+      held.clear();
+    },
+    async stop() {
+      this.release();
+      server.closeAllConnections();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  };
+}

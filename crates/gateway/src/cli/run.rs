@@ -151,6 +151,16 @@ async fn serve(
         upstream.state.clone(),
         Arc::default(),
     );
+    app.set_facts(crate::native::Facts {
+        config: document.resolved.clone(),
+        state_dir: paths.state_dir.clone(),
+        home: paths.home.clone(),
+        config_path: paths.config_file.clone(),
+        workspace_variable: env.trimmed("OPENCLAW_WORKSPACE_DIR").map(str::to_owned),
+        state_dir_is_set: env.trimmed("OPENCLAW_STATE_DIR").is_some(),
+        port,
+        log_file: None,
+    });
     summarise(
         paths,
         address,

@@ -61,7 +61,11 @@ impl Hints {
     pub fn from_ui_hints(hints: &Value) -> Self {
         let mut marks = HashMap::new();
         for (path, hint) in hints.as_object().into_iter().flatten() {
-            let tags = hint.get("tags").and_then(Value::as_array).into_iter().flatten();
+            let tags = hint
+                .get("tags")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten();
             let mark = Mark {
                 sensitive: hint.get("sensitive").and_then(Value::as_bool),
                 secret_in_url: tags
@@ -73,7 +77,10 @@ impl Hints {
             }
         }
         let mut lookup = HashSet::new();
-        for (path, _) in marks.iter().filter(|(_, mark)| mark.sensitive == Some(true)) {
+        for (path, _) in marks
+            .iter()
+            .filter(|(_, mark)| mark.sensitive == Some(true))
+        {
             let mut joined = String::new();
             for (index, part) in path.split('.').enumerate() {
                 if index > 0 {
@@ -90,17 +97,23 @@ impl Hints {
     }
 
     fn is_sensitive(&self, path: &str) -> bool {
-        self.marks.get(path).is_some_and(|mark| mark.sensitive == Some(true))
+        self.marks
+            .get(path)
+            .is_some_and(|mark| mark.sensitive == Some(true))
     }
 
     fn is_declared_open(&self, paths: &[&str]) -> bool {
-        paths
-            .iter()
-            .any(|path| self.marks.get(*path).is_some_and(|mark| mark.sensitive == Some(false)))
+        paths.iter().any(|path| {
+            self.marks
+                .get(*path)
+                .is_some_and(|mark| mark.sensitive == Some(false))
+        })
     }
 
     fn has_secret_url(&self, paths: &[&str]) -> bool {
-        paths.iter().any(|path| self.marks.get(*path).is_some_and(|mark| mark.secret_in_url))
+        paths
+            .iter()
+            .any(|path| self.marks.get(*path).is_some_and(|mark| mark.secret_in_url))
             || paths.first().is_some_and(|path| url::is_url_path(path))
     }
 
@@ -112,7 +125,11 @@ impl Hints {
     /// As [`redact`](Self::redact); the secrets found are added to `secrets`.
     fn redact_collecting(&self, value: &Value, secrets: &mut Vec<String>) -> Value {
         let in_schema = !self.lookup.is_empty();
-        Walk { hints: self, secrets }.value(value, "", in_schema)
+        Walk {
+            hints: self,
+            secrets,
+        }
+        .value(value, "", in_schema)
     }
 
     /// The text of a file with every secret of `config` replaced, or `None` when that would say
@@ -144,7 +161,11 @@ impl Hints {
         match find_sentinel(&restored, String::new()) {
             None => Ok(restored),
             Some(path) => {
-                let path = if path.is_empty() { "<root>".to_owned() } else { path };
+                let path = if path.is_empty() {
+                    "<root>".to_owned()
+                } else {
+                    path
+                };
                 Err(format!(
                     "Reserved redaction sentinel \"{SENTINEL}\" is not valid config data ({path})."
                 ))
@@ -164,8 +185,10 @@ impl Hints {
                 let path = format!("{prefix}[]");
                 let matched = in_schema && self.lookup.contains(&path);
                 let sensitive = !self.is_declared_open(&[&path]) && has_sensitive_name(&path);
-                let originals =
-                    original.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+                let originals = original
+                    .and_then(Value::as_array)
+                    .map(Vec::as_slice)
+                    .unwrap_or_default();
                 let pairs = pair_items(items, originals);
                 let restore = |(item, original): (&Value, Option<&Value>)| {
                     if item.as_str() == Some(SENTINEL) && (matched || sensitive) {
@@ -174,7 +197,11 @@ impl Hints {
                     }
                     self.restore_value(item, original, &path, matched)
                 };
-                pairs.into_iter().map(restore).collect::<Result<_, _>>().map(Value::Array)
+                pairs
+                    .into_iter()
+                    .map(restore)
+                    .collect::<Result<_, _>>()
+                    .map(Value::Array)
             }
             Value::Object(members) => {
                 let originals = original.and_then(Value::as_object);
@@ -209,7 +236,9 @@ impl Hints {
         match value {
             Value::String(text) if text == SENTINEL && can_restore => {
                 original.cloned().ok_or_else(|| {
-                    format!("Sentinel value \"{SENTINEL}\" in key {under} is not valid as real data")
+                    format!(
+                        "Sentinel value \"{SENTINEL}\" in key {under} is not valid as real data"
+                    )
                 })
             }
             Value::Object(_) | Value::Array(_) => {
@@ -225,7 +254,9 @@ impl Hints {
     }
 
     fn candidate<'a>(&self, path: &'a str, wildcard: &'a str, in_schema: bool) -> Option<&'a str> {
-        [path, wildcard].into_iter().find(|path| in_schema && self.lookup.contains(*path))
+        [path, wildcard]
+            .into_iter()
+            .find(|path| in_schema && self.lookup.contains(*path))
     }
 }
 
@@ -374,7 +405,9 @@ fn names_service_account(path: &str) -> bool {
 }
 
 fn is_reference_shape(value: &Value) -> bool {
-    ["source", "id"].iter().all(|key| value.get(key).is_some_and(Value::is_string))
+    ["source", "id"]
+        .iter()
+        .all(|key| value.get(key).is_some_and(Value::is_string))
 }
 
 fn collect_strings(value: &Value, secrets: &mut Vec<String>) {
@@ -383,7 +416,9 @@ fn collect_strings(value: &Value, secrets: &mut Vec<String>) {
         Value::Array(items) => items.iter().for_each(|item| collect_strings(item, secrets)),
         Value::Object(_) if is_reference_shape(value) => collect_strings(&value["id"], secrets),
         Value::Object(members) => {
-            members.values().for_each(|item| collect_strings(item, secrets));
+            members
+                .values()
+                .for_each(|item| collect_strings(item, secrets));
         }
         _ => {}
     }
@@ -398,18 +433,29 @@ fn restore_reference(
     if !is_reference_shape(incoming) || incoming["id"] != SENTINEL {
         return Ok(None);
     }
-    let provider = |value: &Value| value.get("provider").and_then(Value::as_str).map(str::to_owned);
+    let provider = |value: &Value| {
+        value
+            .get("provider")
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+    };
     let original = original.filter(|original| is_reference_shape(original)).ok_or_else(|| {
         format!("SecretRef at {path} contains a redacted id placeholder with no matching original value.")
     })?;
     let Some(known) = provider(original) else {
-        return Err(format!("SecretRef at {path} requires a provider field to restore the redacted id automatically (original ref lacks provider)."));
+        return Err(format!(
+            "SecretRef at {path} requires a provider field to restore the redacted id automatically (original ref lacks provider)."
+        ));
     };
     let Some(given) = provider(incoming) else {
-        return Err(format!("SecretRef at {path} must include source, provider, and id when redacted placeholders are present."));
+        return Err(format!(
+            "SecretRef at {path} must include source, provider, and id when redacted placeholders are present."
+        ));
     };
     if incoming["source"] != original["source"] || given != known {
-        return Err(format!("SecretRef at {path} changed source/provider while id is redacted. Provide an explicit id when changing source/provider."));
+        return Err(format!(
+            "SecretRef at {path} changed source/provider while id is redacted. Provide an explicit id when changing source/provider."
+        ));
     }
     let mut restored = incoming.clone();
     restored["id"] = original["id"].clone();
@@ -442,7 +488,10 @@ fn pair_items<'a>(
                 return (item, None);
             }
         }
-        (item, originals.get(index).filter(|_| !reserved.contains(&index)))
+        (
+            item,
+            originals.get(index).filter(|_| !reserved.contains(&index)),
+        )
     };
     items.iter().enumerate().map(pair).collect()
 }
@@ -458,9 +507,8 @@ fn index_by_id(items: &[Value]) -> HashMap<&str, Vec<usize>> {
 }
 
 fn item_id(item: &Value) -> Option<&str> {
-    let usable = |id: &&str| {
-        !id.is_empty() && *id != SENTINEL && !is_reference(id) && !id.contains("$${")
-    };
+    let usable =
+        |id: &&str| !id.is_empty() && *id != SENTINEL && !is_reference(id) && !id.contains("$${");
     item.get("id").and_then(Value::as_str).filter(usable)
 }
 
@@ -472,7 +520,11 @@ fn find_sentinel(value: &Value, path: String) -> Option<String> {
             .enumerate()
             .find_map(|(index, item)| find_sentinel(item, format!("{path}[{index}]"))),
         Value::Object(members) => members.iter().find_map(|(key, item)| {
-            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            let path = if path.is_empty() {
+                key.clone()
+            } else {
+                format!("{path}.{key}")
+            };
             find_sentinel(item, path)
         }),
         _ => None,
@@ -498,10 +550,16 @@ mod tests {
         });
         let hints = Hints::bundled();
         let shown = hints.redact(&config);
-        assert_eq!(shown["gateway"], json!({"auth": {"mode": "token", "token": SENTINEL}, "port": 1}));
+        assert_eq!(
+            shown["gateway"],
+            json!({"auth": {"mode": "token", "token": SENTINEL}, "port": 1})
+        );
         assert_eq!(shown["models"]["providers"]["a"]["apiKey"]["id"], SENTINEL);
         assert_eq!(shown["models"]["providers"]["a"]["baseUrl"], SENTINEL);
-        assert_eq!(shown["models"]["providers"]["b"], config["models"]["providers"]["b"]);
+        assert_eq!(
+            shown["models"]["providers"]["b"],
+            config["models"]["providers"]["b"]
+        );
         assert_eq!(shown["list"][1]["password"], SENTINEL);
         assert_eq!(hints.restore(&shown, &config), Ok(config.clone()));
 
@@ -510,7 +568,10 @@ mod tests {
         let items = moved["list"].as_array_mut().expect("a list");
         items.swap(0, 1);
         let restored = hints.restore(&moved, &config).expect("restored");
-        assert_eq!(restored["list"], json!([{"id": "2", "password": "p2"}, {"id": "1", "password": "p1"}]));
+        assert_eq!(
+            restored["list"],
+            json!([{"id": "2", "password": "p2"}, {"id": "1", "password": "p1"}])
+        );
     }
 
     #[test]
@@ -519,9 +580,18 @@ mod tests {
         let refused = |incoming: Value, want: &str| {
             assert_eq!(hints.restore(&incoming, &json!({})), Err(want.to_owned()));
         };
-        refused(json!({"messages": {"ackReaction": SENTINEL}}), "Reserved redaction sentinel \"__OPENCLAW_REDACTED__\" is not valid config data (messages.ackReaction).");
-        refused(json!({"hooks": {"token": SENTINEL}}), "Sentinel value \"__OPENCLAW_REDACTED__\" in key hooks.token is not valid as real data");
-        refused(json!({"gateway": {"auth": {"token": {"source": "env", "id": SENTINEL}}}}), "SecretRef at gateway.auth.token contains a redacted id placeholder with no matching original value.");
+        refused(
+            json!({"messages": {"ackReaction": SENTINEL}}),
+            "Reserved redaction sentinel \"__OPENCLAW_REDACTED__\" is not valid config data (messages.ackReaction).",
+        );
+        refused(
+            json!({"hooks": {"token": SENTINEL}}),
+            "Sentinel value \"__OPENCLAW_REDACTED__\" in key hooks.token is not valid as real data",
+        );
+        refused(
+            json!({"gateway": {"auth": {"token": {"source": "env", "id": SENTINEL}}}}),
+            "SecretRef at gateway.auth.token contains a redacted id placeholder with no matching original value.",
+        );
     }
 
     #[test]
@@ -530,7 +600,10 @@ mod tests {
         let config = json!({"gateway": {"auth": {"token": "s3"}}});
         let raw = "{ gateway: { auth: { token: 's3' } } } // mine";
         let shown = hints.redact_text(raw, &config, &config).expect("shown");
-        assert_eq!(shown, "{ gateway: { auth: { token: '__OPENCLAW_REDACTED__' } } } // mine");
+        assert_eq!(
+            shown,
+            "{ gateway: { auth: { token: '__OPENCLAW_REDACTED__' } } } // mine"
+        );
         let config = json!({"gateway": {"auth": {"token": "port"}, "port": 1}});
         let raw = "{ gateway: { auth: { token: 'port' }, port: 1 } }";
         assert_eq!(hints.redact_text(raw, &config, &config), None);
@@ -538,10 +611,26 @@ mod tests {
 
     #[test]
     fn names_decide_where_the_schema_is_silent() {
-        for name in ["x.botToken", "a.API_KEY", "a.apiKey", "private-key", "mySecretThing", "Passwords", "x.encryptKey", "a.serviceAccountRef", "x.localService.env.FOO"] {
+        for name in [
+            "x.botToken",
+            "a.API_KEY",
+            "a.apiKey",
+            "private-key",
+            "mySecretThing",
+            "Passwords",
+            "x.encryptKey",
+            "a.serviceAccountRef",
+            "x.localService.env.FOO",
+        ] {
             assert!(has_sensitive_name(name), "{name}");
         }
-        for name in ["x.maxTokens", "tokens", "apixxkey", "a.passwordFile", "keyapi"] {
+        for name in [
+            "x.maxTokens",
+            "tokens",
+            "apixxkey",
+            "a.passwordFile",
+            "keyapi",
+        ] {
             assert!(!has_sensitive_name(name), "{name}");
         }
     }

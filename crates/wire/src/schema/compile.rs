@@ -71,7 +71,7 @@ pub(super) struct Limit {
 #[derive(Debug)]
 pub(super) struct Pattern {
     pub text: String,
-    matches: fn(&str) -> bool,
+    matches: Matcher,
 }
 
 impl Pattern {
@@ -90,8 +90,10 @@ impl Pattern {
     }
 }
 
+type Matcher = fn(&str) -> bool;
+
 /// The few expressions that the schemas hold, so that no regular expression engine is needed.
-const PATTERNS: &[(&str, fn(&str) -> bool)] = &[
+const PATTERNS: &[(&str, Matcher)] = &[
     // `.` stops at line ends, so a key with one does not match.
     ("^.*$", |text| !has_line_end(text)),
     ("^.{1,256}$", |text| {

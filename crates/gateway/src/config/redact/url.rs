@@ -41,11 +41,16 @@ const SENSITIVE_PARAMETERS: &[&str] = &[
 
 /// Paths whose values are addresses that may carry a credential.
 pub(super) fn is_url_path(path: &str) -> bool {
-    if [".baseUrl", ".httpUrl", ".cdpUrl", ".request.proxy.url"].iter().any(|end| path.ends_with(end))
+    if [".baseUrl", ".httpUrl", ".cdpUrl", ".request.proxy.url"]
+        .iter()
+        .any(|end| path.ends_with(end))
     {
         return true;
     }
-    let servers = path.strip_prefix("nodeHost.").unwrap_or(path).strip_prefix("mcp.servers.");
+    let servers = path
+        .strip_prefix("nodeHost.")
+        .unwrap_or(path)
+        .strip_prefix("mcp.servers.");
     servers
         .and_then(|rest| rest.strip_suffix(".url"))
         .is_some_and(|server| !server.is_empty() && !server.contains('.'))
@@ -57,7 +62,9 @@ pub(super) fn has_secret(value: &str) -> bool {
         if has_user_info(&text) || has_sensitive_parameter(&text) || has_bot_token(&text) {
             return true;
         }
-        let Ok(decoded) = percent_decode_str(&text).decode_utf8() else { return true };
+        let Ok(decoded) = percent_decode_str(&text).decode_utf8() else {
+            return true;
+        };
         if decoded == text {
             return false;
         }
@@ -72,7 +79,11 @@ fn has_user_info(text: &str) -> bool {
     let schemes = ["http:", "https:", "ws:", "wss:", "ftp:"];
     let starts = schemes
         .iter()
-        .flat_map(|scheme| lower.match_indices(scheme).map(|(at, found)| at + found.len()))
+        .flat_map(|scheme| {
+            lower
+                .match_indices(scheme)
+                .map(|(at, found)| at + found.len())
+        })
         .chain(lower.match_indices("//").map(|(at, _)| at + 2))
         .chain(lower.match_indices("\\\\").map(|(at, _)| at + 2));
     starts.into_iter().any(|start| {
@@ -84,14 +95,18 @@ fn has_user_info(text: &str) -> bool {
             && authority.split_once(':').is_some_and(|(_, port)| {
                 !port.bytes().all(|byte| byte.is_ascii_digit()) && !authority.starts_with('[')
             })
-            && rest.split(char::is_whitespace).next().is_some_and(|word| word.contains('@'));
+            && rest
+                .split(char::is_whitespace)
+                .next()
+                .is_some_and(|word| word.contains('@'));
         authority.contains('@') || spilled
     })
 }
 
 fn has_sensitive_parameter(text: &str) -> bool {
     text.split(['?', '&', '#', ';']).skip(1).any(|part| {
-        part.split_once('=').is_some_and(|(name, _)| is_sensitive_parameter(name))
+        part.split_once('=')
+            .is_some_and(|(name, _)| is_sensitive_parameter(name))
     })
 }
 

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::StatusCode;
+use parking_lot::Mutex;
+use serde_json::value::RawValue;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
@@ -20,6 +22,9 @@ use crate::config::IdentityMode;
 use crate::events::Hub;
 use crate::ingress::outbound::Close;
 use crate::ingress::preauth::PreauthBudget;
+use crate::native::presence::{self, Presence};
+use crate::native::system::Machine;
+use crate::native::{self, health};
 
 /// What running code needs of the configuration; swapped whole on a reload.
 #[derive(Debug, Clone)]
@@ -54,8 +59,7 @@ impl Default for Runtime {
 pub(crate) struct Known {
     /// Payload of its last hello to us.
     pub(crate) hello: Option<serde_json::Value>,
-    /// Its health, as JSON text.
-    pub(crate) health: Option<Arc<str>>,
+    pub(crate) health: health::Cache,
     pub(crate) last_heartbeat: Option<Arc<str>>,
 }
 
@@ -83,6 +87,13 @@ pub struct App {
     pub(crate) known: ArcSwap<Known>,
     pub(crate) control: Control,
     pub(crate) auth: Auth,
+    /// Configuration and places that native answers are made from.
+    pub(crate) facts: ArcSwap<native::Facts>,
+    pub(crate) presence: Mutex<Presence>,
+    /// Told whenever a row changed; one task broadcasts, at most once per second.
+    presence_changed: tokio::sync::Notify,
+    /// `stateVersion.health`.
+    health_version: AtomicU64,
     pub(crate) stopping: watch::Sender<bool>,
 }
 
@@ -119,9 +130,20 @@ impl App {
                 known: ArcSwap::default(),
                 control,
                 auth,
+                facts: ArcSwap::default(),
+                presence: Mutex::new(Presence::new(
+                    &Machine::get().presence_host(wire::REFERENCE_VERSION),
+                )),
+                presence_changed: tokio::sync::Notify::new(),
+                health_version: AtomicU64::new(1),
                 stopping: watch::Sender::new(false),
             }
         })
+    }
+
+    /// What native answers are made from; call again when the configuration changed.
+    pub fn set_facts(&self, facts: native::Facts) {
+        self.facts.store(Arc::new(facts));
     }
 
     /// Serves the given listeners until `stop` resolves, then drains.
@@ -143,8 +165,10 @@ impl App {
             tokio::spawn(crate::ingress::admin::serve(Arc::clone(self), admin));
         }
         let ticker = tokio::spawn(tick(Arc::clone(self)));
+        let presence = tokio::spawn(tell_presence(Arc::clone(self)));
         stop.await;
         ticker.abort();
+        presence.abort();
         self.drain().await;
         if let Err(error) = self.auth.flush() {
             tracing::error!(%error, "cannot write when devices were last seen");
@@ -218,24 +242,25 @@ impl App {
             News::Hello(hello) => {
                 self.import_pairings();
                 self.learn_hello(&hello);
-                let health = hello
-                    .pointer("/snapshot/health")
-                    .map(|health| health.to_string().into());
+                // A new process: what the old one said of itself is no longer true, but for its health, which
+                // stands until the new one is heard.
                 self.known.rcu(|known| Known {
                     hello: Some(hello.clone()),
-                    health: health.clone(),
-                    last_heartbeat: known.last_heartbeat.clone(),
+                    health: known.health.clone(),
+                    last_heartbeat: None,
                 });
+                self.ask_upstream();
             }
             News::Event {
                 name: "health",
                 payload: Some(payload),
                 ..
             } => {
-                let health: Arc<str> = payload.get().into();
-                self.known.rcu(|known| Known {
-                    health: Some(Arc::clone(&health)),
-                    ..Known::clone(known)
+                let now_ms = crate::clock::now_ms();
+                self.known.rcu(|known| {
+                    let mut known = Known::clone(known);
+                    known.health.event(payload, now_ms);
+                    known
                 });
             }
             News::Event {
@@ -252,6 +277,80 @@ impl App {
             News::Event { name, .. } if name.starts_with("device.pair.") => self.import_pairings(),
             News::Event { .. } => {}
         }
+    }
+
+    /// Asks what the upstream tells only those who ask: its health with the parts its event lacks, and the
+    /// last heartbeat before we listened.
+    fn ask_upstream(self: &Arc<Self>) {
+        let app = Arc::clone(self);
+        tokio::spawn(async move {
+            let health = app.control.call("health", serde_json::json!({})).await;
+            match health.as_deref().map(serde_json::from_str::<&RawValue>) {
+                Ok(Ok(payload)) => {
+                    let now_ms = crate::clock::now_ms();
+                    app.known.rcu(|known| {
+                        let mut known = Known::clone(known);
+                        known.health.answer(payload, now_ms);
+                        known
+                    });
+                }
+                Ok(Err(error)) => tracing::warn!(%error, "the upstream's health is not JSON"),
+                Err(error) => tracing::debug!(error, "the upstream did not tell its health"),
+            }
+            let last = app
+                .control
+                .call("last-heartbeat", serde_json::json!({}))
+                .await;
+            match last {
+                Ok(last) => {
+                    let last: Arc<str> = last.into();
+                    app.known.rcu(|known| Known {
+                        // An event that came meanwhile is newer.
+                        last_heartbeat: known
+                            .last_heartbeat
+                            .clone()
+                            .or_else(|| Some(Arc::clone(&last))),
+                        ..Known::clone(known)
+                    });
+                }
+                Err(error) => {
+                    tracing::debug!(error, "the upstream did not tell its last heartbeat")
+                }
+            }
+        });
+    }
+
+    /// A client came: it gets a row when it is one of those that are shown.
+    pub(crate) fn arrived(&self, key: &str, arrival: presence::Arrival<'_>) {
+        self.presence
+            .lock()
+            .arrive(key, arrival, crate::clock::now_ms());
+        self.presence_changed.notify_one();
+    }
+
+    pub(crate) fn left(&self, key: &str) {
+        self.presence.lock().leave(key, crate::clock::now_ms());
+        self.presence_changed.notify_one();
+    }
+
+    /// `stateVersion` as events and hellos carry it.
+    pub(crate) fn state_version(&self) -> serde_json::Value {
+        serde_json::json!({
+            "presence": self.presence.lock().version(),
+            "health": self.health_version.load(Ordering::Relaxed),
+        })
+    }
+
+    /// Whether presence and health are ours to tell: with an upstream they are its own.
+    fn is_alone(&self) -> bool {
+        matches!(*self.upstream.borrow(), UpstreamState::Off)
+    }
+
+    fn tell_health(&self) {
+        self.health_version.fetch_add(1, Ordering::Relaxed);
+        let health = crate::dispatch::natives::own_health(self).to_string();
+        self.hub
+            .broadcast("health", &health, Some(&self.state_version().to_string()));
     }
 
     /// Learns the devices that are paired with the upstream: public keys and scopes, no tokens.
@@ -356,15 +455,41 @@ async fn tick(app: Arc<App>) {
         tokio::time::Instant::now() + limits::TICK_INTERVAL,
         limits::TICK_INTERVAL,
     );
+    let mut last_health = Instant::now();
     loop {
         every.tick().await;
         if let Err(error) = app.auth.flush() {
             tracing::error!(%error, "cannot write when devices were last seen; trying again in 30 s");
         }
-        app.hub.broadcast(
-            "tick",
-            &format!(r#"{{"ts":{}}}"#, crate::clock::now_ms()),
-            None,
-        );
+        let now_ms = crate::clock::now_ms();
+        app.presence.lock().renew_live(now_ms);
+        app.hub
+            .broadcast("tick", &format!(r#"{{"ts":{now_ms}}}"#), None);
+        if app.is_alone() && last_health.elapsed().as_millis() >= u128::from(health::REFRESH_MS) {
+            last_health = Instant::now();
+            app.tell_health();
+        }
+    }
+}
+
+/// Sends `presence` after changes, at most once per second however many clients come and go.
+async fn tell_presence(app: Arc<App>) {
+    loop {
+        app.presence_changed.notified().await;
+        if app.is_alone() {
+            let (rows, state_version) = {
+                let mut presence = app.presence.lock();
+                presence.next_version();
+                let rows = presence.list(crate::clock::now_ms());
+                drop(presence);
+                (rows, app.state_version())
+            };
+            app.hub.broadcast(
+                "presence",
+                &presence::event_payload(&rows),
+                Some(&state_version.to_string()),
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(presence::COALESCE_MS)).await;
     }
 }

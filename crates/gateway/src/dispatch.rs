@@ -30,6 +30,7 @@ pub(crate) struct Principal {
     /// The same, as checked on every call.
     pub(crate) scope_set: ScopeSet,
     pub(crate) caps: Vec<String>,
+    pub(crate) client_mode: String,
     pub(crate) device_id: Option<String>,
 }
 
@@ -73,6 +74,10 @@ pub(crate) enum Native {
     Now(fn(&App, &Session, Option<&RawValue>) -> NativeReply),
     /// On the blocking pool: reads or writes files.
     Blocking(fn(&Arc<App>, &Arc<Session>, Option<&RawValue>) -> NativeReply),
+    /// From what the upstream last told us; `None` hands the call to it.
+    Known(fn(&App, &str, Option<&RawValue>) -> Option<String>),
+    /// Without an upstream: a pure answer from configuration and state.
+    Alone(crate::native::alone::Serve),
 }
 
 /// Handles one text message of an open session.
@@ -117,6 +122,16 @@ pub(crate) fn receive(app: &Arc<App>, session: &Arc<Session>, text: &str) {
             answer(session, &frame.id, reply);
         }
         Some(Native::Blocking(serve)) => run_blocking(app, session, &frame, serve),
+        Some(Native::Alone(serve)) => {
+            let reply = guarded(&frame.method, || {
+                natives::alone(app, &frame.method, serve, frame.params)
+            });
+            answer(session, &frame.id, reply);
+        }
+        Some(Native::Known(known)) => match known(app, &frame.method, frame.params) {
+            Some(payload) => answer(session, &frame.id, Ok(payload)),
+            None => forward(app, session, &frame, text),
+        },
         None => forward(app, session, &frame, text),
     }
 }

@@ -17,7 +17,7 @@ pub mod presence;
 pub mod sessions;
 pub mod system;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use wire::error::ErrorShape;
@@ -36,6 +36,58 @@ pub struct Inputs<'a> {
     pub port: u16,
 }
 
+/// The owned side of [`Inputs`]; swapped whole when the configuration is read again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Facts {
+    /// `ConfigDocument::resolved`.
+    pub config: Value,
+    pub state_dir: PathBuf,
+    pub home: PathBuf,
+    pub config_path: PathBuf,
+    /// `OPENCLAW_WORKSPACE_DIR`.
+    pub workspace_variable: Option<String>,
+    /// `OPENCLAW_STATE_DIR` is set.
+    pub state_dir_is_set: bool,
+    /// The port we listen on.
+    pub port: u16,
+    /// Where our log goes; `logs.tail` reads it.
+    pub log_file: Option<PathBuf>,
+}
+
+impl Default for Facts {
+    /// An empty configuration in the current directory.
+    fn default() -> Self {
+        Self {
+            config: Value::Object(serde_json::Map::new()),
+            state_dir: PathBuf::from("."),
+            home: PathBuf::from("."),
+            config_path: PathBuf::from("openclaw.json"),
+            workspace_variable: None,
+            state_dir_is_set: false,
+            port: 0,
+            log_file: None,
+        }
+    }
+}
+
+impl Facts {
+    pub fn inputs(&self, now_ms: u64, uptime_ms: u64) -> Inputs<'_> {
+        Inputs {
+            config: &self.config,
+            places: Places {
+                state_dir: &self.state_dir,
+                home: &self.home,
+                workspace_variable: self.workspace_variable.as_deref(),
+                state_dir_is_set: self.state_dir_is_set,
+            },
+            config_path: &self.config_path,
+            now_ms,
+            uptime_ms,
+            port: self.port,
+        }
+    }
+}
+
 impl Inputs<'_> {
     pub fn roster(&self) -> Roster {
         Roster::read(self.config)
@@ -48,8 +100,6 @@ pub type Answer = Result<Value, ErrorShape>;
 /// Who answers a method that this gateway can answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
-    /// We do, upstream or not: the state is ours.
-    Native,
     /// The upstream's latest word, kept by us ([`health::Cache`], its events), as long as it is fresh; bridged
     /// when it is not; our own words without an upstream.
     Merge,
@@ -60,8 +110,10 @@ pub enum Owner {
 /// `None` for methods that only an upstream can answer.
 pub fn owner(method: &str) -> Option<Owner> {
     match method {
-        "system-presence" => Some(Owner::Native),
-        "health" | "last-heartbeat" | "gateway.identity.get" => Some(Owner::Merge),
+        // The upstream's rows name users, whom only it knows.
+        "system-presence" => Some(Owner::Alone),
+        "health" | "last-heartbeat" => Some(Owner::Merge),
+        "system.info" | "logs.tail" => Some(Owner::Alone),
         _ => alone::find(method).map(|_| Owner::Alone),
     }
 }

@@ -111,7 +111,7 @@ async fn serve(
     options: &Options,
 ) -> anyhow::Result<ExitCode> {
     create_own_dir(&paths.own_dir)?;
-    let (_document, settings, token, source) = credentials(env, paths)?;
+    let (document, settings, token, source) = credentials(env, paths)?;
     let port = options.port.unwrap_or(settings.port);
     let _lock = match lock_state(&paths.own_dir) {
         Ok(lock) => lock,
@@ -152,6 +152,16 @@ async fn serve(
         upstream.state.clone(),
         Arc::clone(&upstream.wake),
     );
+    app.set_facts(crate::native::Facts {
+        config: document.resolved.clone(),
+        state_dir: paths.state_dir.clone(),
+        home: paths.home.clone(),
+        config_path: paths.config_file.clone(),
+        workspace_variable: env.trimmed("OPENCLAW_WORKSPACE_DIR").map(str::to_owned),
+        state_dir_is_set: env.trimmed("OPENCLAW_STATE_DIR").is_some(),
+        port,
+        log_file: None,
+    });
     let child = upstream.supervise(&app, stopping.subscribe());
     summarise(
         paths,

@@ -1,86 +1,58 @@
 //! Which methods are answered here, and by what.
 //!
-//! A row is native always, native only while there is no upstream, or native while the upstream has told us
-//! what to say (its own health, pushed to us whenever it changes).
+//! A row is native while there is no upstream, or while the upstream has told us what to say (its own health,
+//! pushed to us whenever it changes). What is said is in `crate::native`.
 
+use std::sync::Arc;
+
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 use wire::error::ErrorShape;
 
 use super::{Native, NativeReply, Principal, Session};
 use crate::app::App;
-use crate::bridge;
-
-/// Who answers a native row, beside the setting that can hand it back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum When {
-    /// The upstream's answer is known here, kept fresh by its own events.
-    Known,
-    /// No upstream is configured.
-    Alone,
-}
-
-struct Row {
-    name: &'static str,
-    when: When,
-    serve: fn(&App, &Session, Option<&RawValue>) -> NativeReply,
-}
-
-static ROWS: &[Row] = &[
-    Row {
-        name: "health",
-        when: When::Known,
-        serve: health,
-    },
-    Row {
-        name: "last-heartbeat",
-        when: When::Known,
-        serve: last_heartbeat,
-    },
-    Row {
-        name: "health",
-        when: When::Alone,
-        serve: health_alone,
-    },
-    Row {
-        name: "last-heartbeat",
-        when: When::Alone,
-        serve: |_, _, _| Ok("null".to_owned()),
-    },
-    Row {
-        name: "sessions.list",
-        when: When::Alone,
-        serve: |app, _, _| {
-            Ok(json!({ "ts": crate::clock::now_ms(), "count": 0, "totalCount": 0, "hasMore": false, "sessions": [], "uptimeMs": app.uptime_ms() }).to_string())
-        },
-    },
-];
+use crate::native::{self, Answer, health, log_tail, presence, system};
+use crate::{bridge, clock};
 
 /// The native row of a method, unless it is handed back to the upstream (`native.disable`).
 pub(crate) fn find(app: &App, _principal: &Principal, method: &str) -> Option<Native> {
-    let alone = matches!(&*app.upstream.borrow(), crate::bridge::UpstreamState::Off);
-    if alone && let Some(native) = super::devices::find(method) {
-        return Some(native);
+    let alone = matches!(&*app.upstream.borrow(), bridge::UpstreamState::Off);
+    if is_disabled(app, method) {
+        return None;
     }
-    let row = ROWS
-        .iter()
-        .find(|row| row.name == method && (row.when == When::Alone) == alone)?;
-    if app
-        .settings
-        .load()
+    if !alone {
+        return match method {
+            "health" | "last-heartbeat" => Some(Native::Known(known)),
+            _ => None,
+        };
+    }
+    Some(match method {
+        "health" => Native::Now(|app, _, _| reply(Ok(own_health(app)))),
+        "last-heartbeat" => Native::Now(|_, _, _| Ok("null".to_owned())),
+        "system-presence" => Native::Now(system_presence),
+        "system.info" => Native::Blocking(system_info),
+        "logs.tail" => Native::Blocking(logs_tail),
+        _ => {
+            return super::devices::find(method)
+                .or_else(|| native::alone::find(method).map(Native::Alone));
+        }
+    })
+}
+
+const OWN: [&str; 5] = [
+    "health",
+    "last-heartbeat",
+    "system-presence",
+    "system.info",
+    "logs.tail",
+];
+
+fn is_disabled(app: &App, method: &str) -> bool {
+    let settings = app.settings.load();
+    settings
         .native_disable
         .iter()
         .any(|pattern| matches_pattern(pattern, method))
-    {
-        return None;
-    }
-    let known = app.known.load();
-    let answerable = match (row.when, method) {
-        (When::Alone, _) => true,
-        (When::Known, "health") => known.health.is_some(),
-        (When::Known, _) => known.last_heartbeat.is_some(),
-    };
-    answerable.then_some(Native::Now(row.serve))
 }
 
 /// `sessions.*` covers every name that starts with `sessions.`; anything else is the name itself.
@@ -91,19 +63,17 @@ fn matches_pattern(pattern: &str, method: &str) -> bool {
     }
 }
 
-/// Methods answered without an upstream.
+/// Methods answered without an upstream, in the order in which the original lists them.
 pub(crate) fn names(app: &App) -> Vec<&'static str> {
-    let disabled = app.settings.load();
-    ROWS.iter()
-        .filter(|row| row.when == When::Alone)
-        .map(|row| row.name)
-        .chain(super::devices::NAMES.iter().copied())
-        .filter(|name| {
-            !disabled
-                .native_disable
-                .iter()
-                .any(|pattern| matches_pattern(pattern, name))
-        })
+    let served = |name: &str| {
+        OWN.contains(&name)
+            || super::devices::NAMES.contains(&name)
+            || native::alone::find(name).is_some()
+    };
+    wire::methods::METHODS
+        .iter()
+        .filter(|method| method.advertised && served(method.name) && !is_disabled(app, method.name))
+        .map(|method| method.name)
         .collect()
 }
 
@@ -112,7 +82,7 @@ pub(crate) fn emits(event: &str) -> bool {
     matches!(
         event,
         "connect.challenge" | "tick" | "health" | "presence" | "shutdown"
-    )
+    ) || event.starts_with("device.pair.")
 }
 
 /// The error of a method that only an upstream could serve, when none is configured.
@@ -120,37 +90,103 @@ pub(crate) fn without_upstream(method: &str) -> ErrorShape {
     bridge::not_configured(method)
 }
 
-fn health(app: &App, session: &Session, params: Option<&RawValue>) -> NativeReply {
-    let _ = (session, params);
-    app.known
-        .load()
-        .health
-        .as_deref()
-        .map(str::to_owned)
-        .ok_or_else(|| bridge::unavailable("health"))
+/// Runs a row of `native::alone`.
+pub(crate) fn alone(
+    app: &App,
+    method: &str,
+    serve: native::alone::Serve,
+    params: Option<&RawValue>,
+) -> NativeReply {
+    wire::schema::check(method, params)?;
+    let facts = app.facts.load();
+    reply(serve(
+        &facts.inputs(clock::now_ms(), app.uptime_ms()),
+        params,
+    ))
 }
 
-fn last_heartbeat(app: &App, _: &Session, _: Option<&RawValue>) -> NativeReply {
-    app.known
-        .load()
-        .last_heartbeat
-        .as_deref()
-        .map(str::to_owned)
-        .ok_or_else(|| bridge::unavailable("last-heartbeat"))
+fn reply(answer: Answer) -> NativeReply {
+    answer.map(|payload| payload.to_string())
 }
 
-fn health_alone(app: &App, _: &Session, _: Option<&RawValue>) -> NativeReply {
-    Ok(own_health(app).to_string())
+/// What the upstream last said, `None` when it must be asked: nothing is known yet, the caller wants a probe,
+/// or what is known is old while the upstream is there to be asked.
+fn known(app: &App, method: &str, params: Option<&RawValue>) -> Option<String> {
+    let known = app.known.load();
+    match method {
+        "last-heartbeat" => known.last_heartbeat.as_deref().map(str::to_owned),
+        _ => {
+            let fresh = known.health.serve(params, clock::now_ms());
+            let away = app.upstream.borrow().ready().is_none() && !health::wants_probe(params);
+            fresh
+                .or_else(|| known.health.text().filter(|_| away))
+                .map(str::to_owned)
+        }
+    }
 }
 
-/// Health of a gateway without an upstream: true, and empty where there is nothing.
+/// Health of a gateway without an upstream.
 pub(crate) fn own_health(app: &App) -> Value {
-    json!({
-        "ok": true, "ts": crate::clock::now_ms(), "durationMs": 0,
-        "plugins": { "loaded": [], "errors": [] },
-        "channels": {}, "channelOrder": [], "channelLabels": {},
-        "heartbeatSeconds": 0, "agents": [],
-        "sessions": { "count": 0, "recent": [] },
-        "uptimeMs": app.uptime_ms(),
-    })
+    health::alone(&app.facts.load().inputs(clock::now_ms(), app.uptime_ms()))
+}
+
+fn system_presence(app: &App, session: &Session, _: Option<&RawValue>) -> NativeReply {
+    let rows = app.presence.lock().list(clock::now_ms());
+    let principal = &session.principal;
+    let visible = presence::visible(&rows, &principal.role, principal.scope_set);
+    reply(Ok(Value::Array(visible.to_vec())))
+}
+
+fn system_info(app: &Arc<App>, _: &Arc<Session>, params: Option<&RawValue>) -> NativeReply {
+    wire::schema::check("system.info", params)?;
+    let facts = app.facts.load();
+    reply(Ok(system::info(
+        &facts.inputs(clock::now_ms(), app.uptime_ms()),
+    )))
+}
+
+fn logs_tail(app: &Arc<App>, _: &Arc<Session>, params: Option<&RawValue>) -> NativeReply {
+    wire::schema::check("logs.tail", params)?;
+    let facts = app.facts.load();
+    let Some(file) = &facts.log_file else {
+        return Err(ErrorShape::new(
+            wire::error::ErrorCode::Unavailable,
+            "log read failed: this gateway writes its log to standard error only",
+        ));
+    };
+    log_tail::tail(file, log_tail::Request::read(params))
+        .map(|tail| tail.to_string())
+        .map_err(|error| {
+            ErrorShape::new(
+                wire::error::ErrorCode::Unavailable,
+                format!("log read failed: Error: {error}"),
+            )
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_name_one_method_or_a_family() {
+        let check =
+            |pattern, method, expected| assert_eq!(matches_pattern(pattern, method), expected);
+        check("health", "health", true);
+        check("health", "healthy", false);
+        check("sessions.*", "sessions.list", true);
+        check("sessions.*", "session.members.list", false);
+        check("*", "anything", true);
+    }
+
+    #[test]
+    fn no_row_is_served_twice() {
+        for name in OWN {
+            assert!(native::alone::find(name).is_none(), "{name}");
+            assert!(!super::super::devices::NAMES.contains(&name), "{name}");
+        }
+        for name in super::super::devices::NAMES {
+            assert!(native::alone::find(name).is_none(), "{name}");
+        }
+    }
 }

@@ -20,6 +20,7 @@ use crate::bridge::link::{self, Dialled, Identity};
 use crate::config::IdentityMode;
 use crate::dispatch::{self, Principal, Session};
 use crate::events::Subscriber;
+use crate::native::presence;
 
 /// What is known of a connection before it says who it is.
 #[derive(Debug)]
@@ -137,12 +138,20 @@ impl Peer for ControlPeer {
     }
 
     fn closed(&mut self, close: Option<(u16, String)>) {
-        if self.session.get().is_some() {
+        if let Some(session) = self.session.get() {
             self.app.hub.remove(&self.facts.conn_id);
+            if let Some(key) = presence_key(&session.principal, &self.facts.conn_id) {
+                self.app.left(key);
+            }
         }
         let (code, reason) = close.unwrap_or((1006, String::new()));
         tracing::debug!(conn = %self.facts.conn_id, code, reason, "connection closed");
     }
+}
+
+fn presence_key<'a>(principal: &'a Principal, conn_id: &'a str) -> Option<&'a str> {
+    let device_id = principal.device_id.as_deref();
+    presence::key(&principal.role, &principal.client_mode, conn_id, device_id)
 }
 
 struct Attempt {
@@ -304,6 +313,7 @@ impl Attempt {
             scope_set: ScopeSet::parse(&judged.scopes),
             scopes: judged.scopes.clone(),
             caps: judged.caps.clone(),
+            client_mode: judged.client.mode.clone(),
             device_id: judged.device.as_ref().map(|device| device.id.clone()),
         };
         self.app.announce(&judged.effects.events);
@@ -341,7 +351,7 @@ impl Attempt {
         let hello = match payload {
             Some(payload) => hello::adopt(&self.app, payload, conn_id, &principal, Some(shown)),
             None => hello::remembered(&self.app, conn_id, &principal, shown)
-                .unwrap_or_else(|| hello::own(&self.app, conn_id, shown)),
+                .unwrap_or_else(|| hello::own(&self.app, conn_id, &principal, shown)),
         };
         let frame = wire::frame::response_ok(&self.id, &hello.to_string());
         let identity = Identity::Backend {
@@ -430,6 +440,7 @@ impl Attempt {
             scope_set: ScopeSet::parse(texts(auth.get("scopes"))),
             scopes: texts(auth.get("scopes")),
             caps: texts(connect.pointer("/params/caps")),
+            client_mode: self.params.client.mode.clone(),
             device_id: connect
                 .pointer("/params/device/id")
                 .and_then(Value::as_str)
@@ -480,6 +491,18 @@ impl Attempt {
             scopes: principal.scope_set,
             device_id: principal.device_id.clone(),
         }));
+        if let Some(key) = presence_key(&principal, &self.facts.conn_id) {
+            let arrival = presence::Arrival {
+                client: &self.params.client,
+                role: &principal.role,
+                scopes: &principal.scopes,
+                device_id: principal.device_id.as_deref(),
+                remote_ip: self.attribution.reported_ip(),
+                user: None,
+                online_since_ms: None,
+            };
+            self.app.arrived(key, arrival);
+        }
         let session = Session::new(
             Arc::clone(&self.facts.conn_id),
             principal,

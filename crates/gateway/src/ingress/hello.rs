@@ -8,6 +8,7 @@ use wire::limits;
 
 use crate::app::App;
 use crate::dispatch::{Principal, natives};
+use crate::native::{health, presence};
 
 /// Makes an upstream's hello ours: the connection and the process are ours, and so is what we granted.
 pub(crate) fn adopt(
@@ -61,7 +62,7 @@ pub(crate) fn remembered(
     }
     if let Some(health) = known
         .health
-        .as_deref()
+        .text()
         .and_then(|text| serde_json::from_str(text).ok())
     {
         hello["snapshot"]["health"] = health;
@@ -70,7 +71,24 @@ pub(crate) fn remembered(
 }
 
 /// The hello of a gateway that has never met an upstream.
-pub(crate) fn own(app: &App, conn_id: &str, auth: &Value) -> Value {
+pub(crate) fn own(app: &App, conn_id: &str, principal: &Principal, auth: &Value) -> Value {
+    let facts = app.facts.load();
+    let inputs = facts.inputs(crate::clock::now_ms(), app.uptime_ms());
+    let state_version = app.state_version();
+    let rows = app.presence.lock().list(inputs.now_ms);
+    let version = |name: &str| state_version[name].as_u64().unwrap_or(1);
+    let snapshot = health::snapshot(
+        &inputs,
+        &health::Snapshot {
+            presence: presence::visible(&rows, &principal.role, principal.scope_set),
+            health: &natives::own_health(app),
+            presence_version: version("presence"),
+            health_version: version("health"),
+            applied_config_hash: None,
+            auth_mode: app.auth.settings().mode.as_str(),
+            admin: principal.scope_set.contains(wire::scope::Scope::Admin),
+        },
+    );
     let events: Vec<&str> = wire::events::EVENTS
         .iter()
         .filter(|event| event.advertised && natives::emits(event.name))
@@ -81,13 +99,7 @@ pub(crate) fn own(app: &App, conn_id: &str, auth: &Value) -> Value {
         "protocol": wire::PROTOCOL_VERSION,
         "server": { "version": wire::REFERENCE_VERSION, "bootId": app.boot_id, "connId": conn_id },
         "features": { "methods": natives::names(app), "events": events, "capabilities": [] },
-        "snapshot": {
-            "suspension": { "phase": "accepting" },
-            "presence": [],
-            "health": natives::own_health(app),
-            "stateVersion": { "presence": 1, "health": 1 },
-            "uptimeMs": app.uptime_ms(),
-        },
+        "snapshot": snapshot,
         "auth": auth,
         "policy": {
             "maxPayload": limits::PAYLOAD_BYTES_MAX,

@@ -3,6 +3,8 @@
 //! With an upstream both tell of its agents, plugins and channels: `health` is its latest payload, re-served
 //! while fresh ([`Cache`]); `status` is always bridged. Without one, the answers below say what is here.
 
+use std::sync::Arc;
+
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use wire::raw::Fields;
@@ -23,8 +25,8 @@ pub const REFRESH_MS: u64 = 60_000;
 #[derive(Debug, Clone, Default)]
 pub struct Cache {
     /// JSON text ready to be sent as the answer to `health`.
-    text: Option<String>,
-    model_runtime: Option<String>,
+    text: Option<Arc<str>>,
+    model_runtime: Option<Arc<str>>,
     heard_ms: u64,
 }
 
@@ -32,8 +34,8 @@ impl Cache {
     /// The payload of a `health` event of the upstream.
     pub fn event(&mut self, payload: &RawValue, now_ms: u64) {
         self.text = Some(match &self.model_runtime {
-            Some(runtime) => with_field(payload.get(), "modelRuntime", runtime),
-            None => payload.get().to_owned(),
+            Some(runtime) => with_field(payload.get(), "modelRuntime", runtime).into(),
+            None => payload.get().into(),
         });
         self.heard_ms = now_ms;
     }
@@ -43,14 +45,14 @@ impl Cache {
         let fields = Fields::parse(payload);
         self.model_runtime = fields
             .and_then(|fields| fields.get("modelRuntime"))
-            .map(|runtime| runtime.get().to_owned());
-        self.text = Some(payload.get().to_owned());
+            .map(|runtime| runtime.get().into());
+        self.text = Some(payload.get().into());
         self.heard_ms = now_ms;
     }
 
-    /// The upstream is gone: what it said may no longer be true.
-    pub fn clear(&mut self) {
-        *self = Self::default();
+    /// The last word, however old: for a hello while the upstream is away.
+    pub fn text(&self) -> Option<&str> {
+        self.text.as_deref()
     }
 
     /// What to answer, unless the caller asks for a probe or the cache is too old: then bridge the call.
@@ -286,8 +288,7 @@ mod tests {
                 "{params}"
             );
         }
-        cache.clear();
-        assert_eq!(cache.serve(None, 2_000), None);
+        assert_eq!(cache.text(), Some(renewed));
     }
 
     #[test]

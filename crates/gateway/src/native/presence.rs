@@ -5,8 +5,10 @@
 //! ([`COALESCE_MS`]; the original sends one event per change).
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use serde_json::{Map, Value, json};
+use wire::connect::ClientInfo;
 
 /// A row not renewed (by a pong) for this long is dropped. Source: `TTL_MS`.
 pub const TTL_MS: u64 = 300_000;
@@ -20,29 +22,29 @@ pub fn is_tracked(client_mode: &str) -> bool {
     !matches!(client_mode, "cli" | "backend" | "probe")
 }
 
-/// The key under which a connection's row is kept: nodes by their device, so that a reconnect finds its row.
+/// The key under which a connection's row is kept, `None` for one that gets no row. Nodes are known by their
+/// device, so that a reconnect finds its row.
 pub fn key<'a>(
     role: &str,
+    client_mode: &str,
     conn_id: &'a str,
     device_id: Option<&'a str>,
-    instance_id: Option<&'a str>,
-) -> &'a str {
-    match role {
-        "node" => device_id.or(instance_id).unwrap_or(conn_id),
+) -> Option<&'a str> {
+    is_tracked(client_mode).then(|| match role {
+        "node" => device_id.unwrap_or(conn_id),
         _ => conn_id,
-    }
+    })
 }
 
 /// What a connection says about itself in `connect`.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival<'a> {
-    /// The `client` object of `connect`.
-    pub client: &'a Value,
+    pub client: &'a ClientInfo,
     pub role: &'a str,
     pub scopes: &'a [String],
     pub device_id: Option<&'a str>,
     /// `None` for a local client.
-    pub remote_ip: Option<&'a str>,
+    pub remote_ip: Option<IpAddr>,
     /// `{id, email?, …}` of an authenticated user.
     pub user: Option<&'a Value>,
     /// When the person came online, for human clients with an identity.
@@ -75,6 +77,8 @@ struct Row {
 pub struct Presence {
     own: Map<String, Value>,
     rows: HashMap<String, Row>,
+    /// Open connections per key: a device that connects again before its old socket is gone stays present.
+    live: HashMap<String, usize>,
     next_order: u64,
     version: u64,
 }
@@ -107,6 +111,7 @@ impl Presence {
         Self {
             own,
             rows: HashMap::new(),
+            live: HashMap::new(),
             next_order: 0,
             version: 1,
         }
@@ -126,58 +131,61 @@ impl Presence {
     /// A tracked client arrived. Source: `upsertPresence` in the connect handler
     /// (src/gateway/server/ws-connection/message-handler.ts).
     pub fn arrive(&mut self, key: &str, arrival: Arrival<'_>, now_ms: u64) {
-        let client = |name: &str| {
-            arrival
-                .client
-                .get(name)
-                .filter(|value| !value.is_null())
-                .cloned()
-        };
-        let instance = match arrival.role {
-            "node" => arrival
-                .device_id
-                .map(|id| json!(id))
-                .or_else(|| client("instanceId")),
-            _ => client("instanceId"),
-        };
+        let ClientInfo {
+            id,
+            display_name,
+            version,
+            platform,
+            device_family,
+            model_identifier,
+            time_zone,
+            mode,
+            instance_id,
+            ..
+        } = arrival.client;
+        let own_instance = arrival.device_id.filter(|_| arrival.role == "node");
+        let text = |value: &Option<String>| value.as_ref().map(|value| json!(value));
         let mut fields = Map::new();
-        set(
-            &mut fields,
-            "host",
-            client("displayName").or_else(|| client("id")),
-        );
-        set(&mut fields, "clientId", client("id"));
-        set(&mut fields, "ip", arrival.remote_ip.map(|ip| json!(ip)));
-        for name in [
-            "version",
-            "platform",
-            "deviceFamily",
-            "modelIdentifier",
-            "timeZone",
-            "mode",
+        for (name, value) in [
+            ("host", Some(json!(display_name.as_ref().unwrap_or(id)))),
+            ("clientId", Some(json!(id))),
+            ("ip", arrival.remote_ip.map(|ip| json!(ip.to_string()))),
+            ("version", Some(json!(version))),
+            ("platform", Some(json!(platform))),
+            ("deviceFamily", text(device_family)),
+            ("modelIdentifier", text(model_identifier)),
+            ("timeZone", text(time_zone)),
+            ("mode", Some(json!(mode))),
+            ("deviceId", arrival.device_id.map(|id| json!(id))),
+            ("roles", strings(&[arrival.role.to_owned()])),
+            ("scopes", strings(arrival.scopes)),
+            (
+                "instanceId",
+                own_instance.or(instance_id.as_deref()).map(|id| json!(id)),
+            ),
+            ("user", arrival.user.cloned()),
+            ("onlineSince", arrival.online_since_ms.map(|at| json!(at))),
+            ("reason", Some(json!("connect"))),
         ] {
-            set(&mut fields, name, client(name));
+            set(&mut fields, name, value);
         }
-        set(
-            &mut fields,
-            "deviceId",
-            arrival.device_id.map(|id| json!(id)),
-        );
-        set(&mut fields, "roles", strings(&[arrival.role.to_owned()]));
-        set(&mut fields, "scopes", strings(arrival.scopes));
-        set(&mut fields, "instanceId", instance);
-        set(&mut fields, "user", arrival.user.cloned());
-        set(
-            &mut fields,
-            "onlineSince",
-            arrival.online_since_ms.map(|at| json!(at)),
-        );
-        set(&mut fields, "reason", Some(json!("connect")));
+        *self.live.entry(normalise(key)).or_default() += 1;
         self.merge(key, fields, now_ms);
     }
 
     /// Its connection ended; the row stays until it expires.
     pub fn leave(&mut self, key: &str, now_ms: u64) {
+        let left = match self.live.get_mut(&normalise(key)) {
+            Some(count) => {
+                *count -= 1;
+                *count == 0
+            }
+            None => true,
+        };
+        if !left {
+            return;
+        }
+        self.live.remove(&normalise(key));
         if let Some(row) = self.rows.get_mut(&normalise(key)) {
             row.fields.remove("watchedSessions");
         }
@@ -196,6 +204,17 @@ impl Presence {
         if let Some(row) = self.rows.get_mut(&normalise(key)) {
             row.renewed_ms = now_ms;
             row.fields.insert("ts".to_owned(), json!(now_ms));
+        }
+    }
+
+    /// Renews the rows of every open connection. The original does so at each pong; we, at each tick, which
+    /// comes as often.
+    pub fn renew_live(&mut self, now_ms: u64) {
+        for key in self.live.keys() {
+            if let Some(row) = self.rows.get_mut(key) {
+                row.renewed_ms = now_ms;
+                row.fields.insert("ts".to_owned(), json!(now_ms));
+            }
         }
     }
 
@@ -333,11 +352,12 @@ mod tests {
         })
     }
 
-    fn tui() -> Value {
-        json!({"id":"openclaw-tui","version":"2026.9.6","platform":"linux","mode":"ui","instanceId":"t"})
+    fn tui() -> ClientInfo {
+        let client = json!({"id":"openclaw-tui","version":"2026.9.6","platform":"linux","mode":"ui","instanceId":"t"});
+        serde_json::from_value(client).expect("a client")
     }
 
-    fn arrival<'a>(client: &'a Value, scopes: &'a [String]) -> Arrival<'a> {
+    fn arrival<'a>(client: &'a ClientInfo, scopes: &'a [String]) -> Arrival<'a> {
         Arrival {
             client,
             role: "operator",
@@ -390,6 +410,22 @@ mod tests {
     }
 
     #[test]
+    fn a_device_that_reconnects_first_stays_present() {
+        let mut presence = presence();
+        let (client, scopes) = (tui(), Vec::new());
+        presence.arrive("d", arrival(&client, &scopes), 1);
+        presence.arrive("d", arrival(&client, &scopes), 2);
+        presence.leave("d", 3);
+        assert_eq!(presence.list(3)[1]["reason"], "connect");
+        presence.renew_live(400_000);
+        assert_eq!(presence.list(400_001).len(), 2);
+        presence.leave("d", 400_002);
+        assert_eq!(presence.list(400_002)[1]["reason"], "disconnect");
+        presence.renew_live(900_000);
+        assert_eq!(presence.list(900_000).len(), 1);
+    }
+
+    #[test]
     fn rows_are_bounded_and_the_stalest_go_first() {
         let mut presence = presence();
         let (client, scopes) = (tui(), Vec::new());
@@ -425,7 +461,8 @@ mod tests {
         for mode in ["ui", "webchat", "node", "test"] {
             assert!(is_tracked(mode));
         }
-        assert_eq!(key("node", "c", Some("d"), Some("i")), "d");
-        assert_eq!(key("operator", "c", Some("d"), Some("i")), "c");
+        assert_eq!(key("node", "node", "c", Some("d")), Some("d"));
+        assert_eq!(key("operator", "ui", "c", Some("d")), Some("c"));
+        assert_eq!(key("operator", "cli", "c", Some("d")), None);
     }
 }

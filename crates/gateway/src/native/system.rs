@@ -1,4 +1,4 @@
-//! `system.info`, `gateway.identity.get` and the host facts behind the gateway's own presence row.
+//! `system.info` and the host facts behind the gateway's own presence row.
 //!
 //! Source: src/gateway/server-methods/system.ts at 2026.9.6. Reading is done anew on each call but for what
 //! cannot change while a process runs.
@@ -7,7 +7,6 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
 use std::sync::OnceLock;
 
-use base64::Engine as _;
 use serde_json::{Map, Value, json};
 
 use super::{Inputs, presence};
@@ -184,20 +183,6 @@ pub fn info(inputs: &Inputs<'_>) -> Value {
         json!({ "status": "unavailable" }),
     );
     Value::Object(out)
-}
-
-/// `gateway.identity.get`: the gateway's own Ed25519 key. Source: `publicKeyRawBase64UrlFromPem`.
-pub fn identity(public_key: &[u8; 32]) -> Value {
-    let digest = ring::digest::digest(&ring::digest::SHA256, public_key);
-    let device_id: String = digest
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    json!({
-        "deviceId": device_id,
-        "publicKey": base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(public_key),
-    })
 }
 
 /// The address other machines reach this one by: of the interface with the default route.
@@ -398,15 +383,5 @@ mod tests {
             .collect();
         assert_eq!(visible, ["/", "/mnt/bind", "/data x"]);
         assert_eq!(visible.len(), 3);
-    }
-
-    #[test]
-    fn the_identity_is_the_hash_of_the_key() {
-        let identity = identity(&[7; 32]);
-        assert_eq!(identity["deviceId"].as_str().map(str::len), Some(64));
-        assert_eq!(
-            identity["publicKey"],
-            "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc"
-        );
     }
 }

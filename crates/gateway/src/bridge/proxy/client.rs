@@ -67,6 +67,10 @@ impl Client {
     }
 
     /// With `Authorization: Bearer <secret>` instead of what the client sent.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for an upstream in another auth mode than ours")
+    )]
     pub(crate) fn with_bearer(mut self, secret: Secret) -> Self {
         self.bearer = Some(secret);
         self

@@ -1,0 +1,135 @@
+// A gateway without an upstream, over a raw socket: what it lists it answers, and its people see each other.
+import assert from "node:assert/strict";
+import test, { after, before } from "node:test";
+import { startOurs, TOKEN } from "../lib/gateway.mjs";
+import { Device, RawClient } from "../lib/raw.mjs";
+
+let target;
+before(async () => {
+  target = await startOurs({ config: { agents: { entries: { main: {}, ada: { name: "Ada" } } } } });
+});
+after(() => target.stop());
+
+async function open(options = {}) {
+  const client = await RawClient.open(target.wsUrl);
+  const hello = await client.connect({ token: TOKEN, ...options });
+  assert.equal(hello.ok, true, JSON.stringify(hello));
+  return Object.assign(client, { hello: hello.payload });
+}
+
+/** The least that each method's schema asks for. */
+const PARAMS = {
+  agent: { message: "hi", idempotencyKey: "k" },
+  "artifacts.list": { sessionKey: "main" },
+  "board.get": { sessionKey: "main" },
+  "chat.abort": { sessionKey: "main" },
+  "chat.history": { sessionKey: "main" },
+  "chat.send": { sessionKey: "main", message: "hi", idempotencyKey: "k" },
+  "chat.startup": { sessionKey: "main" },
+  "controlUi.sessionPullRequests.subscribe": { sessionKeys: [] },
+  "device.pair.approve": { requestId: "none" },
+  "device.pair.reject": { requestId: "none" },
+  "device.pair.remove": { deviceId: "none" },
+  "device.pair.rename": { deviceId: "none", label: "x" },
+  "device.token.revoke": { deviceId: "none", role: "operator" },
+  "device.token.rotate": { deviceId: "none", role: "operator" },
+  "progressCard.get": { sessionKey: "main" },
+  "session.discussion.info": { sessionKey: "main" },
+  "sessions.branches.list": { sessionKey: "main" },
+  "sessions.companion.state": { sessionKey: "main" },
+  "sessions.describe": { key: "main" },
+  "sessions.messages.subscribe": { key: "main" },
+  "sessions.messages.unsubscribe": { key: "main" },
+  "sessions.observer.visibility": { visible: true },
+  "sessions.preview": { keys: ["main"] },
+  "sessions.resolve": { key: "main" },
+  "sessions.search": { query: "x" },
+  "sessions.viewers.set": { sessionKeys: ["main"] },
+  "set-heartbeats": { enabled: true },
+  "users.prefs.get": { keys: ["ui.theme"] },
+};
+
+/** Answers that are an error on purpose. */
+const ERRORS = {
+  agent: /start OpenClaw .* or configure a model/,
+  "chat.send": /start OpenClaw .* or configure a model/,
+  "mentions.list": /verified user profile/,
+  "sessions.resolve": /No session found: main/,
+  "users.self": /authenticated user/,
+  "logs.tail": /standard error only/,
+};
+
+test("every method that the hello lists is answered, and nothing else", async () => {
+  const client = await open();
+  const { methods } = client.hello.features;
+  assert.ok(methods.length > 60, `${methods.length} methods`);
+  for (const method of methods) {
+    const answer = await client.call(method, PARAMS[method] ?? {});
+    if (ERRORS[method]) assert.match(answer.error.message, ERRORS[method], method);
+    else if (!method.startsWith("device.")) assert.equal(answer.ok, true, `${method}: ${JSON.stringify(answer.error)}`);
+    assert.doesNotMatch(answer.error?.message ?? "", /unknown method/, method);
+  }
+  const unlisted = await client.call("wizard.start", {});
+  assert.equal(unlisted.error.code, "UNAVAILABLE");
+  await client.end();
+});
+
+test("bad params are refused in the original's words", async () => {
+  const client = await open();
+  const check = async (method, params, message) => {
+    const { error } = await client.call(method, params);
+    assert.deepEqual([error?.code, error?.message], ["INVALID_REQUEST", message]);
+  };
+  await check("chat.send", {}, "invalid chat.send params: must have required property 'sessionKey'");
+  await check("sessions.list", { limit: "x" }, "invalid sessions.list params: at /limit: must be integer");
+  await check("system.info", { a: 1 }, "invalid system.info params: at root: unexpected property 'a'");
+  await check("set-heartbeats", {}, "invalid set-heartbeats params: enabled (boolean) required");
+  await client.end();
+});
+
+test("the hello tells of agents and paths, paths only to admins", async () => {
+  const admin = await open();
+  assert.equal(admin.hello.snapshot.stateDir, target.stateDir);
+  assert.equal(admin.hello.snapshot.authMode, "token");
+  assert.equal(admin.hello.snapshot.sessionDefaults.mainSessionKey, "agent:main:main");
+  assert.equal(admin.hello.snapshot.presence[0].reason, "self");
+  assert.deepEqual(admin.hello.snapshot.health.agents.map((agent) => agent.agentId), ["main", "ada"]);
+  const reader = await open({ scopes: ["operator.read"] });
+  assert.equal(reader.hello.snapshot.stateDir, undefined);
+  await admin.end();
+  await reader.end();
+});
+
+test("people see each other come and go, short-lived clients are not shown", async () => {
+  const watcher = await open({ scopes: ["operator.read"] });
+  const from = watcher.frames.length;
+  const device = new Device();
+  const client = { id: "openclaw-tui", mode: "ui", version: "2026.9.6", platform: "linux", instanceId: "tui-1" };
+  const tui = await open({ client, device, scopes: ["operator.read"] });
+  const row = (frame) => frame.payload.presence.find((entry) => entry.instanceId === "tui-1");
+  const came = await watcher.frame("presence", (frame) => frame.event === "presence" && row(frame), { from });
+  assert.equal(row(came).reason, "connect");
+  assert.equal(row(came).deviceId, device.id);
+  assert.equal(came.stateVersion.presence > 1, true);
+  assert.equal(came.payload.presence.some((entry) => entry.mode === "backend"), false);
+  await tui.end();
+  const gone = await watcher.frame("presence", (frame) => frame.event === "presence" && row(frame)?.reason === "disconnect", { from });
+  assert.ok(gone.seq > came.seq);
+  const { payload } = await watcher.call("system-presence");
+  assert.deepEqual(payload.map((entry) => entry.mode).sort(), ["gateway", "ui"]);
+  await watcher.end();
+});
+
+test("a crowd arriving at once makes few presence events", async () => {
+  const watcher = await open({ scopes: ["operator.read"] });
+  const from = watcher.frames.length;
+  const client = { id: "test", mode: "test", version: "1", platform: "linux" };
+  const started = Date.now();
+  const crowd = await Promise.all(Array.from({ length: 25 }, (_, n) => open({ client: { ...client, instanceId: `crowd-${n}` }, device: new Device(), scopes: ["operator.read"] })));
+  await watcher.frame("all of the crowd", (frame) => frame.event === "presence" && frame.payload.presence.filter((entry) => entry.instanceId?.startsWith("crowd-")).length === 25, { from });
+  const seconds = Math.ceil((Date.now() - started) / 1000);
+  const events = watcher.frames.slice(from).filter((frame) => frame.event === "presence").length;
+  assert.ok(events <= seconds + 1, `${events} events in ${seconds} s`);
+  await Promise.all(crowd.map((one) => one.end()));
+  await watcher.end();
+});

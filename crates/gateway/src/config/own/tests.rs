@@ -1,0 +1,123 @@
+//! Unit tests of our own settings file.
+
+use super::*;
+
+fn parse(text: &str) -> Result<OwnSettings, String> {
+    OwnSettings::parse(Path::new("/s/own.toml"), text).map_err(|error| error.to_string())
+}
+
+#[test]
+fn defaults_and_values() {
+    let own = OwnSettings::default();
+    assert_eq!(own.upstream.mode, UpstreamMode::Auto);
+    assert_eq!(own.limits.payload_bytes_max, 25 * 1024 * 1024);
+    assert_eq!(own.limits.handshake_timeout, Duration::from_secs(15));
+    assert_eq!(
+        own.admin_listen,
+        AdminListen::At("127.0.0.1:18689".parse().expect("address"))
+    );
+    assert!(own.upstream.token.is_none() && own.upstream.port.is_none());
+
+    let own = parse(
+        "upstream.mode = 'attach'\nupstream.url = 'ws://127.0.0.1:1'\nupstream.token = ' t '\n\
+         [native]\ndisable = ['sessions.*', 'health']\n[limits]\npreauth_bytes_max = 0x1_0000\n\
+         [admin]\nlisten = 'off'\n[control_ui]\npackage = 'pkg'\n",
+    )
+    .expect("valid");
+    assert_eq!(own.upstream.token.as_ref().map(Secret::expose), Some("t"));
+    assert!(own.is_native_disabled("sessions.list") && own.is_native_disabled("health"));
+    assert!(!own.is_native_disabled("healthz") && !own.is_native_disabled("session"));
+    assert_eq!(own.limits.preauth_bytes_max, 65536);
+    assert_eq!(own.admin_listen, AdminListen::Off);
+    assert_eq!(own.control_ui_package.as_deref(), Some(Path::new("/s/pkg")));
+}
+
+#[test]
+fn errors_name_file_line_key_and_fix() {
+    let check = |text: &str, want: &str| {
+        let got = parse(text).expect_err("invalid");
+        assert!(got.starts_with(want), "{got}\nwanted {want}");
+    };
+    check(
+        "[upstream]\nmod = \"auto\"\n",
+        "/s/own.toml:2:1: upstream.mod: unknown key; did you mean upstream.mode?",
+    );
+    check(
+        "\n[upstraem]\nmode = 'off'\n",
+        "/s/own.toml:2:2: upstraem: unknown key",
+    );
+    check("zzz = 1", "/s/own.toml:1:1: zzz: unknown key; remove it");
+    check(
+        "[limits]\n  preauth_bytes_max = '1'",
+        "/s/own.toml:2:3: limits.preauth_bytes_max: expected a whole number from 1024 to 16777216, got a string",
+    );
+    check(
+        "[limits]\nhandshake_timeout_s = 0",
+        "/s/own.toml:2:1: limits.handshake_timeout_s: expected a whole number from 1 to 300, got 0",
+    );
+    check(
+        "[limits]\nhandshake_timeout_s = -1",
+        "/s/own.toml:2:1: limits.handshake_timeout_s: expected",
+    );
+    check(
+        "[log]\nlevel = 'loud'",
+        "/s/own.toml:2:1: log.level: expected one of \"error\", \"warn\", \"info\", \"debug\", \"trace\", got \"loud\"",
+    );
+    check(
+        "[upstream]\nmode = 'attach'",
+        "/s/own.toml:2:1: upstream.mode: \"attach\" needs upstream.url; add url",
+    );
+    check(
+        "[upstream]\nurl = 'http://x'",
+        "/s/own.toml:2:1: upstream.url: is not a ws://",
+    );
+    check(
+        "[admin]\nlisten = 'localhost'",
+        "/s/own.toml:2:1: admin.listen: expected \"address:port\"",
+    );
+    check(
+        "[native]\ndisable = ['a*b']",
+        "/s/own.toml:2:1: native.disable: \"a*b\" is no pattern",
+    );
+    check("native = 1", "/s/own.toml:1:1: native: is a section");
+    check(
+        "[upstream]\ntoken_file = 'none'",
+        "/s/own.toml:2:1: upstream.token_file: cannot read /s/none",
+    );
+    check("[upstream\n", "/s/own.toml:1:10:");
+    check(
+        "[log]\nlevel = 'info'\nlevel = 'warn'",
+        "/s/own.toml:3:1: duplicate key",
+    );
+}
+
+#[test]
+fn the_token_may_come_from_a_file() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    std::fs::write(dir.path().join("token"), "abc\n").expect("write");
+    let file = dir.path().join("own.toml");
+    std::fs::write(&file, "[upstream]\ntoken_file = 'token'\n").expect("write");
+    let own = OwnSettings::load(&file).expect("valid");
+    assert_eq!(own.upstream.token.as_ref().map(Secret::expose), Some("abc"));
+    assert_eq!(
+        OwnSettings::load(&dir.path().join("none")).expect("none"),
+        OwnSettings::default()
+    );
+}
+
+/// Every documented default is what an example file with that line uncommented gives.
+#[test]
+fn the_example_is_the_defaults() {
+    assert_eq!(parse(&example()).expect("valid"), OwnSettings::default());
+    let uncommented: String = example()
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(rest) if rest.contains(" = ") && !rest.contains('…') && !rest.contains('`') => {
+                rest
+            }
+            _ => line,
+        })
+        .collect::<Vec<_>>()
+        .join("\n");
+    assert_eq!(parse(&uncommented).expect("valid"), OwnSettings::default());
+}

@@ -1,10 +1,10 @@
 // The original alone: what it costs, how fast it answers, and which of its operations are slowest under the same load.
 import path from "node:path";
 import { startOriginal, TOKEN } from "../tests/lib/gateway.mjs";
+import { MODEL_ID, modelConfig, startModel } from "../tests/lib/model.mjs";
 import { RawClient } from "../tests/lib/raw.mjs";
 import { IdleLoad, commandLine, wrk, wrkArgs, wsLoad } from "./load.mjs";
 import { loadAverage, treeMemory, watched } from "./machine.mjs";
-import { modelConfig, startModel } from "./model.mjs";
 import { timeToReady } from "./ready.mjs";
 
 const SEEDED = 20;
@@ -86,7 +86,7 @@ export async function baseline({ mode, say }) {
   let gateway;
   try {
     say("start of the original on fresh state");
-    gateway = await startOriginal({ config: modelConfig(model), waitReady: false });
+    gateway = await startOriginal({ config: withModel(model), waitReady: false });
     started.push({ state: "fresh", ...(await timeToReady(gateway)) });
     for (let again = 0; again < plan.starts; again++) {
       say(`start again ${again + 1}/${plan.starts}`);
@@ -161,6 +161,11 @@ export async function baseline({ mode, say }) {
   }
 }
 
+/** Settings of a gateway whose only and default model is the scripted one. */
+export function withModel(model) {
+  return { ...modelConfig(model), agents: { defaults: { model: { primary: `scripted/${MODEL_ID}` } } } };
+}
+
 async function agentTurns({ client, plan, pid, model }) {
   for (let seed = 0; seed < SEEDED; seed++) await call(client, "sessions.create", { key: `agent:main:seed-${seed}`, label: `Seeded ${seed}` });
   const turn = async (name, sessionKey) => {
@@ -181,7 +186,7 @@ async function agentTurns({ client, plan, pid, model }) {
   const seconds = (performance.now() - started) / 1000;
   return {
     seededSessions: SEEDED,
-    modelRequests: model.served,
+    modelRequests: model.requests.length,
     firstMs,
     sequentialMs,
     sequentialCores: cores,

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use bench::client::Target;
 use bench::device::Device;
 use bench::modes::closed::{self, Closed};
-use bench::modes::fanout::{self, Fanout};
+use bench::modes::fanout::{self, Cause, Fanout};
 use bench::modes::idle::{self, Idle};
 use bench::modes::rate::{self, Rate};
 use clap::{Args, Parser, Subcommand};
@@ -85,6 +85,9 @@ enum Mode {
         /// Method that causes the event; without one the event is awaited
         #[arg(long)]
         trigger: Option<String>,
+        /// The cause is a UI client that connects (and so changes `presence`)
+        #[arg(long, conflicts_with = "trigger")]
+        trigger_arrival: bool,
         #[arg(long, default_value = "{}")]
         trigger_params: String,
         /// Method that each listener calls first
@@ -248,6 +251,7 @@ fn main() -> Result<()> {
             peer,
             event,
             trigger,
+            trigger_arrival,
             trigger_params,
             subscribe,
             subscribe_params,
@@ -255,11 +259,22 @@ fn main() -> Result<()> {
             gap_ms,
             patience_s,
         } => {
+            let cause = match trigger {
+                Some(method) => Cause::Call(method, trigger_params),
+                None if trigger_arrival => {
+                    let mut guest = peer.target(&peer.target, false)?;
+                    guest.client_id = "openclaw-tui".to_owned();
+                    guest.client_mode = "ui".to_owned();
+                    guest.device = Some(Device::generate()?);
+                    Cause::Arrival(Box::new(guest))
+                }
+                None => Cause::Awaited,
+            };
             let load = Fanout {
                 listeners: peer.connections,
                 batch: peer.batch,
                 event,
-                trigger: trigger.map(|method| (method, trigger_params)),
+                cause,
                 subscribe: subscribe.map(|method| (method, subscribe_params)),
                 rounds,
                 gap: Duration::from_millis(gap_ms),

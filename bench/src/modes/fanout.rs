@@ -15,13 +15,21 @@ use super::Meter;
 use crate::client::{Client, Flow, Incoming, Target, connect_all, request};
 use crate::frame::{self, Kind};
 
+/// What makes the event.
+pub enum Cause {
+    /// Nothing of ours: it is awaited (`tick`), and time counts from the first receipt.
+    Awaited,
+    /// A call of this method with these params (`{n}` becomes the round).
+    Call(String, String),
+    /// Another client connecting, as this target.
+    Arrival(Box<Target>),
+}
+
 pub struct Fanout {
     pub listeners: usize,
     pub batch: usize,
     pub event: String,
-    /// Method whose call makes the event, with its params (`{n}` becomes the round). Without one, the event is awaited
-    /// (`tick`) and time counts from the first receipt.
-    pub trigger: Option<(String, String)>,
+    pub cause: Cause,
     /// Called once by each listener before the first round (a subscription).
     pub subscribe: Option<(String, String)>,
     pub rounds: usize,
@@ -59,6 +67,7 @@ pub fn run(target: Target, load: &Fanout) -> Result<Value> {
         let target = Arc::new(target);
         let clients = connect_all(Arc::clone(&target), load.listeners, load.batch).await?;
         let mut sender = Client::connect(&target, "trigger").await?;
+        let mut arrived = Vec::new();
         let round = Rc::new(RefCell::new(Round {
             number: 0,
             receipts: Vec::with_capacity(load.listeners),
@@ -82,7 +91,7 @@ pub fn run(target: Target, load: &Fanout) -> Result<Value> {
                 }
             });
         }
-        if load.trigger.is_some() {
+        if !matches!(load.cause, Cause::Awaited) {
             quiet(&round).await;
         }
         let meter = Meter::start(load.pid);
@@ -94,8 +103,13 @@ pub fn run(target: Target, load: &Fanout) -> Result<Value> {
             }
             begin(&round, number);
             let cause = Instant::now();
-            if let Some((method, params)) = &load.trigger {
-                ask(&mut sender, method, params, number).await?;
+            match &load.cause {
+                Cause::Awaited => {}
+                Cause::Call(method, params) => ask(&mut sender, method, params, number).await?,
+                // Kept open: its leaving would be an event too.
+                Cause::Arrival(guest) => {
+                    arrived.push(Client::connect(guest, &format!("arrival-{number}")).await?);
+                }
             }
             if tokio::time::timeout(load.patience, complete.notified())
                 .await
@@ -114,7 +128,11 @@ pub fn run(target: Target, load: &Fanout) -> Result<Value> {
             }
             let first = done.receipts.first().copied().context("no receipt")?;
             let last = done.receipts.last().copied().context("no receipt")?;
-            let zero = if load.trigger.is_some() { cause } else { first };
+            let zero = if matches!(load.cause, Cause::Awaited) {
+                first
+            } else {
+                cause
+            };
             let ms = |at: Instant| (at.duration_since(zero).as_secs_f64() * 1e6).round() / 1e3;
             let half = done.receipts[done.receipts.len() / 2];
             rounds.push(json!({
@@ -130,7 +148,11 @@ pub fn run(target: Target, load: &Fanout) -> Result<Value> {
         Ok(json!({
             "mode": "fanout",
             "event": load.event,
-            "trigger": load.trigger.as_ref().map(|(method, _)| method),
+            "cause": match &load.cause {
+                Cause::Awaited => "awaited",
+                Cause::Call(method, _) => method,
+                Cause::Arrival(_) => "a client arrives",
+            },
             "listeners": load.listeners,
             "rounds": rounds,
             "usage": meter.stop(started.elapsed()),

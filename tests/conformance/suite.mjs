@@ -6,8 +6,10 @@ import { startModel } from "../lib/model.mjs";
 import { repoRoot } from "../lib/tools.mjs";
 import { handshakes, VARIANTS } from "./cases/handshake.mjs";
 import { matrix } from "./cases/matrix.mjs";
+import { scripts } from "./cases/runs.mjs";
 import { compareAll, summary } from "./diff.mjs";
 import { runHandshake } from "./handshake.mjs";
+import { runScript } from "./runs.mjs";
 import { checkFrames } from "./schema.mjs";
 import { Session } from "./session.mjs";
 import { fixtures, startPair } from "./target.mjs";
@@ -19,7 +21,7 @@ export const knownDifferences = () => JSON.parse(fs.readFileSync(here("known-dif
 const REFUSALS_IN_A_ROW = 8;
 
 /** The parts of a run, in order; each takes (session, put) where put(id, masked answer, frame). */
-const PARTS = {
+export const PARTS = {
   async handshake(session, put, variant) {
     const silent = [];
     for (const one of handshakes.filter((h) => h.gateway === variant)) {
@@ -29,6 +31,9 @@ const PARTS = {
       else await run;
     }
     await Promise.all(silent);
+  },
+  async runs(session, put) {
+    for (const script of scripts) await runScript(session, script, put);
   },
   async matrix(session, put) {
     let refusals = 0;
@@ -41,7 +46,7 @@ const PARTS = {
 };
 
 /** Variant of the gateway → parts run on it. `CONFORMANCE_PLAN=token:matrix,none:handshake` runs less, to look closer. */
-export const PLAN = process.env.CONFORMANCE_PLAN ? onlyParts(process.env.CONFORMANCE_PLAN) : { token: ["handshake", "matrix"], password: ["handshake"], none: ["handshake"], proxy: ["handshake"] };
+export const PLAN = process.env.CONFORMANCE_PLAN ? onlyParts(process.env.CONFORMANCE_PLAN) : { token: ["handshake", "matrix", "runs"], password: ["handshake"], none: ["handshake"], proxy: ["handshake"] };
 
 function onlyParts(text) {
   const plan = {};
@@ -89,19 +94,23 @@ export async function runSuite(name, kinds, { plan = PLAN, known = [] } = {}) {
   } finally {
     await model.stop();
   }
+  // A step that ran into its own deadline is no answer, even if it did so on both sides.
+  const broken = results.flatMap(({ answers }, i) => [...answers].filter(([, answer]) => hasFailed(answer)).map(([id]) => `${kinds[i]}: ${id}`));
   const comparison = compareAll(results[0].answers, results[1].answers, known);
   const { line, share } = summary(comparison);
   const seconds = Math.round((Date.now() - started) / 1000);
-  write(name, { line, kinds, seconds, results, comparison });
+  write(name, { line, kinds, seconds, results, comparison, broken });
   console.log(`${line} in ${seconds} s`);
-  return { results, comparison, share, seconds };
+  return { results, comparison, share, seconds, broken };
 }
 
-function write(name, { line, kinds, seconds, results, comparison }) {
+const hasFailed = (answer) => [answer].flat().some((one) => one?.failed !== undefined);
+
+function write(name, { line, kinds, seconds, results, comparison, broken }) {
   const dir = path.join(repoRoot, "artifacts/conformance");
   fs.mkdirSync(dir, { recursive: true });
   const parts = results.map(({ seconds, leaves, schema }) => ({ seconds, leaves, schema }));
-  fs.writeFileSync(path.join(dir, `${name}.json`), JSON.stringify({ line, kinds, seconds, parts, comparison }, null, 1));
+  fs.writeFileSync(path.join(dir, `${name}.json`), JSON.stringify({ line, kinds, seconds, broken, parts, comparison }, null, 1));
   for (const [i, { answers }] of results.entries()) {
     fs.writeFileSync(path.join(dir, `${name}.${i}-${kinds[i]}.answers.json`), JSON.stringify(Object.fromEntries(answers), null, 1));
   }

@@ -37,10 +37,13 @@ export function seedConfig(model, stateDir) {
 function sideDir() {
   const dir = tempDir("side");
   fs.mkdirSync(path.join(dir, "workspace"), { recursive: true });
+  fs.writeFileSync(path.join(dir, "workspace/conformance.txt"), "A line to read.\n");
   return dir;
 }
 
 const ENV = { TZ: "UTC", OPENCLAW_NO_RESPAWN: "1" };
+/** Several gateways start at once, on machines that may be busy. */
+const START_MS = 240_000;
 
 /** `kind`: "original" | "attached" | "native"; `gateway`: settings of the variant under test. */
 export async function startSide(kind, model, { gateway = {}, token = TOKEN } = {}) {
@@ -51,18 +54,18 @@ export async function startSide(kind, model, { gateway = {}, token = TOKEN } = {
   let target;
   let upstream;
   if (kind === "original") {
-    target = await startOriginal({ stateDir: own, config: { ...seedConfig(model, own), gateway }, env: ENV });
+    target = await startOriginal({ stateDir: own, config: { ...seedConfig(model, own), gateway }, env: ENV, timeoutMs: START_MS });
   } else if (kind === "attached") {
     const behind = sideDir();
     dirs.push(behind);
     places.push([behind, "<STATE>"]);
     // The upstream keeps the token mode it is attached with; everything else of the variant applies to it too.
     const { auth: _auth, trustedProxies: _proxies, ...rest } = gateway;
-    upstream = await startOriginal({ stateDir: behind, config: { ...seedConfig(model, behind), gateway: rest }, env: ENV });
+    upstream = await startOriginal({ stateDir: behind, config: { ...seedConfig(model, behind), gateway: rest }, env: ENV, timeoutMs: START_MS });
     // The workspace is the upstream's: ours only passes such questions on.
-    target = await startOurs({ stateDir: own, config: { ...seedConfig(model, behind), gateway }, upstream: { attach: upstream }, env: ENV });
+    target = await startOurs({ stateDir: own, config: { ...seedConfig(model, behind), gateway }, upstream: { attach: upstream }, env: ENV, timeoutMs: START_MS });
   } else if (kind === "native") {
-    target = await startOurs({ stateDir: own, config: { ...seedConfig(model, own), gateway }, upstream: "off", env: ENV });
+    target = await startOurs({ stateDir: own, config: { ...seedConfig(model, own), gateway }, upstream: "off", env: ENV, timeoutMs: START_MS });
   } else {
     throw new Error(`unknown kind of side: ${kind}`);
   }

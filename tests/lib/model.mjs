@@ -1,10 +1,10 @@
 // A scripted OpenAI-compatible model: what it answers follows from the last user message, so a run is
 // deterministic and one server can serve both sides of a comparison.
 //
-//   [[say TEXT]]      streams TEXT word by word              [[slow TEXT]]  first word, then holds until release()
-//   [[tool NAME {}]]  asks for one tool call, then on its result says "tool done: NAME"
-//   [[fail STATUS]]   answers that HTTP status with an error  [[drop]]      closes the stream in the middle
-// Anything else: "Hello from the scripted model."
+//   SCRIPT say TEXT      streams TEXT word by word               SCRIPT slow TEXT  first word, then holds until release()
+//   SCRIPT tool NAME {}  asks for one tool call, then on its result says "tool done: NAME"
+//   SCRIPT fail STATUS   answers that HTTP status with an error  SCRIPT drop TEXT  closes the stream after the first word
+// up to the end of the line; anything else: "Hello from the scripted model."
 import http from "node:http";
 
 export const MODEL_ID = "scripted-1";
@@ -34,15 +34,16 @@ const textOf = (content) =>
   typeof content === "string" ? content : (content ?? []).map((part) => part.text ?? "").join("");
 
 function script(messages) {
-  const last = messages.at(-1);
-  const user = textOf(messages.findLast((m) => m.role === "user")?.content);
-  // OpenClaw wraps user text in its own context; the newest command in it counts.
-  const command = [...user.matchAll(/\[\[(say|slow|tool|fail|drop)(?: ([\s\S]*?))?\]\]/g)].at(-1);
+  // OpenClaw appends messages of its own to the person's and wraps that one; the newest command in it counts.
+  const asked = messages.findLastIndex((m) => m.role === "user" && !textOf(m.content).startsWith("<<<BEGIN_OPENCLAW_INTERNAL_CONTEXT>>>"));
+  const user = textOf(messages[asked]?.content);
+  const toolDone = messages.slice(asked + 1).some((m) => m.role === "tool");
+  const command = [...user.matchAll(/SCRIPT (say|slow|tool|fail|drop)(?: (.*))?$/gm)].at(-1);
   if (!command) return { kind: "say", text: DEFAULT_TEXT };
   const [, kind, rest = ""] = command;
   if (kind === "tool") {
     const name = rest.split(" ", 1)[0];
-    if (last?.role === "tool") return { kind: "say", text: `tool done: ${name}` };
+    if (toolDone) return { kind: "say", text: `tool done: ${name}` };
     return { kind: "tool", name, args: rest.slice(name.length + 1) || "{}" };
   }
   return { kind, text: rest };
@@ -107,7 +108,7 @@ export async function startModel() {
     port,
     url: `http://127.0.0.1:${port}`,
     requests,
-    /** Lets every held `[[slow]]` answer run on. */
+    /** Lets every held `SCRIPT slow` answer run on. */
     release() {
       for (const resume of held) resume();
       held.clear();

@@ -30,6 +30,11 @@ test: toolchain ## Install what the suites need and run all of them (ARGS="suite
 setup: toolchain ## Only install what is missing: Node, OpenClaw, Chromium, …
 	@exec $(XTASK) setup
 
+.PHONY: test-clients
+test-clients: setup ## The unmodified CLI, TUI, Control UI and libraries through us (not all equal yet)
+	$(CARGO) build --locked -p gateway
+	@exec $(XTASK) node --test --test-concurrency=1 tests/clients/cli.test.mjs tests/clients/control-ui.test.mjs tests/clients/sdk.test.mjs tests/clients/tui.test.mjs
+
 .PHONY: tidy
 tidy: toolchain ## Check the source tree: crate edges, file sizes, leftovers, docs in step
 	@exec $(XTASK) tidy

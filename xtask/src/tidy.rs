@@ -23,7 +23,7 @@ struct Edges {
     never: &'static [&'static str],
 }
 
-const EDGES: [Edges; 5] = [
+const EDGES: [Edges; 9] = [
     // No IO: no socket, no clock, no runtime.
     Edges {
         name: "wire",
@@ -37,10 +37,38 @@ const EDGES: [Edges; 5] = [
         only: None,
         never: &["hyper", "axum"],
     },
+    // SQL lives here and in `memory`; it has never heard of methods, HTTP or chat services.
+    Edges {
+        name: "store",
+        ours: &[],
+        only: None,
+        never: &["hyper", "axum", "reqwest"],
+    },
+    // No sessions, no SQL.
+    Edges {
+        name: "channels",
+        ours: &[],
+        only: None,
+        never: &["rusqlite", "sqlx", "axum", "openssl", "native-tls"],
+    },
+    // Pure functions on bytes.
+    Edges {
+        name: "media",
+        ours: &[],
+        only: None,
+        never: &["tokio", "hyper", "reqwest"],
+    },
+    // No network: vectors come in as data.
+    Edges {
+        name: "memory",
+        ours: &[],
+        only: None,
+        never: &["tokio", "hyper", "reqwest"],
+    },
     // Decisions 0006 (own WebSocket codec) and 0008 (hyper alone, ring, no SQL yet).
     Edges {
         name: "gateway",
-        ours: &["wire", "client"],
+        ours: &["wire", "client", "store", "channels", "media", "memory"],
         only: None,
         never: &[
             "axum",

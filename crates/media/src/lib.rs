@@ -1,0 +1,1 @@
+//! Images, video and audio: bytes in, bytes out, under limits.

@@ -1,0 +1,1 @@
+//! Find text again: keyword and vector search over chunks.

@@ -1,0 +1,83 @@
+//! The table of crate edges, checked from the manifests.
+
+/// Which of our crates a crate may use, and what it must never depend on. A new line or edge is a
+/// design decision: write it down in `docs/decisions/`.
+pub(super) struct Edges {
+    pub(super) name: &'static str,
+    pub(super) ours: &'static [&'static str],
+    /// Only these from outside, where the crate's worth is in what it cannot do; `None`: any but `never`.
+    pub(super) only: Option<&'static [&'static str]>,
+    pub(super) never: &'static [&'static str],
+}
+
+pub(super) const EDGES: [Edges; 9] = [
+    // No IO: no socket, no clock, no runtime.
+    Edges {
+        name: "wire",
+        ours: &[],
+        only: Some(&["serde", "serde_json", "thiserror"]),
+        never: &[],
+    },
+    Edges {
+        name: "client",
+        ours: &["wire"],
+        only: None,
+        never: &["hyper", "axum"],
+    },
+    // SQL lives here and in `memory`; it has never heard of methods, HTTP or chat services.
+    Edges {
+        name: "store",
+        ours: &[],
+        only: None,
+        never: &["hyper", "axum", "reqwest"],
+    },
+    // No sessions, no SQL.
+    Edges {
+        name: "channels",
+        ours: &[],
+        only: None,
+        never: &["rusqlite", "sqlx", "axum", "openssl", "native-tls"],
+    },
+    // Pure functions on bytes.
+    Edges {
+        name: "media",
+        ours: &[],
+        only: None,
+        never: &["tokio", "hyper", "reqwest"],
+    },
+    // No network: vectors come in as data.
+    Edges {
+        name: "memory",
+        ours: &[],
+        only: None,
+        never: &["tokio", "hyper", "reqwest"],
+    },
+    // Decisions 0006 (own WebSocket codec) and 0008 (hyper alone, ring, no SQL yet).
+    Edges {
+        name: "gateway",
+        ours: &["wire", "client", "store", "channels", "media", "memory"],
+        only: None,
+        never: &[
+            "axum",
+            "tungstenite",
+            "tokio-tungstenite",
+            "sqlx",
+            "rusqlite",
+            "openssl",
+            "native-tls",
+        ],
+    },
+    // It measures the gateway from outside and shares no code with it.
+    Edges {
+        name: "bench",
+        ours: &[],
+        only: None,
+        never: &[],
+    },
+    Edges {
+        name: "xtask",
+        ours: &[],
+        only: Some(&[]),
+        never: &[],
+    },
+];

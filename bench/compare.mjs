@@ -27,7 +27,7 @@ export async function compare({ mode, say, only }) {
   const chosen = MEASURES.filter(({ name }) => !only || only.includes(name));
   const unknown = only?.filter((name) => !MEASURES.some((measure) => measure.name === name)) ?? [];
   if (unknown.length) throw new Error(`--only ${unknown.join(",")}: the measures are ${MEASURES.map(({ name }) => name).join(", ")}`);
-  if (!fs.existsSync(gatewayBinary)) throw new Error(`${gatewayBinary} is missing: build it with \`cargo build --release -p gateway\``);
+  if (!fs.existsSync(gatewayBinary())) throw new Error(`${gatewayBinary()} is missing: build it with \`cargo build --release -p gateway\``);
   const field = new Field({ plan: PLANS[mode], say });
   const results = [];
   try {

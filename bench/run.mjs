@@ -43,7 +43,6 @@ async function main() {
   const mode = options.smoke ? "smoke" : options.quick ? "quick" : "full";
   useProfile(options.profile);
   build(options.profile);
-  // tests/lib reads it when loaded, so it is set before the first import of a measure.
   process.env.GATEWAY_BIN ??= path.join(repoRoot, "target", options.profile, "openclaw-gateway");
   const recorded = { kind: options.baseline ? "baseline" : "benchmarks", mode, profile: options.profile, date: new Date().toISOString(), machine: machine(), versions: versions() };
   const only = options.only?.split(",");

@@ -89,7 +89,7 @@ export function startOurs({ config = {}, env = {}, upstream = "off", toml = "", 
   }
   return start({
     label: "ours",
-    command: gatewayBinary,
+    command: gatewayBinary(),
     args: () => ["run"],
     config: (port) => baseConfig(port, config),
     env,

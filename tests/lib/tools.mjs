@@ -10,8 +10,8 @@ export const repoRoot = path.resolve(path.dirname(fileURLToPath(import.meta.url)
 export const nodeBinary = process.execPath;
 export const openclawPackage = fs.realpathSync(path.join(repoRoot, "tests/node_modules/openclaw"));
 export const openclawEntry = path.join(openclawPackage, "openclaw.mjs");
-/** Our binary under test; `GATEWAY_BIN` overrides (release for benchmarks). */
-export const gatewayBinary =
+/** Our binary under test; `GATEWAY_BIN` overrides (release for benchmarks), read when asked, not when loaded. */
+export const gatewayBinary = () =>
   process.env.GATEWAY_BIN ?? path.join(repoRoot, "target/debug/openclaw-gateway");
 
 /** Reserves nothing: asks the kernel for a port that is free on both loopbacks now. */

@@ -265,52 +265,11 @@ fn upgrade(app: Arc<App>, mut request: Request<Incoming>, peer: SocketAddr) -> R
     let upgraded = hyper::upgrade::on(&mut request);
     let headers = request.headers().clone();
     tokio::spawn(async move {
-        let greeting = greet(&app, &headers, &attribution).await;
-        let upgraded = match upgraded.await {
-            Ok(upgraded) => upgraded,
-            Err(error) => {
-                tracing::debug!(%peer, %error, "upgrade did not complete");
-                return;
-            }
-        };
-        // Down to the bare socket, so that no HTTP buffers stay with an idle connection.
-        let Ok(parts) = upgraded.downcast::<TokioIo<Transport>>() else {
-            tracing::error!("the upgraded socket is not ours");
-            return;
-        };
-        let outbound = Arc::new(Outbound::new(app.settings.load().buffered_bytes_max));
-        outbound.send(ControlPeer::challenge(&greeting.nonce, greeting.issued_ms));
-        let facts = Facts {
-            conn_id: uuid::Uuid::new_v4().to_string().into(),
-            peer,
-            nonce: greeting.nonce,
-        };
-        let limits = {
-            let settings = app.settings.load();
-            Limits {
-                preauth_bytes_max: settings.preauth_bytes_max,
-                payload_bytes_max: settings.payload_bytes_max,
-                handshake_timeout: settings.handshake_timeout,
-            }
-        };
-        let peer = ControlPeer::new(
-            app,
-            facts,
-            headers,
-            attribution,
-            Arc::clone(&outbound),
-            greeting.dialled,
-        );
-        Connection::new(
-            parts.io.into_inner(),
-            &parts.read_buf,
-            outbound,
-            peer,
-            limits,
-            Box::new(permit),
-        )
-        .run()
-        .await;
+        // Boxed: what opening needs is gone from memory while the connection lives.
+        let opening = Box::pin(open(app, upgraded, headers, attribution, peer, permit));
+        if let Some(connection) = opening.await {
+            connection.run().await;
+        }
     });
     let mut response = Response::new(full(""));
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -321,6 +280,61 @@ fn upgrade(app: Arc<App>, mut request: Request<Incoming>, peer: SocketAddr) -> R
         out.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }
     response
+}
+
+/// From the upgrade to a connection that has been sent its challenge. `None`: the client left.
+async fn open(
+    app: Arc<App>,
+    upgraded: hyper::upgrade::OnUpgrade,
+    headers: http::HeaderMap,
+    attribution: Attribution,
+    peer: SocketAddr,
+    permit: impl Send + 'static,
+) -> Option<Connection<ControlPeer>> {
+    let greeting = greet(&app, &headers, &attribution).await;
+    let upgraded = match upgraded.await {
+        Ok(upgraded) => upgraded,
+        Err(error) => {
+            tracing::debug!(%peer, %error, "upgrade did not complete");
+            return None;
+        }
+    };
+    // Down to the bare socket, so that no HTTP buffers stay with an idle connection.
+    let Ok(parts) = upgraded.downcast::<TokioIo<Transport>>() else {
+        tracing::error!("the upgraded socket is not ours");
+        return None;
+    };
+    let outbound = Arc::new(Outbound::new(app.settings.load().buffered_bytes_max));
+    outbound.send(ControlPeer::challenge(&greeting.nonce, greeting.issued_ms));
+    let facts = Facts {
+        conn_id: uuid::Uuid::new_v4().to_string().into(),
+        peer,
+        nonce: greeting.nonce,
+    };
+    let limits = {
+        let settings = app.settings.load();
+        Limits {
+            preauth_bytes_max: settings.preauth_bytes_max,
+            payload_bytes_max: settings.payload_bytes_max,
+            handshake_timeout: settings.handshake_timeout,
+        }
+    };
+    let peer = ControlPeer::new(
+        app,
+        facts,
+        headers,
+        attribution,
+        Arc::clone(&outbound),
+        greeting.dialled,
+    );
+    Some(Connection::new(
+        parts.io.into_inner(),
+        &parts.read_buf,
+        outbound,
+        peer,
+        limits,
+        Box::new(permit),
+    ))
 }
 
 /// A refusal of the authentication as an HTTP answer.

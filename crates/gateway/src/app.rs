@@ -1,5 +1,7 @@
 //! Composition root: what lives as long as the process, and the order of starting and stopping.
 
+mod heap;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -461,6 +463,7 @@ async fn tick(app: Arc<App>) {
         if let Err(error) = app.auth.flush() {
             tracing::error!(%error, "cannot write when devices were last seen; trying again in 30 s");
         }
+        drop(tokio::task::spawn_blocking(heap::give_back));
         let now_ms = crate::clock::now_ms();
         app.presence.lock().renew_live(now_ms);
         app.hub

@@ -7,7 +7,7 @@ import { Device, RawClient } from "../tests/lib/raw.mjs";
 import { gatewayBinary, until } from "../tests/lib/tools.mjs";
 import { withModel } from "./baseline.mjs";
 import { IdleLoad, commandLine, startPeer, wrk, wrkArgs, wsLoad } from "./load.mjs";
-import { loadAverage, tree, treeMemory, vmRssMb, watched } from "./machine.mjs";
+import { hasEnded, loadAverage, tree, treeMemory, vmRssMb, watched } from "./machine.mjs";
 import { median, medianOf } from "./numbers.mjs";
 import { timeToReady } from "./ready.mjs";
 
@@ -391,7 +391,7 @@ async function stopped(gateway, options) {
   gateway.child.kill("SIGTERM");
   const [code, signal] = await exit;
   const exitMs = performance.now() - began;
-  await until("its children to be gone", () => pids.every((pid) => !fs.existsSync(`/proc/${pid}`)), { everyMs: 5 });
+  await until("its children to be gone", () => pids.every(hasEnded), { everyMs: 5 });
   const goneMs = performance.now() - began;
   const ended = await load.ended();
   return { exitMs: Math.round(exitMs), goneMs: Math.round(goneMs), exit: code ?? signal, ended };

@@ -67,6 +67,16 @@ export function tree(pid) {
   return found;
 }
 
+/** Whether the process has ended. A zombie has: when init reaps it is not ours to time. */
+export function hasEnded(pid) {
+  try {
+    const stat = fs.readFileSync(`/proc/${pid}/stat`, "utf8");
+    return stat[stat.lastIndexOf(")") + 2] === "Z";
+  } catch {
+    return true;
+  }
+}
+
 /** CPU seconds (user and system) used so far by the tree. */
 export function treeCpuS(pid) {
   let ticks = 0;

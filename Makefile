@@ -51,6 +51,12 @@ bench-quick: toolchain ## The same measures in a few minutes
 	$(CARGO) build --release --locked -p bench
 	@exec $(XTASK) node bench/run.mjs --quick $(ARGS)
 
+.PHONY: bench-store
+bench-store: toolchain ## Durable accepts, lookups and drain of the message store, beside the disk's own fsync rate
+	$(CARGO) build --release --locked -p store --example load
+	@mkdir -p bench/results
+	@target/release/examples/load $(ARGS) | tee bench/results/$$(date -u +%F)-store.json
+
 # Cargo itself and, when root on Debian, the C compiler that linking needs.
 .PHONY: toolchain
 toolchain:

@@ -24,7 +24,9 @@ pub fn split(text: &str, max: usize, unit: TextUnit) -> Vec<String> {
     // The fence that is open where `rest` begins.
     let mut fence: Option<String> = None;
     while !rest.is_empty() {
-        let head = fence.as_ref().map_or(String::new(), |open| format!("{open}\n"));
+        let head = fence
+            .as_ref()
+            .map_or(String::new(), |open| format!("{open}\n"));
         let head_len = unit.len(&head);
         if head_len + unit.len(rest) <= max {
             parts.push(format!("{head}{rest}"));
@@ -38,7 +40,10 @@ pub fn split(text: &str, max: usize, unit: TextUnit) -> Vec<String> {
         let after = open_fence(&rest[..at], fence.clone());
         if let Some(open) = &after
             && let Some(line) = rest[at..].strip_prefix('\n').or(Some(&rest[at..]))
-            && line.lines().next().is_some_and(|line| line.trim() == marker(open))
+            && line
+                .lines()
+                .next()
+                .is_some_and(|line| line.trim() == marker(open))
         {
             at += rest[at..].len() - line.len() + line.lines().next().map_or(0, str::len);
             let part = &rest[..at];
@@ -141,7 +146,11 @@ fn cut(text: &str, room: usize, unit: TextUnit) -> usize {
         if let Some(at) = window.rfind(separator)
             && at >= floor
         {
-            return if separator.starts_with('\n') { at } else { at + separator.len() };
+            return if separator.starts_with('\n') {
+                at
+            } else {
+                at + separator.len()
+            };
         }
     }
     end
@@ -165,7 +174,10 @@ mod tests {
     #[test]
     fn paragraphs_are_kept_together() {
         let text = format!("{}\n\n{}", "a".repeat(30), "b".repeat(30));
-        assert_eq!(split(&text, 45, TextUnit::Chars), ["a".repeat(30), "b".repeat(30)]);
+        assert_eq!(
+            split(&text, 45, TextUnit::Chars),
+            ["a".repeat(30), "b".repeat(30)]
+        );
     }
 
     #[test]
@@ -179,7 +191,11 @@ mod tests {
             assert_eq!(part.matches("```").count() % 2, 0, "{part}");
         }
         assert!(parts[1].starts_with("```rust\n    line"), "{}", parts[1]);
-        let lines: Vec<_> = parts.iter().flat_map(|p| p.lines()).filter(|l| l.contains("line ")).collect();
+        let lines: Vec<_> = parts
+            .iter()
+            .flat_map(|p| p.lines())
+            .filter(|l| l.contains("line "))
+            .collect();
         assert_eq!(lines.len(), 20);
     }
 

@@ -7,10 +7,17 @@
 //!
 //! Start with [`Channel`], then [`message`]; one folder per service.
 
+pub mod accounts;
 mod capabilities;
+pub mod chunk;
 mod error;
+pub mod markup;
 pub mod message;
 mod sink;
+pub mod supervisor;
+pub mod telegram;
+pub mod web;
+pub mod webhook;
 
 pub use capabilities::{Capabilities, Markup, TextUnit};
 pub use error::{ChannelError, SendError};

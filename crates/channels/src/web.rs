@@ -268,7 +268,9 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
 pub fn retry_after(response: &Response) -> Option<Duration> {
     let value = response.headers().get("retry-after")?.to_str().ok()?;
     let seconds = value.trim().parse::<f64>().ok().filter(|s| s.is_finite())?;
-    Some(Duration::from_secs_f64(seconds.clamp(0.0, RETRY_AFTER_MAX.as_secs_f64())))
+    Some(Duration::from_secs_f64(
+        seconds.clamp(0.0, RETRY_AFTER_MAX.as_secs_f64()),
+    ))
 }
 
 /// What an HTTP status means where a repeat is harmless (the receiver knows the id).
@@ -320,27 +322,73 @@ mod tests {
     #[test]
     fn only_public_addresses_are_public() {
         for text in [
-            "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1",
-            "0.0.0.0", "255.255.255.255", "224.0.0.1", "198.18.0.1", "192.0.2.1", "::1", "::",
-            "fe80::1", "fc00::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::127.0.0.1",
-            "2002:7f00:1::", "64:ff9b::a00:1", "2001:db8::1", "ff02::1",
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "255.255.255.255",
+            "224.0.0.1",
+            "198.18.0.1",
+            "192.0.2.1",
+            "::1",
+            "::",
+            "fe80::1",
+            "fc00::1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "::127.0.0.1",
+            "2002:7f00:1::",
+            "64:ff9b::a00:1",
+            "2001:db8::1",
+            "ff02::1",
         ] {
             assert!(!is_public(text.parse().unwrap()), "{text}");
         }
-        for text in ["1.1.1.1", "8.8.8.8", "2606:4700::1111", "2001:4860:4860::8888", "64:ff9b::101:101"] {
+        for text in [
+            "1.1.1.1",
+            "8.8.8.8",
+            "2606:4700::1111",
+            "2001:4860:4860::8888",
+            "64:ff9b::101:101",
+        ] {
             assert!(is_public(text.parse().unwrap()), "{text}");
         }
     }
 
     #[tokio::test]
     async fn an_address_out_of_reach_is_refused_before_anything_is_sent() {
-        let http = Http::new(&HttpOptions { reach: Reach::Public, ..HttpOptions::default() }).unwrap();
-        for url in ["http://127.0.0.1:1/", "http://[::1]/", "ftp://example.org/", "http://2130706433/", "http://0x7f.1/"] {
+        let http = Http::new(&HttpOptions {
+            reach: Reach::Public,
+            ..HttpOptions::default()
+        })
+        .unwrap();
+        for url in [
+            "http://127.0.0.1:1/",
+            "http://[::1]/",
+            "ftp://example.org/",
+            "http://2130706433/",
+            "http://0x7f.1/",
+        ] {
             let refused = http.post(url).map(drop);
-            assert!(matches!(refused, Err(SendError::Rejected { .. })), "{url}: {refused:?}");
+            assert!(
+                matches!(refused, Err(SendError::Rejected { .. })),
+                "{url}: {refused:?}"
+            );
         }
         // By name: judged when it is resolved.
-        let answer = http.post("http://localhost:1/").unwrap().send().await.unwrap_err();
-        assert!(describe(&answer).contains("no public address"), "{}", describe(&answer));
+        let answer = http
+            .post("http://localhost:1/")
+            .unwrap()
+            .send()
+            .await
+            .unwrap_err();
+        assert!(
+            describe(&answer).contains("no public address"),
+            "{}",
+            describe(&answer)
+        );
     }
 }

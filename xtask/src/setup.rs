@@ -41,7 +41,7 @@ const TARBALLS: [(&str, &str, &str); 3] = [
 
 /// Debian packages of the suites: a file that shows the package is there (a name without `/` is
 /// looked up on PATH), the package, and who needs it.
-const DEBIAN: [(&str, &str, &str); 6] = [
+const DEBIAN: [(&str, &str, &str); 7] = [
     ("chromium", "chromium", "the Control UI in a real browser"),
     ("wrk", "wrk", "HTTP benchmarks"),
     ("tmux", "tmux", "the TUI in a real terminal"),
@@ -51,6 +51,11 @@ const DEBIAN: [(&str, &str, &str); 6] = [
         "/usr/lib/python3/dist-packages/websockets/__init__.py",
         "python3-websockets",
         "WebSocket conformance by an independent client",
+    ),
+    (
+        "/usr/share/doc/python3-venv",
+        "python3-venv",
+        "the Python packages of tests/requirements.txt",
     ),
 ];
 
@@ -104,6 +109,7 @@ pub(crate) fn setup(root: &Path, scope: Scope) -> Result<Tools> {
     let setup = Setup { root, cache };
     if scope == Scope::Suites {
         debian(&missing_debian())?;
+        setup.python()?;
     }
     match setup.ready()? {
         Some(tools) => Ok(tools),
@@ -146,7 +152,7 @@ impl Setup<'_> {
         if !self.node().is_file() || !packages.join("node_modules").is_dir() {
             return Ok(None);
         }
-        self.link(&packages)?;
+        self.link("node_modules", &packages.join("node_modules"))?;
         Ok(Some(self.tools(&packages)))
     }
 
@@ -157,12 +163,51 @@ impl Setup<'_> {
         }
     }
 
-    fn install(&self) -> Result<Tools> {
-        // Two checkouts may share the cache: one installs, the other waits and finds it done.
+    /// Two checkouts may share the cache: one installs, the other waits and finds it done.
+    fn lock(&self) -> Result<File> {
         let lock = self.cache.join("setup.lock");
         let held = File::create(&lock).map_err(|e| format!("{}: {e}", lock.display()))?;
         held.lock()
             .map_err(|e| format!("{}: {e}", lock.display()))?;
+        Ok(held)
+    }
+
+    /// The pinned Python packages: a change of the requirements is another folder.
+    fn python(&self) -> Result<()> {
+        let requirements = self.root.join("tests/requirements.txt");
+        let digest = checksum("sha256sum", &requirements)?;
+        let place = self.cache.join("python").join(&digest[..16]);
+        if !place.is_dir() {
+            let _held = self.lock()?;
+            if !place.is_dir() {
+                let stage = self.stage("python")?;
+                // Debian's own: another Python on PATH may have no venv.
+                let mut venv = Command::new("/usr/bin/python3");
+                venv.args(["-m", "venv"]).arg(&stage);
+                self.step("a Python environment", &mut venv)?;
+                let mut pip = Command::new(stage.join("bin/python"));
+                pip.args([
+                    "-m",
+                    "pip",
+                    "install",
+                    "--quiet",
+                    "--disable-pip-version-check",
+                    "--only-binary=:all:",
+                    "--require-hashes",
+                    "-r",
+                ]);
+                self.step(
+                    "Python packages of tests/requirements.txt",
+                    pip.arg(&requirements),
+                )?;
+                put(&stage, &place)?;
+            }
+        }
+        self.link("python_modules", &place)
+    }
+
+    fn install(&self) -> Result<Tools> {
+        let _held = self.lock()?;
         let packages = self.packages()?;
         if !self.node().is_file() {
             self.install_node()?;
@@ -170,7 +215,7 @@ impl Setup<'_> {
         if !packages.join("node_modules").is_dir() {
             self.install_packages(&packages)?;
         }
-        self.link(&packages)?;
+        self.link("node_modules", &packages.join("node_modules"))?;
         Ok(self.tools(&packages))
     }
 
@@ -289,10 +334,9 @@ impl Setup<'_> {
         ))
     }
 
-    /// `tests/node_modules` → the packages in the cache.
-    fn link(&self, packages: &Path) -> Result<()> {
-        let link = self.root.join("tests/node_modules");
-        let target = packages.join("node_modules");
+    /// `tests/NAME` → what is in the cache.
+    fn link(&self, name: &str, target: &Path) -> Result<()> {
+        let link = self.root.join("tests").join(name);
         match fs::symlink_metadata(&link) {
             Ok(found) if found.is_symlink() => {
                 if fs::read_link(&link).is_ok_and(|at| at == target) {
@@ -309,8 +353,8 @@ impl Setup<'_> {
         }
         let new = self
             .root
-            .join(format!("tests/.node_modules-{}", std::process::id()));
-        std::os::unix::fs::symlink(&target, &new)
+            .join(format!("tests/.{name}-{}", std::process::id()));
+        std::os::unix::fs::symlink(target, &new)
             .and_then(|()| fs::rename(&new, &link))
             .map_err(|e| format!("{}: {e}", link.display()))
     }

@@ -109,7 +109,15 @@ fn walk(root: &Path, folder: &str, paths: &mut Vec<String>) -> Result<()> {
         } else {
             format!("{folder}/{name}")
         };
-        if ["target", "artifacts", "node_modules", ".git"].contains(&name.as_str()) {
+        if [
+            "target",
+            "artifacts",
+            "node_modules",
+            "python_modules",
+            ".git",
+        ]
+        .contains(&name.as_str())
+        {
             continue;
         }
         if entry

@@ -11,6 +11,7 @@ pub mod accounts;
 mod capabilities;
 pub mod chunk;
 mod error;
+pub mod irc;
 pub mod markup;
 pub mod message;
 mod sink;

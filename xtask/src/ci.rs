@@ -89,7 +89,8 @@ fn suites(root: &Path) -> Result<Vec<Suite>> {
         ),
         suite(
             "cargo test",
-            &[],
+            // The channels are tested against real servers.
+            &["setup"],
             Work::Cargo(vec!["test", "--workspace", "--locked", "--no-fail-fast"]),
         ),
     ];

@@ -5,6 +5,8 @@
 //! Each part is staged beside its place and renamed into it, so an interrupted run leaves nothing
 //! half-installed and the next one goes on from there.
 
+mod synapse;
+
 use crate::{Result, process};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -41,7 +43,7 @@ const TARBALLS: [(&str, &str, &str); 3] = [
 
 /// Debian packages of the suites: a file that shows the package is there (a name without `/` is
 /// looked up on PATH), the package, and who needs it.
-const DEBIAN: [(&str, &str, &str); 7] = [
+const DEBIAN: [(&str, &str, &str); 10] = [
     ("chromium", "chromium", "the Control UI in a real browser"),
     ("wrk", "wrk", "HTTP benchmarks"),
     ("tmux", "tmux", "the TUI in a real terminal"),
@@ -52,10 +54,13 @@ const DEBIAN: [(&str, &str, &str); 7] = [
         "python3-websockets",
         "WebSocket conformance by an independent client",
     ),
+    ("/usr/sbin/ngircd", "ngircd", "the IRC channel"),
+    ("/usr/sbin/dovecot", "dovecot-imapd", "the email channel"),
+    ("/usr/sbin/postfix", "postfix", "the email channel"),
     (
         "/usr/share/doc/python3-venv",
         "python3-venv",
-        "the Python packages of tests/requirements.txt",
+        "the Python packages of tests/requirements.txt, and Synapse",
     ),
 ];
 
@@ -111,10 +116,14 @@ pub(crate) fn setup(root: &Path, scope: Scope) -> Result<Tools> {
         debian(&missing_debian())?;
         setup.python()?;
     }
-    match setup.ready()? {
-        Some(tools) => Ok(tools),
-        None => setup.install(),
+    let tools = match setup.ready()? {
+        Some(tools) => tools,
+        None => setup.install()?,
+    };
+    if scope == Scope::Suites {
+        synapse::install(&setup)?;
     }
+    Ok(tools)
 }
 
 fn cache_folder() -> Result<PathBuf> {

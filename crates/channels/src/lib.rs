@@ -13,6 +13,7 @@ pub mod chunk;
 mod error;
 pub mod irc;
 pub mod markup;
+pub mod matrix;
 pub mod message;
 mod sink;
 pub mod supervisor;

@@ -77,7 +77,6 @@ impl Ngircd {
 
 /// What runs while the test looks at it.
 pub struct Running {
-    pub received: Arc<Received>,
     pub stop: CancellationToken,
     pub ended: JoinHandle<Result<(), ChannelError>>,
 }
@@ -86,7 +85,6 @@ pub fn run(irc: &Arc<Irc>, received: &Arc<Received>) -> Running {
     let stop = CancellationToken::new();
     let (irc, sink, token) = (Arc::clone(irc), received.sink("irc"), stop.clone());
     Running {
-        received: Arc::clone(received),
         stop,
         ended: tokio::spawn(async move { irc.receive(sink, token).await }),
     }
@@ -202,7 +200,8 @@ async fn a_conversation_over_tls() {
     amy.say("PRIVMSG bot :last").await;
     received.wait("last", |m| m.text == "last").await;
     assert_eq!(received.all().len(), 4);
-    let spoken = |l: &String| l.starts_with(":bot!") && (l.contains(" PRIVMSG ") || l.contains(" NOTICE "));
+    let spoken =
+        |l: &String| l.starts_with(":bot!") && (l.contains(" PRIVMSG ") || l.contains(" NOTICE "));
     assert!(!amy.seen.iter().any(spoken));
 
     let receipt = irc

@@ -7,5 +7,7 @@
 )]
 
 mod irc;
+mod matrix;
 
 mod support;
+mod synapse;

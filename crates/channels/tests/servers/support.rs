@@ -186,10 +186,6 @@ impl Received {
         self.state().cursors.get(key).cloned()
     }
 
-    pub fn set_cursor(&self, key: &str, value: &str) {
-        self.state().cursors.insert(key.into(), value.into());
-    }
-
     pub fn refuse(&self, refusing: bool) {
         self.state().refusing = refusing;
     }

@@ -33,7 +33,11 @@ pub fn split(text: &str, max: usize, unit: TextUnit) -> Vec<String> {
             break;
         }
         // Room for a closing fence of the part.
-        let closing = 1 + unit.len(fence.as_deref().map_or("```", marker)).max(3);
+        let may_close = fence.is_some() || rest.contains("```") || rest.contains("~~~");
+        let closing = match may_close {
+            true => 1 + unit.len(fence.as_deref().map_or("```", marker)).max(3),
+            false => 0,
+        };
         let room = max.saturating_sub(head_len + closing).max(1);
         let mut at = cut(rest, room, unit);
         // A closing line of the fence that just does not fit belongs to this part, not to the next.

@@ -24,6 +24,7 @@ use crate::config::IdentityMode;
 use crate::events::Hub;
 use crate::ingress::outbound::Close;
 use crate::ingress::preauth::PreauthBudget;
+use crate::messages::Messages;
 use crate::native::presence::{self, Presence};
 use crate::native::system::Machine;
 use crate::native::{self, health};
@@ -97,6 +98,7 @@ pub struct App {
     /// `stateVersion.health`.
     health_version: AtomicU64,
     pub(crate) stopping: watch::Sender<bool>,
+    messages: std::sync::OnceLock<Arc<Messages>>,
 }
 
 impl App {
@@ -139,6 +141,7 @@ impl App {
                 presence_changed: tokio::sync::Notify::new(),
                 health_version: AtomicU64::new(1),
                 stopping: watch::Sender::new(false),
+                messages: std::sync::OnceLock::new(),
             }
         })
     }
@@ -146,6 +149,17 @@ impl App {
     /// What native answers are made from; call again when the configuration changed.
     pub fn set_facts(&self, facts: native::Facts) {
         self.facts.store(Arc::new(facts));
+    }
+
+    /// From here on messages are taken.
+    pub(crate) fn carry(&self, messages: Arc<Messages>) {
+        if self.messages.set(messages).is_err() {
+            tracing::error!("the message path was set twice");
+        }
+    }
+
+    pub(crate) fn messages(&self) -> Option<&Arc<Messages>> {
+        self.messages.get()
     }
 
     /// Serves the given listeners until `stop` resolves, then drains.
@@ -417,11 +431,16 @@ impl App {
             &*state,
             UpstreamState::Off | UpstreamState::Ready(_) | UpstreamState::Asleep
         );
-        let failing = if ready {
+        let mut failing = if ready {
             Vec::new()
         } else {
             vec![format!("upstream-{}", state.word())]
         };
+        // What can't be stored can't be taken.
+        if let Some(outage) = self.messages().and_then(|messages| messages.outage()) {
+            failing.push(format!("store: {outage}"));
+        }
+        let ready = failing.is_empty();
         let body =
             serde_json::json!({ "ready": ready, "failing": failing, "uptimeMs": self.uptime_ms() });
         (

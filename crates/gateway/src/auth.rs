@@ -44,6 +44,7 @@ pub use methods::{Caller, MethodError, Outcome};
 pub use origin::BrowserOrigin;
 pub use policy::PairingLocality;
 pub use refusal::{PairingReason, Refusal, RefusalLog};
+pub use secret::sha256_hex;
 pub use settings::{AuthSettings, DeviceAutoApprove, Mode, TrustedProxy};
 
 use limiter::Limiter;

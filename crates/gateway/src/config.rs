@@ -24,8 +24,8 @@ pub use document::ConfigDocument;
 pub use env::Env;
 pub use error::{ConfigError, EXIT_CODE_CONFIG, Issue};
 pub use own::{
-    AdminListen, IdentityMode, Limits, LogFormat, OwnSettings, UpstreamMode, UpstreamSettings,
-    example,
+    AdminListen, IdentityMode, InDoubt, Limits, LogFormat, MessageSettings, OwnSettings,
+    UpstreamMode, UpstreamSettings, example,
 };
 pub use paths::{Paths, gateway_port, select_profile};
 pub use secret::Secret;

@@ -116,6 +116,9 @@ pub(crate) fn receive(app: &Arc<App>, session: &Arc<Session>, text: &str) {
         return;
     }
     session.unauthorized_in_a_row.store(0, Ordering::Relaxed);
+    if let Some(task) = natives::task(app, &frame.method, frame.params) {
+        return run_task(app, session, &frame, task);
+    }
     match natives::find(app, principal, &frame.method) {
         Some(Native::Now(serve)) => {
             let reply = guarded(&frame.method, || serve(app, session, frame.params));
@@ -170,6 +173,37 @@ fn guarded(method: &str, serve: impl FnOnce() -> NativeReply) -> NativeReply {
             None,
         ))
     })
+}
+
+/// Answers when the task is done; the connection goes on meanwhile.
+fn run_task(
+    app: &Arc<App>,
+    session: &Arc<Session>,
+    frame: &RequestFrame<'_>,
+    task: crate::messages::methods::Task,
+) {
+    let Ok(permit) = Arc::clone(&app.blocking_calls).try_acquire_owned() else {
+        let busy = ErrorShape::retryable("The server is busy. Please try again in a moment.", None);
+        session.outbound.send(response_error(&frame.id, &busy));
+        return;
+    };
+    let session = Arc::clone(session);
+    let (id, method) = (
+        frame.id.clone().into_owned(),
+        frame.method.clone().into_owned(),
+    );
+    tokio::spawn(async move {
+        // In a task of its own, so that a panic answers this caller alone.
+        let reply = tokio::spawn(task).await.unwrap_or_else(|_panic| {
+            tracing::error!(method, "native method panicked; answered UNAVAILABLE");
+            Err(ErrorShape::retryable(
+                format!("{method} failed inside the gateway; see its log"),
+                None,
+            ))
+        });
+        answer(&session, &id, reply);
+        drop(permit);
+    });
 }
 
 fn run_blocking(

@@ -122,3 +122,27 @@ CREATE TABLE counters (
     value       INTEGER NOT NULL,
     PRIMARY KEY (channel, name)
 ) WITHOUT ROWID;
+
+-- Who asked to be let in to a channel by direct message, and who was.
+CREATE TABLE channel_pairings (
+    channel     TEXT    NOT NULL,
+    account     TEXT    NOT NULL,
+    sender      TEXT    NOT NULL,
+    name        TEXT,
+    code        TEXT    NOT NULL,
+    approved    INTEGER NOT NULL DEFAULT 0,
+    created_ms  INTEGER NOT NULL,
+    PRIMARY KEY (channel, account, sender)
+) WITHOUT ROWID;
+CREATE INDEX channel_pairings_code ON channel_pairings (channel, code);
+
+-- What was said in the built-in web chat, where no agent keeps the transcript.
+CREATE TABLE transcripts (
+    seq         INTEGER PRIMARY KEY AUTOINCREMENT,
+    session_key TEXT    NOT NULL,
+    role        TEXT    NOT NULL,               -- user | assistant
+    text        TEXT    NOT NULL,
+    message_id  TEXT    NOT NULL UNIQUE,
+    at_ms       INTEGER NOT NULL
+);
+CREATE INDEX transcripts_session ON transcripts (session_key, seq);

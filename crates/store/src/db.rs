@@ -2,7 +2,7 @@
 
 use crate::history::Count;
 use crate::writer::{self, Job, JobOf};
-use crate::{History, Inbox, Keys, Outbox, Sessions, StoreError, TxError};
+use crate::{History, Inbox, Keys, Outbox, Pairings, Sessions, StoreError, Transcripts, TxError};
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 use std::cell::RefCell;
@@ -311,6 +311,12 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    pub fn pairings(&self) -> Pairings<'a> {
+        Pairings(self.connection)
+    }
+    pub fn transcripts(&self) -> Transcripts<'a> {
+        Transcripts(self.connection)
+    }
     pub fn sessions(&self) -> Sessions<'a> {
         Sessions(self.connection)
     }
@@ -340,6 +346,12 @@ pub struct Tx<'a> {
 }
 
 impl<'a> Tx<'a> {
+    pub fn pairings(&self) -> Pairings<'a> {
+        Pairings(self.connection)
+    }
+    pub fn transcripts(&self) -> Transcripts<'a> {
+        Transcripts(self.connection)
+    }
     pub fn sessions(&self) -> Sessions<'a> {
         Sessions(self.connection)
     }

@@ -15,8 +15,10 @@ mod keys;
 mod lock;
 mod migrate;
 mod outbox;
+mod pairings;
 mod retention;
 mod sessions;
+mod transcripts;
 mod writer;
 
 pub use db::{Health, Options, Reader, Store, Tx, look};
@@ -28,8 +30,10 @@ pub use migrate::SCHEMA;
 pub use outbox::{
     Lease, NewOutbound, Outbox, OutboxFilter, OutboxRow, OutboxState, Recovered, Waiting,
 };
+pub use pairings::{Pairing, Pairings};
 pub use retention::{Maintained, Retention};
 pub use sessions::{NewSession, SessionFilter, SessionRow, Sessions};
+pub use transcripts::{Said, Transcripts};
 
 /// A new id: sortable by time, unique without asking anybody.
 pub fn new_id(now_ms: i64) -> String {

@@ -42,8 +42,32 @@ pub(crate) enum News<'a> {
 struct Call {
     method: &'static str,
     params: Value,
+    /// Answers that only say `accepted` are passed over.
+    final_only: bool,
     answer: oneshot::Sender<Result<String, String>>,
 }
+
+/// A call whose answer is awaited.
+struct Waiting {
+    final_only: bool,
+    answer: oneshot::Sender<Result<String, String>>,
+}
+
+/// Why a call of ours has no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    /// It never reached the upstream.
+    #[error("{0}")]
+    NotSent(String),
+    /// The upstream's error object as JSON text.
+    #[error("{0}")]
+    Refused(String),
+    /// It may have reached the upstream.
+    #[error("{0}")]
+    Lost(String),
+}
+
+const DOWN: &str = "the upstream is down";
 
 /// Makes calls as ourselves. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -57,18 +81,38 @@ impl Control {
     /// # Errors
     /// The upstream's error object as JSON text, or why there was no answer.
     pub(crate) async fn call(&self, method: &'static str, params: Value) -> Result<String, String> {
+        self.ask(method, params, false, CALL_TIMEOUT)
+            .await
+            .map_err(|error| error.to_string())
+    }
+
+    /// As [`call`](Self::call), for a method that is first accepted and later answered. Says whether it was the
+    /// upstream that refused, or nobody answered.
+    pub(crate) async fn ask(
+        &self,
+        method: &'static str,
+        params: Value,
+        final_only: bool,
+        patience: Duration,
+    ) -> Result<String, CallError> {
         let (answer, waiting) = oneshot::channel();
+        let call = Call {
+            method,
+            params,
+            final_only,
+            answer,
+        };
         self.calls
-            .try_send(Call {
-                method,
-                params,
-                answer,
-            })
-            .map_err(|_full| "the upstream is not answering".to_owned())?;
-        match tokio::time::timeout(CALL_TIMEOUT, waiting).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_dropped)) => Err("the upstream went away".to_owned()),
-            Err(_elapsed) => Err(format!("{method} was not answered within {CALL_TIMEOUT:?}")),
+            .try_send(call)
+            .map_err(|_full| CallError::NotSent("the upstream is not answering".to_owned()))?;
+        match tokio::time::timeout(patience, waiting).await {
+            Ok(Ok(Ok(answer))) => Ok(answer),
+            Ok(Ok(Err(error))) if error == DOWN => Err(CallError::NotSent(error)),
+            Ok(Ok(Err(error))) => Err(CallError::Refused(error)),
+            Ok(Err(_dropped)) => Err(CallError::Lost("the upstream went away".to_owned())),
+            Err(_elapsed) => Err(CallError::Lost(format!(
+                "{method} was not answered within {patience:?}"
+            ))),
         }
     }
 }
@@ -91,7 +135,7 @@ pub(crate) fn start(
                 tokio::select! {
                     changed = upstream.changed() => if changed.is_err() { return },
                     call = queue.recv() => match call {
-                        Some(call) => drop(call.answer.send(Err("the upstream is down".to_owned()))),
+                        Some(call) => drop(call.answer.send(Err(DOWN.to_owned()))),
                         None => return,
                     },
                 }
@@ -122,7 +166,7 @@ async fn serve(
     }
     news(News::Hello(answer["payload"].clone()));
     let (mut reader, mut writer) = dialled.into_parts();
-    let mut waiting: HashMap<String, oneshot::Sender<Result<String, String>>> = HashMap::new();
+    let mut waiting: HashMap<String, Waiting> = HashMap::new();
     let mut next_id = 0_u64;
     loop {
         tokio::select! {
@@ -132,8 +176,8 @@ async fn serve(
                 let id = format!("control:{next_id}");
                 let frame = serde_json::json!({ "type": "req", "id": id, "method": call.method, "params": call.params });
                 writer.feed(wire::websocket::Opcode::Text, frame.to_string().as_bytes());
-                waiting.retain(|_, answer| !answer.is_closed());
-                waiting.insert(id, call.answer);
+                waiting.retain(|_, call| !call.answer.is_closed());
+                waiting.insert(id, Waiting { final_only: call.final_only, answer: call.answer });
                 writer.flush().await.map_err(|error| error.to_string())?;
             }
             changed = upstream.changed() => {
@@ -146,10 +190,12 @@ async fn serve(
                         news(News::Event { name: &event, payload });
                     }
                     Ok(UpstreamFrame::Response { id, ok, payload, error }) => {
-                        if let Some(answer) = waiting.remove(&*id) {
-                            let text = if ok { payload } else { error }.map_or("null", RawValue::get).to_owned();
+                        let text = if ok { payload } else { error }.map_or("null", RawValue::get);
+                        let more = ok && waiting.get(&*id).is_some_and(|call| call.final_only) && is_accepted(text);
+                        if !more && let Some(call) = waiting.remove(&*id) {
+                            let text = text.to_owned();
                             // A caller that stopped waiting is not an error.
-                            drop(answer.send(if ok { Ok(text) } else { Err(text) }));
+                            drop(call.answer.send(if ok { Ok(text) } else { Err(text) }));
                         }
                     }
                     Ok(UpstreamFrame::Other) | Err(_) => {}
@@ -162,4 +208,14 @@ async fn serve(
             },
         }
     }
+}
+
+/// `{"status":"accepted"}`: the answer proper comes later under the same id.
+fn is_accepted(payload: &str) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Status<'a> {
+        #[serde(borrow, default)]
+        status: std::borrow::Cow<'a, str>,
+    }
+    serde_json::from_str::<Status<'_>>(payload).is_ok_and(|payload| payload.status == "accepted")
 }

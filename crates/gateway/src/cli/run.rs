@@ -3,7 +3,7 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -26,6 +26,7 @@ use crate::config::{
     Paths, Settings, UpstreamMode,
 };
 use crate::lower;
+use crate::messages::{self, Messages};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
@@ -162,6 +163,18 @@ async fn serve(
         port,
         log_file: None,
     });
+    let messages = Messages::open(messages::Setup {
+        own_dir: &paths.own_dir,
+        own: &own,
+        config: &document.resolved,
+        file_roots: file_roots(paths, &document.resolved),
+        control: app.control.clone(),
+        state: upstream.state.clone(),
+        wake: Arc::clone(&upstream.wake),
+    })
+    .context("the message store cannot be started")?;
+    app.carry(Arc::clone(&messages));
+    let carrying = messages.start();
     let child = upstream.supervise(&app, stopping.subscribe());
     summarise(
         paths,
@@ -181,12 +194,37 @@ async fn serve(
         tracing::info!("stopping");
         // Both ends at once: the child needs as long as our clients.
         stopping.send_replace(true);
+        messages.stop.cancel();
     })
     .await;
+    carrying.await.context("the message path ended badly")?;
     if let Some(child) = child {
         child.await.context("the supervisor ended badly")?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where files that agents send may lie: their workspaces, and the original's media folder.
+fn file_roots(paths: &Paths, config: &serde_json::Value) -> Vec<PathBuf> {
+    let facts = crate::native::Facts {
+        config: config.clone(),
+        state_dir: paths.state_dir.clone(),
+        home: paths.home.clone(),
+        ..crate::native::Facts::default()
+    };
+    let inputs = facts.inputs(0, 0);
+    let roster = inputs.roster();
+    let mut roots: Vec<PathBuf> = roster
+        .agents
+        .iter()
+        .map(|agent| roster.workspace(config, agent, &inputs.places))
+        .collect();
+    roots.push(paths.state_dir.join("media"));
+    // Links in the way are followed once, here; a file must lie below what they lead to.
+    roots
+        .iter()
+        .filter_map(|root| root.canonicalize().ok())
+        .collect()
 }
 
 struct Upstream {

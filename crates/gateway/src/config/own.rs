@@ -44,6 +44,7 @@ pub struct OwnKey {
 
 const MODES: &[&str] = &["off", "attach", "supervise", "auto"];
 const IDENTITIES: &[&str] = &["auto", "backend", "exact"];
+const DOUBTS: &[&str] = &["hold", "resend", "drop"];
 const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
 const FORMATS: &[&str] = &["auto", "pretty", "json"];
 
@@ -113,6 +114,22 @@ pub const KEYS: &[OwnKey] = &[
         "Bridged calls of all clients that may wait for the upstream at the same time; more get `UNAVAILABLE` at once."),
     key("limits.upstream_links_max", Kind::Number(1, 1_000_000), "4096", true,
         "Connections to the upstream, one for each client that makes a bridged call; more get `UNAVAILABLE` at once."),
+    key("channels.native", Kind::List, "[]", true,
+        "Channel accounts that this gateway runs itself instead of the upstream: `[\"telegram\", \"matrix/work\"]`, a channel or `channel/account`. Without an upstream it runs all that it can."),
+    key("messages.in_doubt", Kind::Word(DOUBTS), "\"hold\"", true,
+        "What becomes of a message that may have arrived and whose service can't tell: `hold` it for a person, `resend` it (it may arrive twice), or `drop` it."),
+    key("messages.attempts_max", Kind::Number(1, 1000), "12", true,
+        "Attempts after which a message that can't be sent becomes a dead letter."),
+    key("messages.inbound_age_max_s", Kind::Number(10, 604_800), "3600", true,
+        "Seconds that a message from a chat may wait for the agent; older ones are asked about instead of being answered late."),
+    key("messages.reply_age_max_s", Kind::Number(10, 604_800), "21600", true,
+        "Seconds after which an answer that could not be sent is a dead letter instead of being sent late."),
+    key("messages.turn_timeout_s", Kind::Number(10, 86_400), "900", true,
+        "Seconds that the agent may work on one message from a chat."),
+    key("messages.legacy_url", Kind::Text, "", true,
+        "Base URL of a bridge that takes messages for channels that are not ours at `POST /api/legacy/message`. Unset: they go to the upstream's `send`."),
+    key("messages.keep_days", Kind::Number(1, 3650), "30", true,
+        "Days that finished messages, their history and tombstones are kept."),
     key("admin.listen", Kind::Listen, "\"127.0.0.1:18689\"", false,
         "Address of the listener with metrics and detailed readiness, or `off`; port 0 chooses a free one. It has no authentication: keep it on a loopback address."),
     key("log.level", Kind::Word(LEVELS), "\"info\"", true,
@@ -158,6 +175,9 @@ pub struct OwnSettings {
     /// Patterns of methods handed back to the upstream; see [`Self::is_native_disabled`].
     pub native_disable: Vec<String>,
     pub limits: Limits,
+    /// Patterns of channel accounts that are ours.
+    pub channels_native: Vec<String>,
+    pub messages: MessageSettings,
     pub admin_listen: AdminListen,
     /// A level word that `tracing` knows.
     pub log_level: String,
@@ -180,6 +200,25 @@ pub struct UpstreamSettings {
     pub on_demand: bool,
     pub idle_stop: Duration,
     pub identity: IdentityMode,
+}
+
+/// What becomes of a message that may have arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InDoubt {
+    Hold,
+    Resend,
+    Drop,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessageSettings {
+    pub in_doubt: InDoubt,
+    pub attempts_max: u32,
+    pub inbound_age_max: Duration,
+    pub reply_age_max: Duration,
+    pub turn_timeout: Duration,
+    pub legacy_url: Option<String>,
+    pub keep: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -234,6 +273,21 @@ impl OwnSettings {
                 http_header_timeout: values.seconds("limits.http_header_timeout_s"),
                 upstream_pending_max: values.size("limits.upstream_pending_max"),
                 upstream_links_max: values.size("limits.upstream_links_max"),
+            },
+            channels_native: values.list("channels.native"),
+            messages: MessageSettings {
+                in_doubt: match values.word("messages.in_doubt") {
+                    "resend" => InDoubt::Resend,
+                    "drop" => InDoubt::Drop,
+                    _ => InDoubt::Hold,
+                },
+                attempts_max: u32::try_from(values.number("messages.attempts_max"))
+                    .expect("its range fits"),
+                inbound_age_max: values.seconds("messages.inbound_age_max_s"),
+                reply_age_max: values.seconds("messages.reply_age_max_s"),
+                turn_timeout: values.seconds("messages.turn_timeout_s"),
+                legacy_url: values.text("messages.legacy_url"),
+                keep: Duration::from_secs(values.number("messages.keep_days") * 24 * 60 * 60),
             },
             admin_listen: values.admin_listen(),
             log_level: values.text("log.level").expect("it has a default"),

@@ -39,6 +39,19 @@ pub(crate) fn find(app: &App, _principal: &Principal, method: &str) -> Option<Na
     })
 }
 
+/// The answer of a call that concerns messages or channel accounts of ours.
+pub(crate) fn task(
+    app: &App,
+    method: &str,
+    params: Option<&RawValue>,
+) -> Option<crate::messages::methods::Task> {
+    let messages = app.messages()?;
+    if is_disabled(app, method) {
+        return None;
+    }
+    crate::messages::methods::find(messages, method, params)
+}
+
 const OWN: [&str; 5] = [
     "health",
     "last-heartbeat",

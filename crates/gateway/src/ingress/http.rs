@@ -24,6 +24,7 @@ use super::websocket;
 use crate::app::App;
 use crate::auth::{Attribution, HttpRefusal};
 use crate::bridge::{self, UpstreamState, link, proxy};
+use crate::messages;
 
 /// Body of every response we give or pass on.
 pub(crate) type Body = BoxBody<Bytes, hyper::Error>;
@@ -127,6 +128,12 @@ async fn respond(
     }
     if let Some(probe) = probe(&app, &request) {
         return secured(probe);
+    }
+    if let Some(messages) = app.messages()
+        && messages::api::is_ours(path)
+    {
+        let messages = Arc::clone(messages);
+        return secured(messages::api::respond(&app, &messages, request, peer).await);
     }
     if matches!(*app.upstream.borrow(), UpstreamState::Off) {
         return secured(text(StatusCode::NOT_FOUND, "Not Found"));
@@ -338,7 +345,7 @@ async fn open(
 }
 
 /// A refusal of the authentication as an HTTP answer.
-fn refused(refusal: &HttpRefusal) -> Response<Body> {
+pub(crate) fn refused(refusal: &HttpRefusal) -> Response<Body> {
     let mut response = Response::new(full(refusal.body.clone()));
     *response.status_mut() = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::FORBIDDEN);
     let headers = response.headers_mut();

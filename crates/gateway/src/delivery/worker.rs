@@ -1,0 +1,618 @@
+//! The loop that leases and the task that sends.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use channels::message::Attachment;
+use channels::{Channel, Receipt, Reconciled, SendError};
+use store::{Lease, OutboxRow, StoreError};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::PER_ACCOUNT_MAX;
+use super::backoff::{self, Next};
+use super::prepare::{self, Media, Part, Payload};
+use crate::config::InDoubt;
+use crate::messages::{Finished, Messages, Owner, crash_point, now_ms, share};
+
+/// How long messages that are on their way may take when the gateway stops; later they are in doubt.
+const STOP_PATIENCE: Duration = Duration::from_secs(3);
+/// Longest sleep without looking, should a wake-up ever be missed.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How long a service may take to answer one send.
+const SEND_TIMEOUT: Duration = Duration::from_secs(90);
+
+type Account = (String, String);
+
+/// Works until the gateway stops.
+pub(crate) async fn run(messages: Arc<Messages>) {
+    let mut tasks: JoinSet<Option<Duration>> = JoinSet::new();
+    // By task, so that one that panics frees its place too.
+    let mut under_way: HashMap<tokio::task::Id, Account> = HashMap::new();
+    let mut paused: HashMap<Account, Instant> = HashMap::new();
+    // What was on its way when the last run ended.
+    if messages.store.opened().await.is_ok() {
+        resolve_doubts(&messages).await;
+    }
+    while !messages.stop.is_cancelled() {
+        let next_look = match lease_all(&messages, &mut tasks, &mut under_way, &paused).await {
+            Ok(next_look) => next_look,
+            Err(error) => {
+                tracing::debug!(%error, "the outbox can't be read now");
+                Duration::from_secs(1)
+            }
+        };
+        tokio::select! {
+            () = messages.outbox.notified() => {}
+            () = tokio::time::sleep(next_look) => {}
+            Some(done) = tasks.join_next_with_id() => note(done, &mut under_way, &mut paused),
+            () = messages.stop.cancelled() => {}
+        }
+        while let Some(done) = tasks.try_join_next_with_id() {
+            note(done, &mut under_way, &mut paused);
+        }
+        paused.retain(|_, until| *until > Instant::now());
+    }
+    let ended = tokio::time::timeout(STOP_PATIENCE, async {
+        while tasks.join_next().await.is_some() {}
+    })
+    .await;
+    if ended.is_err() {
+        tracing::warn!(
+            messages = tasks.len(),
+            "still being sent while the gateway stops; they will be in doubt"
+        );
+    }
+}
+
+fn note(
+    done: Result<(tokio::task::Id, Option<Duration>), tokio::task::JoinError>,
+    under_way: &mut HashMap<tokio::task::Id, Account>,
+    paused: &mut HashMap<Account, Instant>,
+) {
+    let (id, pause) = match done {
+        Ok((id, pause)) => (id, pause),
+        Err(error) => {
+            tracing::error!(%error, "a delivery ended badly; its message is in doubt at the next start");
+            (error.id(), None)
+        }
+    };
+    if let Some(account) = under_way.remove(&id)
+        && let Some(pause) = pause
+    {
+        paused.insert(account, Instant::now() + pause);
+    }
+}
+
+/// Leases what is due, account by account; answers how long until something else is.
+async fn lease_all(
+    messages: &Arc<Messages>,
+    tasks: &mut JoinSet<Option<Duration>>,
+    under_way: &mut HashMap<tokio::task::Id, Account>,
+    paused: &HashMap<Account, Instant>,
+) -> Result<Duration, StoreError> {
+    let now = now_ms();
+    let due = messages
+        .store
+        .read(move |reader| reader.outbox().due_accounts(now))
+        .await?;
+    let mut look_again = LOOK_EVERY;
+    let mut wanted = Vec::new();
+    for (channel, account, _) in due {
+        let key = (channel, account);
+        if let Some(until) = paused.get(&key) {
+            look_again = look_again.min(until.saturating_duration_since(Instant::now()));
+            continue;
+        }
+        let busy = under_way
+            .values()
+            .filter(|account| **account == key)
+            .count();
+        let room = PER_ACCOUNT_MAX.saturating_sub(busy);
+        if room > 0 {
+            wanted.push((key, room));
+        }
+    }
+    if !wanted.is_empty() {
+        crash_point!("delivery.before_lease");
+        let leases = messages
+            .store
+            .write(move |tx| {
+                let mut all: Vec<Lease> = Vec::new();
+                for ((channel, account), room) in &wanted {
+                    all.extend(tx.outbox().lease(channel, account, now, *room)?);
+                }
+                Ok(all)
+            })
+            .await?;
+        crash_point!("delivery.after_lease");
+        for lease in leases {
+            let key = (lease.row.channel.clone(), lease.row.account.clone());
+            let messages = Arc::clone(messages);
+            let task = tasks.spawn(async move { deliver(&messages, lease.row).await });
+            under_way.insert(task.id(), key);
+        }
+    }
+    let next = messages
+        .store
+        .read(|reader| reader.outbox().next_due_ms())
+        .await?;
+    if let Some(next) = next.filter(|next| *next > now) {
+        let wait = u64::try_from(next.saturating_sub(now_ms())).unwrap_or(0);
+        look_again = look_again.min(Duration::from_millis(wait));
+    }
+    Ok(look_again.max(Duration::from_millis(1)))
+}
+
+/// Sends one message and commits what became of it. Answers how long the whole account should rest.
+async fn deliver(messages: &Arc<Messages>, row: OutboxRow) -> Option<Duration> {
+    let mut receipts: Vec<Receipt> = serde_json::from_str(&row.receipts).unwrap_or_default();
+    let outcome = send_all(messages, &row, &mut receipts).await;
+    let attempts = u32::try_from(row.attempts).unwrap_or(u32::MAX);
+    let attempts_max = messages.settings.load().attempts_max;
+    let committed = match outcome {
+        Ok(()) => {
+            messages.supervisor.sent(&row.channel, &row.account);
+            crash_point!("delivery.sent_before_ack");
+            let done = delivered(messages, &row, &receipts).await;
+            crash_point!("delivery.after_ack");
+            (done, None)
+        }
+        Err(error) => {
+            tracing::info!(id = row.id, channel = row.channel, %error, attempts, "a message was not delivered");
+            match backoff::next(&error, attempts, attempts_max, share()) {
+                Next::Retry {
+                    after,
+                    whole_account,
+                } => {
+                    let done = retry(messages, &row, &error, after).await;
+                    (done, whole_account.then_some(after))
+                }
+                Next::Doubt => (in_doubt(messages, &row, &error).await, None),
+                Next::Bury => {
+                    tracing::warn!(id = row.id, channel = row.channel, %error, "a message is a dead letter");
+                    let (id, why) = (row.id.clone(), error.to_string());
+                    (
+                        messages
+                            .store
+                            .write(move |tx| tx.outbox().bury(&id, &why, now_ms()))
+                            .await,
+                        None,
+                    )
+                }
+            }
+        }
+    };
+    let (done, pause) = committed;
+    if let Err(error) = done {
+        // The lease stands; the next start finds the message in doubt.
+        tracing::error!(id = row.id, %error, "what became of a message could not be written");
+    }
+    finished(messages, &row.id);
+    pause
+}
+
+fn finished(messages: &Messages, id: &str) {
+    // Nobody may be waiting.
+    drop(messages.finished.send(Finished { id: Arc::from(id) }));
+}
+
+async fn delivered(
+    messages: &Messages,
+    row: &OutboxRow,
+    receipts: &[Receipt],
+) -> Result<(), StoreError> {
+    let id = row.id.clone();
+    let target = row.target.clone();
+    let mut names: Vec<String> = Vec::new();
+    for receipt in receipts {
+        for name in std::iter::once(&receipt.message_id).chain(&receipt.more_ids) {
+            if !name.is_empty() && *name != id {
+                // As inbound ones: unique within the chat alone.
+                names.push(format!("{target}/{name}"));
+                names.push(name.clone());
+            }
+        }
+    }
+    let receipts = serde_json::to_string(receipts).unwrap_or_else(|_impossible| "[]".to_owned());
+    messages
+        .store
+        .write(move |tx| tx.outbox().delivered(&id, &receipts, &names, now_ms()))
+        .await
+}
+
+async fn retry(
+    messages: &Messages,
+    row: &OutboxRow,
+    error: &SendError,
+    after: Duration,
+) -> Result<(), StoreError> {
+    let (id, why) = (row.id.clone(), error.to_string());
+    let after = i64::try_from(after.as_millis()).unwrap_or(i64::MAX);
+    messages
+        .store
+        .write(move |tx| {
+            let now = now_ms();
+            tx.outbox().retry(&id, &why, now.saturating_add(after), now)
+        })
+        .await
+}
+
+/// Marked first, then looked into: a crash in between leaves the mark.
+async fn in_doubt(
+    messages: &Arc<Messages>,
+    row: &OutboxRow,
+    error: &SendError,
+) -> Result<(), StoreError> {
+    let (id, why) = (row.id.clone(), error.to_string());
+    messages
+        .store
+        .write(move |tx| tx.outbox().doubt(&id, &why, now_ms()))
+        .await?;
+    crash_point!("delivery.in_doubt");
+    resolve(messages, row).await
+}
+
+/// Sends the parts that are not out yet.
+async fn send_all(
+    messages: &Arc<Messages>,
+    row: &OutboxRow,
+    receipts: &mut Vec<Receipt>,
+) -> Result<(), SendError> {
+    let payload: Payload =
+        serde_json::from_str(&row.payload).map_err(|error| SendError::Rejected {
+            reason: format!("the stored message can't be read: {error}"),
+        })?;
+    match messages.owner(&row.channel, &row.account) {
+        Owner::Native => {
+            let Some(channel) = messages.supervisor.get(&row.channel, &row.account) else {
+                return Err(SendError::Retry {
+                    after: None,
+                    reason: format!("the account {}/{} is not running", row.channel, row.account),
+                });
+            };
+            send_parts(messages, row, &payload, &*channel, receipts).await
+        }
+        Owner::Webchat => {
+            receipts.push(webchat(messages, row, &payload).await?);
+            Ok(())
+        }
+        Owner::Upstream => {
+            let legacy = messages.settings.load().legacy_url.clone();
+            receipts.push(match legacy {
+                Some(base) => messages.upstream.send_legacy(&base, row, &payload).await?,
+                None => messages.upstream.send(row, &payload).await?,
+            });
+            Ok(())
+        }
+    }
+}
+
+async fn send_parts(
+    messages: &Arc<Messages>,
+    row: &OutboxRow,
+    payload: &Payload,
+    channel: &dyn Channel,
+    receipts: &mut Vec<Receipt>,
+) -> Result<(), SendError> {
+    let store_failed = |error: StoreError| SendError::Retry {
+        after: None,
+        reason: error.to_string(),
+    };
+    let stored: Option<Vec<Part>> = row
+        .parts
+        .as_deref()
+        .and_then(|parts| serde_json::from_str(parts).ok());
+    let parts = match stored {
+        Some(parts) => parts,
+        None => {
+            let parts = prepare::split(payload, channel.capabilities());
+            if parts.len() > 1 {
+                // Written before the first goes out: after a crash the rest must be the same.
+                let (id, text) = (
+                    row.id.clone(),
+                    serde_json::to_string(&parts).unwrap_or_default(),
+                );
+                messages
+                    .store
+                    .write(move |tx| tx.outbox().split(&id, &text, now_ms()))
+                    .await
+                    .map_err(store_failed)?;
+            }
+            parts
+        }
+    };
+    for n in receipts.len()..parts.len() {
+        let file = match parts[n].media {
+            None => None,
+            Some(at) => match payload.media.get(at) {
+                None => None,
+                Some(media) => Some(
+                    fetch(
+                        messages,
+                        &row.id,
+                        n,
+                        media,
+                        channel.capabilities().media_bytes_max,
+                    )
+                    .await?,
+                ),
+            },
+        };
+        let message = prepare::outbound(&row.id, &row.target, payload, &parts, n, file);
+        crash_point!("delivery.before_send");
+        let sent = tokio::time::timeout(SEND_TIMEOUT, channel.send(&message)).await;
+        crash_point!("delivery.after_send");
+        for file in &message.attachments {
+            forget(&messages.media_dir, Path::new(&file.source)).await;
+        }
+        receipts.push(sent.unwrap_or_else(|_elapsed| {
+            Err(SendError::Unknown {
+                reason: format!("no answer within {SEND_TIMEOUT:?}"),
+            })
+        })?);
+        if n + 1 < parts.len() {
+            let (id, so_far) = (
+                row.id.clone(),
+                serde_json::to_string(receipts).unwrap_or_default(),
+            );
+            messages
+                .store
+                .write(move |tx| tx.outbox().part_sent(&id, &so_far, now_ms()))
+                .await
+                // It went out and we can't say so: that is a doubt.
+                .map_err(|error| SendError::Unknown {
+                    reason: error.to_string(),
+                })?;
+            crash_point!("delivery.between_parts");
+        }
+    }
+    Ok(())
+}
+
+/// Stored in the session's transcript, by whoever keeps it.
+async fn webchat(
+    messages: &Messages,
+    row: &OutboxRow,
+    payload: &Payload,
+) -> Result<Receipt, SendError> {
+    let session_key = payload
+        .session_key
+        .clone()
+        .unwrap_or_else(|| webchat_session(&row.target));
+    if !messages.upstream.is_off() {
+        return messages
+            .upstream
+            .inject(&session_key, &payload.content)
+            .await;
+    }
+    let said = store::Said {
+        session_key,
+        role: "assistant".to_owned(),
+        text: payload.content.clone(),
+        message_id: row.id.clone(),
+        at_ms: now_ms(),
+    };
+    messages
+        .store
+        .write(move |tx| tx.transcripts().append(&said))
+        .await
+        .map_err(|error| SendError::Retry {
+            after: None,
+            reason: error.to_string(),
+        })?;
+    Ok(Receipt {
+        message_id: row.id.clone(),
+        more_ids: Vec::new(),
+    })
+}
+
+/// The session that a target of the web chat names: a session key as it is, any other name the main session's.
+pub(crate) fn webchat_session(target: &str) -> String {
+    match crate::routing::SessionKey::parse(target) {
+        Some(key) => key.to_string(),
+        None => "agent:main:main".to_owned(),
+    }
+}
+
+/// The file of a message on this disk: fetched, or one that the agent made.
+async fn fetch(
+    messages: &Messages,
+    id: &str,
+    n: usize,
+    media: &Media,
+    bytes_max: u64,
+) -> Result<Attachment, SendError> {
+    let rejected = |reason: String| SendError::Rejected { reason };
+    let is_url = media.source.starts_with("http://") || media.source.starts_with("https://");
+    let (path, mime) = if is_url {
+        let http = channels::web::Http::new(&channels::web::HttpOptions {
+            reach: channels::web::Reach::Public,
+            ..channels::web::HttpOptions::default()
+        })
+        .map_err(|error| rejected(error.to_string()))?;
+        let response = http
+            .get(&media.source)?
+            .send()
+            .await
+            .map_err(|error| SendError::Retry {
+                after: None,
+                reason: channels::web::describe(&error),
+            })?;
+        if !response.status().is_success() {
+            return Err(rejected(format!(
+                "the file answers HTTP {}",
+                response.status()
+            )));
+        }
+        let mime = response
+            .headers()
+            .get("content-type")
+            .and_then(|value| value.to_str().ok())
+            .map(|value| {
+                value
+                    .split(';')
+                    .next()
+                    .unwrap_or_default()
+                    .trim()
+                    .to_owned()
+            });
+        let bytes = channels::web::body(response, bytes_max).await?;
+        tokio::fs::create_dir_all(&messages.media_dir)
+            .await
+            .map_err(|error| rejected(error.to_string()))?;
+        let path = messages.media_dir.join(format!("{id}-{n}"));
+        tokio::fs::write(&path, &bytes)
+            .await
+            .map_err(|error| SendError::Retry {
+                after: None,
+                reason: format!("{}: {error}", path.display()),
+            })?;
+        (path, mime)
+    } else {
+        let path = tokio::fs::canonicalize(&media.source)
+            .await
+            .map_err(|error| rejected(format!("{}: {error}", media.source)))?;
+        if !messages
+            .file_roots
+            .iter()
+            .any(|root| path.starts_with(root))
+        {
+            return Err(rejected(format!(
+                "{} is outside the agents' folders",
+                media.source
+            )));
+        }
+        (path, None)
+    };
+    let bytes = tokio::fs::metadata(&path).await.map(|meta| meta.len()).ok();
+    if bytes.is_some_and(|bytes| bytes > bytes_max) {
+        return Err(rejected(format!(
+            "{} is larger than the {bytes_max} bytes that this service takes",
+            media.source
+        )));
+    }
+    let name = media
+        .source
+        .split(['?', '#'])
+        .next()
+        .and_then(|url| url.rsplit('/').next());
+    Ok(Attachment {
+        source: path.display().to_string(),
+        name: name.filter(|name| !name.is_empty()).map(str::to_owned),
+        mime: mime.or_else(|| guess_mime(&media.source)),
+        bytes,
+        voice: media.voice,
+    })
+}
+
+/// By the name, where no server said it.
+fn guess_mime(name: &str) -> Option<String> {
+    let extension = name.rsplit('.').next()?.to_ascii_lowercase();
+    let mime = match extension.as_str() {
+        "jpg" | "jpeg" => "image/jpeg",
+        "png" => "image/png",
+        "webp" => "image/webp",
+        "gif" => "image/gif",
+        "mp4" => "video/mp4",
+        "mp3" => "audio/mpeg",
+        "ogg" | "opus" => "audio/ogg",
+        "pdf" => "application/pdf",
+        _ => return None,
+    };
+    Some(mime.to_owned())
+}
+
+/// Removes what was fetched; an agent's own file stays.
+async fn forget(media_dir: &Path, path: &Path) {
+    if path.starts_with(media_dir)
+        && let Err(error) = tokio::fs::remove_file(path).await
+    {
+        tracing::debug!(%error, "a sent file could not be removed");
+    }
+}
+
+/// Looks into every message in doubt.
+async fn resolve_doubts(messages: &Arc<Messages>) {
+    let rows = match messages
+        .store
+        .read(|reader| reader.outbox().doubtful(500))
+        .await
+    {
+        Ok(rows) => rows,
+        Err(error) => {
+            tracing::warn!(%error, "messages in doubt can't be read");
+            return;
+        }
+    };
+    // Accounts start beside us; what can't be asked now is held.
+    for row in rows {
+        if let Err(error) = resolve(messages, &row).await {
+            tracing::error!(id = row.id, %error, "a message stays in doubt");
+        }
+    }
+}
+
+/// Asks the service; where it can't tell, the policy decides.
+async fn resolve(messages: &Arc<Messages>, row: &OutboxRow) -> Result<(), StoreError> {
+    let again = |why: &'static str| {
+        let id = row.id.clone();
+        let messages = Arc::clone(messages);
+        async move {
+            messages
+                .store
+                .write(move |tx| tx.outbox().resend(&id, why, now_ms()))
+                .await?;
+            messages.outbox.notify_one();
+            Ok(())
+        }
+    };
+    match messages.owner(&row.channel, &row.account) {
+        // Once per message id.
+        Owner::Webchat if messages.upstream.is_off() => return again("stored at most once").await,
+        Owner::Native => {
+            if let Some(channel) = messages.supervisor.get(&row.channel, &row.account) {
+                if channel.capabilities().idempotent_send {
+                    return again("the service knows a repeat").await;
+                }
+                let payload: Payload = serde_json::from_str(&row.payload).unwrap_or_default();
+                let parts = prepare::split(&payload, channel.capabilities());
+                if parts.len() == 1 {
+                    let message =
+                        prepare::outbound(&row.id, &row.target, &payload, &parts, 0, None);
+                    match channel.reconcile(&message).await {
+                        Ok(Reconciled::Arrived(receipt)) => {
+                            let (id, names) = (row.id.clone(), vec![receipt.message_id.clone()]);
+                            let receipts = serde_json::to_string(&[receipt]).unwrap_or_default();
+                            return messages
+                                .store
+                                .write(move |tx| {
+                                    tx.outbox().doubt_arrived(&id, &receipts, &names, now_ms())
+                                })
+                                .await;
+                        }
+                        Ok(Reconciled::NotArrived) => return again("it had not arrived").await,
+                        Ok(Reconciled::CannotTell) => {}
+                        Err(error) => {
+                            tracing::warn!(id = row.id, %error, "the service can't be asked")
+                        }
+                    }
+                }
+            }
+        }
+        Owner::Webchat | Owner::Upstream => {}
+    }
+    match messages.settings.load().in_doubt {
+        InDoubt::Hold => Ok(()),
+        InDoubt::Resend => again("in_doubt is resend: it may arrive twice").await,
+        InDoubt::Drop => {
+            let id = row.id.clone();
+            messages
+                .store
+                .write(move |tx| tx.outbox().drop_dead(&id, now_ms()))
+                .await
+        }
+    }
+}

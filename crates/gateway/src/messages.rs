@@ -1,0 +1,278 @@
+//! Messages of this gateway: what holds them, who carries them, and which accounts are ours.
+//!
+//! [`Messages`] is built once by `cli::run` and handed to the ingress, the method table and the two loops:
+//! [`crate::delivery::run`] (outbox → channel) and [`intake::run`] (spool → agent → outbox).
+
+pub(crate) mod api;
+pub(crate) mod crash;
+mod intake;
+pub(crate) mod methods;
+mod owned;
+pub(crate) mod request;
+mod spool;
+mod upstream;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use channels::accounts::{Account, DEFAULT_ACCOUNT};
+use channels::supervisor::{Patience, Supervisor};
+use serde_json::Value;
+use store::{Health, Retention, Store, StoreError};
+use tokio::sync::{Notify, broadcast, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::bridge::UpstreamState;
+use crate::bridge::control::Control;
+use crate::config::{MessageSettings, OwnSettings};
+use crate::routing::Routing;
+pub(crate) use crash::crash_point;
+pub(crate) use owned::Accounts;
+pub(crate) use upstream::Upstream;
+
+/// Channel id of the built-in web chat.
+pub(crate) const WEBCHAT: &str = "webchat";
+
+/// Who carries messages of an account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// We, through a channel of ours.
+    Native,
+    /// We, into a session's transcript.
+    Webchat,
+    /// The TypeScript gateway, or a bridge beside it.
+    Upstream,
+}
+
+/// A message that has come to rest.
+#[derive(Debug, Clone)]
+pub(crate) struct Finished {
+    pub(crate) id: Arc<str>,
+}
+
+/// The message path. Shared by everyone who accepts, carries or shows messages.
+pub(crate) struct Messages {
+    pub(crate) store: Store,
+    pub(crate) supervisor: Supervisor,
+    pub(crate) upstream: Upstream,
+    pub(crate) settings: ArcSwap<MessageSettings>,
+    pub(crate) accounts: ArcSwap<Accounts>,
+    pub(crate) routing: ArcSwap<Routing>,
+    /// Something was put into the outbox.
+    pub(crate) outbox: Notify,
+    /// Something was put into the spool.
+    pub(crate) inbox: Arc<Notify>,
+    pub(crate) finished: broadcast::Sender<Finished>,
+    /// Where fetched media lies until it was sent.
+    pub(crate) media_dir: PathBuf,
+    /// Folders that an agent's files may come from.
+    pub(crate) file_roots: Vec<PathBuf>,
+    pub(crate) stop: CancellationToken,
+}
+
+impl std::fmt::Debug for Messages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Messages")
+            .field("store", &self.store)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where things are and how they are set.
+pub(crate) struct Setup<'a> {
+    pub(crate) own_dir: &'a Path,
+    pub(crate) own: &'a OwnSettings,
+    /// The user's configuration, includes and variables resolved.
+    pub(crate) config: &'a Value,
+    pub(crate) file_roots: Vec<PathBuf>,
+    pub(crate) control: Control,
+    pub(crate) state: watch::Receiver<UpstreamState>,
+    pub(crate) wake: Arc<Notify>,
+}
+
+impl Messages {
+    /// Opens the store; one that can't be opened is retried and told by readiness.
+    ///
+    /// # Errors
+    /// When no thread can be started, or TLS can't be set up.
+    pub(crate) fn open(setup: Setup<'_>) -> anyhow::Result<Arc<Self>> {
+        let store = Store::open(
+            &setup.own_dir.join("messages.db"),
+            store::Options::default(),
+        )?;
+        let inbox = Arc::new(Notify::new());
+        let spool = Arc::new(spool::StoreSpool::new(store.clone(), Arc::clone(&inbox)));
+        let alone = matches!(*setup.state.borrow(), UpstreamState::Off);
+        Ok(Arc::new(Self {
+            supervisor: Supervisor::new(spool, Patience::default(), now_ms),
+            upstream: Upstream::new(setup.control, setup.state, setup.wake)?,
+            settings: ArcSwap::from_pointee(setup.own.messages.clone()),
+            accounts: ArcSwap::from_pointee(Accounts::read(
+                setup.config,
+                &setup.own.channels_native,
+                alone,
+            )),
+            routing: ArcSwap::from_pointee(Routing::from_config(setup.config)),
+            store,
+            outbox: Notify::new(),
+            inbox,
+            finished: broadcast::channel(1024).0,
+            media_dir: setup.own_dir.join("outgoing"),
+            file_roots: setup.file_roots,
+            stop: CancellationToken::new(),
+        }))
+    }
+
+    /// Starts the loops and our accounts.
+    pub(crate) fn start(self: &Arc<Self>) -> tokio::task::JoinHandle<()> {
+        let messages = Arc::clone(self);
+        tokio::spawn(async move {
+            messages.start_accounts().await;
+            let delivery = tokio::spawn(crate::delivery::run(Arc::clone(&messages)));
+            let intake = tokio::spawn(intake::run(Arc::clone(&messages)));
+            let keep = tokio::spawn(maintain(Arc::clone(&messages)));
+            messages.stop.cancelled().await;
+            // First nothing comes in any more, then what is on its way is waited for.
+            messages.supervisor.stop_all().await;
+            for (name, task) in [
+                ("delivery", delivery),
+                ("intake", intake),
+                ("maintenance", keep),
+            ] {
+                if let Err(error) = task.await {
+                    tracing::error!(name, %error, "a loop ended badly");
+                }
+            }
+            let store = messages.store.clone();
+            if let Err(error) = tokio::task::spawn_blocking(move || store.close()).await {
+                tracing::error!(%error, "the message store did not close");
+            }
+        })
+    }
+
+    /// A new configuration: rules at once, accounts that changed are started anew.
+    pub(crate) async fn reload(self: &Arc<Self>, own: &OwnSettings, config: &Value) {
+        self.settings.store(Arc::new(own.messages.clone()));
+        self.routing.store(Arc::new(Routing::from_config(config)));
+        let alone = self.upstream.is_off();
+        let new = Accounts::read(config, &own.channels_native, alone);
+        let old = self.accounts.swap(Arc::new(new));
+        let new = self.accounts.load_full();
+        for (key, account) in old.all() {
+            if new.get(&key.0, &key.1) != Some(account) {
+                self.supervisor.stop(&key.0, &key.1).await;
+            }
+        }
+        for (key, account) in new.all() {
+            if old.get(&key.0, &key.1) != Some(account) {
+                self.start_account(account).await;
+            }
+        }
+        self.outbox.notify_one();
+        self.inbox.notify_one();
+    }
+
+    async fn start_accounts(&self) {
+        let accounts = self.accounts.load_full();
+        for account in accounts.all().values() {
+            self.start_account(account).await;
+        }
+    }
+
+    /// Builds and starts one account, or notes why not.
+    pub(crate) async fn start_account(&self, account: &Account) {
+        if !account.enabled {
+            return;
+        }
+        match owned::build(account) {
+            Ok(channel) => {
+                tracing::info!(
+                    channel = account.channel,
+                    account = account.id,
+                    "starting a channel account"
+                );
+                self.supervisor
+                    .start(&account.channel, &account.id, channel)
+                    .await;
+            }
+            Err(error) => {
+                tracing::error!(channel = account.channel, account = account.id, %error, "a channel account can't be started");
+                self.supervisor
+                    .refuse(&account.channel, &account.id, &error);
+            }
+        }
+    }
+
+    /// Who carries messages of `account` on `channel`.
+    pub(crate) fn owner(&self, channel: &str, account: &str) -> Owner {
+        if channel == WEBCHAT {
+            Owner::Webchat
+        } else if self.accounts.load().get(channel, account).is_some() {
+            Owner::Native
+        } else {
+            Owner::Upstream
+        }
+    }
+
+    /// The account that is meant when none is named; empty: the upstream chooses.
+    pub(crate) fn default_account(&self, channel: &str) -> String {
+        if channel == WEBCHAT {
+            return DEFAULT_ACCOUNT.to_owned();
+        }
+        self.accounts.load().default_of(channel).unwrap_or_default()
+    }
+
+    /// Why the store takes no writes now.
+    pub(crate) fn outage(&self) -> Option<StoreError> {
+        match &*self.store.health().borrow() {
+            Health::Failing(error) => Some(error.clone()),
+            Health::Good | Health::Opening => None,
+        }
+    }
+}
+
+pub(crate) fn now_ms() -> i64 {
+    i64::try_from(crate::clock::now_ms()).unwrap_or(i64::MAX)
+}
+
+/// Forgets what is old, a few hundred rows at a time.
+async fn maintain(messages: Arc<Messages>) {
+    const PAUSE: Duration = Duration::from_secs(60);
+    loop {
+        let keep = messages.settings.load().keep;
+        let retention = Retention {
+            tombstones: keep,
+            history: keep,
+            dead: keep,
+            delivered: keep.min(Retention::default().delivered),
+            ..Retention::default()
+        };
+        let done = messages
+            .store
+            .write(move |tx| tx.maintain(&retention, now_ms()))
+            .await;
+        let pause = match done {
+            Ok(done) if done.more => Duration::from_secs(1),
+            Ok(_) => PAUSE,
+            Err(error) => {
+                tracing::debug!(%error, "nothing is forgotten now");
+                PAUSE
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = messages.stop.cancelled() => return,
+        }
+    }
+}
+
+/// A number in 0..1 for jitter.
+pub(crate) fn share() -> f64 {
+    let mut bytes = [0_u8; 4];
+    match ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes) {
+        Ok(()) => f64::from(u32::from_ne_bytes(bytes)) / f64::from(u32::MAX),
+        Err(_unspecified) => 0.5,
+    }
+}

@@ -1,0 +1,879 @@
+//! The HTTP message API: `POST /api/message` and what shows a message's life. Described by `api/openapi.json`, which
+//! is served and tested against.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use serde_json::{Value, json};
+use store::{
+    Claim, NewInbound, OutboxFilter, OutboxRow, OutboxState, SessionFilter, Spooled, StoreError,
+};
+
+use super::intake::{Inbound, TurnRequest};
+use super::request::{Invalid, SendRequest};
+use super::{Messages, crash_point, now_ms};
+use crate::app::App;
+use crate::auth::{HttpAuth, HttpSurface};
+use crate::ingress::http::{Body, full, refused};
+use crate::routing::lane;
+
+/// Largest body of a request.
+const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// How long a body may take to arrive.
+const BODY_PATIENCE: Duration = Duration::from_secs(30);
+/// How long `mode: "wait"` waits for the outcome.
+const WAIT: Duration = Duration::from_secs(20);
+const PAGE_DEFAULT: usize = 50;
+const PAGE_MAX: usize = 500;
+
+const OPENAPI: &str = include_str!("api/openapi.json");
+
+/// An answer in JSON, or what is wrong.
+type Answer = Result<(StatusCode, Value), Refusal>;
+
+struct Refusal {
+    status: StatusCode,
+    code: &'static str,
+    field: Option<String>,
+    message: String,
+    allow: Option<&'static str>,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            field: None,
+            message: message.into(),
+            allow: None,
+        }
+    }
+
+    fn field(mut self, field: impl Into<String>) -> Self {
+        self.field = Some(field.into());
+        self
+    }
+
+    fn not_found(what: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "NOT_FOUND", what)
+    }
+
+    fn body(&self) -> Value {
+        let message = match &self.field {
+            Some(field) => format!("{field}: {}", self.message),
+            None => self.message.clone(),
+        };
+        json!({ "success": false, "message_id": null, "error": message, "code": self.code, "field": self.field })
+    }
+}
+
+impl From<Invalid> for Refusal {
+    fn from(invalid: Invalid) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "INVALID_REQUEST", invalid.message).field(invalid.field)
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        let (status, code) = match &error {
+            StoreError::Conflict => (StatusCode::CONFLICT, "IDEMPOTENCY_CONFLICT"),
+            StoreError::NotFound { .. } => (StatusCode::CONFLICT, "WRONG_STATE"),
+            StoreError::Busy => (StatusCode::TOO_MANY_REQUESTS, "BUSY"),
+            StoreError::Full { .. } => (StatusCode::INSUFFICIENT_STORAGE, "STORAGE_FULL"),
+            _ => (StatusCode::SERVICE_UNAVAILABLE, "STORAGE_UNAVAILABLE"),
+        };
+        let refusal = Self::new(status, code, error.to_string());
+        match error {
+            StoreError::Conflict => refusal.field("idempotencyKey"),
+            _ => refusal,
+        }
+    }
+}
+
+/// Whether a path is ours.
+pub(crate) fn is_ours(path: &str) -> bool {
+    Route::of(path).is_some()
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Route<'a> {
+    OpenApi,
+    Send,
+    Message(&'a str),
+    Messages,
+    Sessions,
+    Routes,
+    Why(&'a str),
+    DeadLetters,
+    DeadLetter(&'a str),
+    Resend(&'a str),
+    Channels,
+    Pairings,
+    Approve,
+    /// What a service posts to an account of ours.
+    Hook(&'a str, &'a str),
+}
+
+impl<'a> Route<'a> {
+    fn of(path: &'a str) -> Option<Self> {
+        if let Some(rest) = path.strip_prefix("/webhooks/") {
+            let (channel, account) = rest.split_once('/').unwrap_or((rest, ""));
+            return (!channel.is_empty() && !account.contains('/'))
+                .then_some(Self::Hook(channel, account));
+        }
+        let rest = path.strip_prefix("/api/")?;
+        let parts: Vec<&str> = rest.split('/').collect();
+        Some(match parts.as_slice() {
+            ["openapi.json"] => Self::OpenApi,
+            ["message"] => Self::Send,
+            ["message", id] if !id.is_empty() => Self::Message(id),
+            ["messages"] => Self::Messages,
+            ["sessions"] => Self::Sessions,
+            ["routes"] => Self::Routes,
+            ["why", id] if !id.is_empty() => Self::Why(id),
+            ["dead-letters"] => Self::DeadLetters,
+            ["dead-letters", id] if !id.is_empty() => Self::DeadLetter(id),
+            ["dead-letters", id, "resend"] if !id.is_empty() => Self::Resend(id),
+            ["channels"] => Self::Channels,
+            ["pairings"] => Self::Pairings,
+            ["pairings", "approve"] => Self::Approve,
+            _ => return None,
+        })
+    }
+
+    /// Method, and the scope it takes.
+    fn rule(self) -> (Method, &'static str) {
+        match self {
+            Self::OpenApi | Self::Hook(..) => (Method::GET, ""),
+            Self::Send | Self::Resend(_) => (Method::POST, "operator.write"),
+            Self::Approve => (Method::POST, "operator.admin"),
+            Self::DeadLetter(_) => (Method::DELETE, "operator.write"),
+            Self::Message(_)
+            | Self::Messages
+            | Self::Sessions
+            | Self::Routes
+            | Self::Why(_)
+            | Self::DeadLetters
+            | Self::Channels
+            | Self::Pairings => (Method::GET, "operator.read"),
+        }
+    }
+}
+
+/// Answers a request whose path [`is_ours`].
+pub(crate) async fn respond(
+    app: &App,
+    messages: &Arc<Messages>,
+    request: Request<Incoming>,
+    peer: SocketAddr,
+) -> Response<Body> {
+    let path = request.uri().path().to_owned();
+    let Some(route) = Route::of(&path) else {
+        return json_response(StatusCode::NOT_FOUND, &json!({}));
+    };
+    if let Route::Hook(channel, account) = route {
+        return hook(messages, channel, account, request).await;
+    }
+    let attribution = match app.auth.attribute(peer.ip(), request.headers()) {
+        Ok(attribution) => attribution,
+        Err(refusal) => return refused(&refusal),
+    };
+    let (method, scope) = route.rule();
+    let wrong_method = *request.method() != method
+        && !(method == Method::GET && *request.method() == Method::HEAD);
+    if !scope.is_empty() {
+        let now = crate::clock::now_ms();
+        let trust = crate::auth::UpstreamTrust::Absent;
+        match app.auth.bearer(
+            request.headers(),
+            &attribution,
+            HttpSurface::Api,
+            trust,
+            now,
+        ) {
+            HttpAuth::Allowed(principal) => {
+                let allowed = principal.scopes.iter().any(|have| {
+                    have == scope
+                        || have == "operator.admin"
+                        || (scope == "operator.read" && have == "operator.write")
+                });
+                if !allowed {
+                    return answer(Err(Refusal::new(
+                        StatusCode::FORBIDDEN,
+                        "MISSING_SCOPE",
+                        format!("missing scope: {scope}"),
+                    )));
+                }
+            }
+            HttpAuth::Refused(refusal) => {
+                if !refusal.delay.is_zero() {
+                    tokio::time::sleep(refusal.delay).await;
+                }
+                return refused(&refusal);
+            }
+            HttpAuth::AskUpstream { .. } => {
+                return refused(&crate::auth::HttpRefusal::unauthorized("device token"));
+            }
+        }
+    }
+    if wrong_method {
+        let mut refusal = Refusal::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "METHOD_NOT_ALLOWED",
+            format!("use {method}"),
+        );
+        refusal.allow = Some(match method {
+            Method::POST => "POST",
+            Method::DELETE => "DELETE",
+            _ => "GET, HEAD",
+        });
+        return answer(Err(refusal));
+    }
+    let is_head = *request.method() == Method::HEAD;
+    let mut response = answer(serve(messages, route, request).await);
+    if is_head {
+        *response.body_mut() = full("");
+    }
+    response
+}
+
+async fn serve(messages: &Arc<Messages>, route: Route<'_>, request: Request<Incoming>) -> Answer {
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    match route {
+        Route::OpenApi => {
+            let document = serde_json::from_str(OPENAPI).unwrap_or(Value::Null);
+            Ok((StatusCode::OK, document))
+        }
+        Route::Send => {
+            let (headers, body) = read_json(request).await?;
+            let key = match headers.get("idempotency-key") {
+                None => None,
+                Some(value) => Some(value.to_str().map_err(|_not_text| {
+                    Refusal::new(
+                        StatusCode::BAD_REQUEST,
+                        "INVALID_REQUEST",
+                        "is not plain text",
+                    )
+                    .field("Idempotency-Key")
+                })?),
+            };
+            let request = SendRequest::parse(&body, key)?;
+            send(messages, &request, "api")
+                .await
+                .map(|sent| (StatusCode::OK, sent))
+        }
+        Route::Message(id) => message(messages, &decoded(id)).await,
+        Route::Messages => list(messages, &query).await,
+        Route::Sessions => sessions(messages, &query).await,
+        Route::Routes => Ok((StatusCode::OK, routes(messages))),
+        Route::Why(id) => why(messages, &decoded(id)).await,
+        Route::DeadLetters => dead_letters(messages).await,
+        Route::Resend(id) => resend(messages, &decoded(id)).await,
+        Route::DeadLetter(id) => {
+            let id = decoded(id);
+            must_exist(messages, &id).await?;
+            messages
+                .store
+                .write(move |tx| tx.outbox().drop_dead(&id, now_ms()))
+                .await?;
+            Ok((StatusCode::OK, json!({ "success": true })))
+        }
+        Route::Channels => Ok((
+            StatusCode::OK,
+            json!({ "channels": messages.supervisor.status() }),
+        )),
+        Route::Pairings => {
+            let list = messages
+                .store
+                .read(|reader| reader.pairings().list(None))
+                .await?;
+            Ok((StatusCode::OK, json!({ "pairings": list })))
+        }
+        Route::Approve => {
+            let (_, body) = read_json(request).await?;
+            approve(messages, &body).await
+        }
+        Route::Hook(..) => Err(Refusal::not_found("not here")),
+    }
+}
+
+/// Takes a message: on disk when this answers. Shared with the method `send`.
+async fn send(
+    messages: &Arc<Messages>,
+    request: &SendRequest,
+    source: &str,
+) -> Result<Value, Refusal> {
+    let mut finished = request.wait.then(|| messages.finished.subscribe());
+    let row = request.outbound(messages, source)?;
+    let (id, repeated) = accept(messages, request, row).await?;
+    let (state, error) = match &mut finished {
+        None => ("queued", None),
+        Some(finished) => outcome(messages, &id, finished).await?,
+    };
+    Ok(json!({
+        "success": true, "message_id": id, "error": error, "status": state, "duplicate": repeated,
+    }))
+}
+
+/// The commit: key, row and answer in one transaction. Answers the id, and whether the key had been seen.
+pub(super) async fn accept(
+    messages: &Arc<Messages>,
+    request: &SendRequest,
+    row: store::NewOutbound,
+) -> Result<(String, bool), StoreError> {
+    let key = request.idempotency_key.clone();
+    let fingerprint = request.fingerprint();
+    let turn = request.turn.then(|| TurnRequest {
+        content: request.payload.content.clone(),
+        target: request.target.clone(),
+        thread: request.payload.thread.clone(),
+        reply_to: request.payload.reply_to.clone(),
+    });
+    crash_point!("accept.before_commit");
+    let taken = messages
+        .store
+        .write(move |tx| {
+            let now = now_ms();
+            if let Some(key) = &key
+                && let Claim::Seen(id) = tx.keys().claim("send", key, &fingerprint)?
+            {
+                return Ok((id, true));
+            }
+            let id = match turn {
+                None => tx.outbox().enqueue(row, now)?,
+                Some(turn) => {
+                    let event = row.id.clone().unwrap_or_default();
+                    let inbound = NewInbound {
+                        lane: lane(
+                            &row.channel,
+                            &row.account,
+                            &turn.target,
+                            turn.thread.as_deref(),
+                        ),
+                        channel: row.channel,
+                        account: row.account,
+                        message_id: event.clone(),
+                        event_id: event,
+                        payload: serde_json::to_string(&Inbound::Api(Box::new(turn)))?,
+                    };
+                    match tx.inbox().spool(&inbound, now)? {
+                        Spooled::New(id) | Spooled::Duplicate(id) => id,
+                    }
+                }
+            };
+            if let Some(key) = &key {
+                tx.keys().settle("send", key, &fingerprint, &id, now)?;
+            }
+            Ok((id, false))
+        })
+        .await?;
+    crash_point!("accept.after_commit");
+    if request.turn {
+        messages.inbox.notify_one();
+    } else {
+        messages.outbox.notify_one();
+    }
+    Ok(taken)
+}
+
+/// Waits until the message has come to rest, or long enough.
+pub(super) async fn outcome(
+    messages: &Messages,
+    id: &str,
+    finished: &mut tokio::sync::broadcast::Receiver<super::Finished>,
+) -> Result<(&'static str, Option<String>), StoreError> {
+    let until = tokio::time::Instant::now() + WAIT;
+    loop {
+        let wanted = id.to_owned();
+        let row = messages
+            .store
+            .read(move |reader| reader.outbox().get(&wanted))
+            .await?;
+        match row {
+            Some(row)
+                if matches!(
+                    row.state,
+                    OutboxState::Delivered | OutboxState::Dead | OutboxState::InDoubt
+                ) =>
+            {
+                return Ok((row.state.as_str(), row.error));
+            }
+            _ => {}
+        }
+        loop {
+            match tokio::time::timeout_at(until, finished.recv()).await {
+                Ok(Ok(done)) if &*done.id != id => {}
+                // Ours, or so many that ours may have been missed.
+                Ok(Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_))) => break,
+                Ok(Err(_)) | Err(_) => return Ok(("queued", None)),
+            }
+        }
+    }
+}
+
+/// A row as the API shows it.
+fn shown(row: &OutboxRow) -> Value {
+    let receipts: Value = serde_json::from_str(&row.receipts).unwrap_or_else(|_none| json!([]));
+    json!({
+        "id": row.id, "channel": row.channel, "account": row.account, "target": row.target,
+        "state": row.state.as_str(), "source": row.source, "cause": row.cause, "attempts": row.attempts,
+        "error": row.error, "receipts": receipts, "createdAt": row.created_ms, "updatedAt": row.updated_ms,
+        "expiresAt": row.expires_ms,
+        "nextAttemptAt": (row.state == OutboxState::Pending).then_some(row.not_before_ms),
+    })
+}
+
+async fn message(messages: &Messages, id: &str) -> Answer {
+    let wanted = id.to_owned();
+    let (row, inbound, timeline) = messages
+        .store
+        .read(move |reader| {
+            Ok((
+                reader.outbox().get(&wanted)?,
+                reader.inbox().get(&wanted)?,
+                reader.history().why(&wanted)?,
+            ))
+        })
+        .await?;
+    let shown = match (row, inbound) {
+        (Some(row), _) => shown(&row),
+        (None, Some(row)) => json!({
+            "id": row.id, "channel": row.channel, "account": row.account, "state": row.state, "source": "inbound",
+            "error": row.note, "attempts": row.attempts, "sessionKey": row.session_key,
+            "createdAt": row.received_ms, "updatedAt": row.updated_ms,
+        }),
+        (None, None) => return Err(Refusal::not_found(format!("no message {:?}", clip(id)))),
+    };
+    Ok((
+        StatusCode::OK,
+        json!({ "message": shown, "history": timeline.steps }),
+    ))
+}
+
+async fn list(messages: &Messages, query: &str) -> Answer {
+    let query = Query::parse(query, &["channel", "target", "state", "before", "limit"])?;
+    let state = match query.get("state") {
+        None => None,
+        Some(word) => Some(OutboxState::parse(word).ok_or_else(|| {
+            Refusal::new(
+                StatusCode::BAD_REQUEST,
+                "INVALID_REQUEST",
+                "must be pending, leased, delivered, in_doubt or dead",
+            )
+            .field("state")
+        })?),
+    };
+    let filter = OutboxFilter {
+        channel: query.get("channel").map(str::to_owned),
+        target: query.get("target").map(str::to_owned),
+        state,
+        before: query.get("before").map(str::to_owned),
+        limit: query.limit()?,
+    };
+    let limit = filter.limit;
+    let rows = messages
+        .store
+        .read(move |reader| reader.outbox().list(&filter))
+        .await?;
+    let next = rows
+        .last()
+        .filter(|_| rows.len() == limit)
+        .map(|row| row.id.clone());
+    let rows: Vec<Value> = rows.iter().map(shown).collect();
+    Ok((StatusCode::OK, json!({ "messages": rows, "next": next })))
+}
+
+async fn sessions(messages: &Messages, query: &str) -> Answer {
+    let query = Query::parse(query, &["agent", "channel", "before", "limit"])?;
+    let before = match query.get("before") {
+        None => None,
+        Some(text) => {
+            let parsed = text
+                .split_once('~')
+                .and_then(|(ms, key)| Some((ms.parse::<i64>().ok()?, key.to_owned())));
+            Some(parsed.ok_or_else(|| {
+                Refusal::new(
+                    StatusCode::BAD_REQUEST,
+                    "INVALID_REQUEST",
+                    "is not what a page gave as `next`",
+                )
+                .field("before")
+            })?)
+        }
+    };
+    let filter = SessionFilter {
+        agent: query.get("agent").map(str::to_owned),
+        channel: query.get("channel").map(str::to_owned),
+        before,
+        limit: query.limit()?,
+    };
+    let limit = filter.limit;
+    let rows = messages
+        .store
+        .read(move |reader| reader.sessions().list(&filter))
+        .await?;
+    let next = rows
+        .last()
+        .filter(|_| rows.len() == limit)
+        .map(|row| format!("{}~{}", row.active_ms, row.key));
+    let rows: Vec<Value> = rows
+        .iter()
+        .map(|row| {
+            json!({
+                "key": row.key, "agent": row.agent, "channel": row.channel, "account": row.account, "target": row.target,
+                "thread": row.thread, "createdAt": row.created_ms, "activeAt": row.active_ms,
+            })
+        })
+        .collect();
+    Ok((StatusCode::OK, json!({ "sessions": rows, "next": next })))
+}
+
+fn routes(messages: &Messages) -> Value {
+    let accounts = messages.accounts.load();
+    let mut routes: Vec<Value> = accounts
+        .all()
+        .keys()
+        .map(|(channel, account)| json!({ "channel": channel, "account": account, "owner": "native" }))
+        .collect();
+    routes.push(json!({ "channel": super::WEBCHAT, "account": "default", "owner": "webchat" }));
+    let rest = match (
+        messages.settings.load().legacy_url.is_some(),
+        messages.upstream.is_off(),
+    ) {
+        (true, _) => "legacy",
+        (false, false) => "upstream",
+        (false, true) => "none",
+    };
+    json!({ "routes": routes, "everythingElse": rest, "upstream": messages.upstream.word() })
+}
+
+async fn why(messages: &Messages, id: &str) -> Answer {
+    let wanted = id.to_owned();
+    let timeline = messages
+        .store
+        .read(move |reader| reader.history().why(&wanted))
+        .await?;
+    if timeline.subjects.is_empty() {
+        return Err(Refusal::not_found(format!(
+            "nothing is known of {:?}",
+            clip(id)
+        )));
+    }
+    Ok((
+        StatusCode::OK,
+        serde_json::to_value(timeline).unwrap_or(Value::Null),
+    ))
+}
+
+async fn dead_letters(messages: &Messages) -> Answer {
+    let (dead, doubt, failed) = messages
+        .store
+        .read(|reader| {
+            let of = |state| OutboxFilter {
+                state: Some(state),
+                limit: PAGE_MAX,
+                ..OutboxFilter::default()
+            };
+            Ok((
+                reader.outbox().list(&of(OutboxState::Dead))?,
+                reader.outbox().list(&of(OutboxState::InDoubt))?,
+                reader.inbox().failed(PAGE_MAX)?,
+            ))
+        })
+        .await?;
+    let rows: Vec<Value> = dead.iter().chain(&doubt).map(shown).collect();
+    let failed = serde_json::to_value(failed).unwrap_or(Value::Null);
+    Ok((
+        StatusCode::OK,
+        json!({ "outbound": rows, "inbound": failed }),
+    ))
+}
+
+async fn must_exist(messages: &Messages, id: &str) -> Result<(), Refusal> {
+    let wanted = id.to_owned();
+    let found = messages
+        .store
+        .read(move |reader| {
+            Ok(reader.outbox().get(&wanted)?.is_some() || reader.inbox().get(&wanted)?.is_some())
+        })
+        .await?;
+    if found {
+        Ok(())
+    } else {
+        Err(Refusal::not_found(format!("no message {:?}", clip(id))))
+    }
+}
+
+async fn resend(messages: &Messages, id: &str) -> Answer {
+    must_exist(messages, id).await?;
+    let wanted = id.to_owned();
+    let outbound = messages
+        .store
+        .write(move |tx| {
+            let now = now_ms();
+            if tx.outbox().get(&wanted)?.is_some() {
+                tx.outbox().resend(&wanted, "by hand", now)?;
+                Ok(true)
+            } else {
+                tx.inbox().retry(&wanted, now)?;
+                Ok(false)
+            }
+        })
+        .await?;
+    if outbound {
+        messages.outbox.notify_one();
+    } else {
+        messages.inbox.notify_one();
+    }
+    Ok((StatusCode::OK, json!({ "success": true })))
+}
+
+async fn approve(messages: &Messages, body: &Value) -> Answer {
+    let text = |key: &'static str| {
+        body[key]
+            .as_str()
+            .map(str::trim)
+            .filter(|text| !text.is_empty())
+            .map(str::to_owned)
+            .ok_or_else(|| {
+                Refusal::new(StatusCode::BAD_REQUEST, "INVALID_REQUEST", "is missing").field(key)
+            })
+    };
+    let (channel, code) = (text("channel")?, text("code")?);
+    let found = messages
+        .store
+        .write(move |tx| tx.pairings().approve(&channel, &code, now_ms()))
+        .await?;
+    match found {
+        Some(pairing) => Ok((
+            StatusCode::OK,
+            json!({ "success": true, "pairing": pairing }),
+        )),
+        None => {
+            Err(Refusal::not_found("no such code waits; codes are good for an hour").field("code"))
+        }
+    }
+}
+
+/// A service posts to an account of ours; the account itself judges who it is.
+async fn hook(
+    messages: &Messages,
+    channel: &str,
+    account: &str,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let account = if account.is_empty() {
+        messages.default_account(channel)
+    } else {
+        decoded(account)
+    };
+    let (Some(running), Some(sink)) = (
+        messages.supervisor.get(channel, &account),
+        messages.supervisor.sink(channel, &account),
+    ) else {
+        return answer(Err(Refusal::not_found("no such account runs here")));
+    };
+    let (parts, body) = request.into_parts();
+    let collected =
+        tokio::time::timeout(BODY_PATIENCE, Limited::new(body, BODY_BYTES_MAX).collect()).await;
+    let body = match collected {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(_too_large)) => {
+            return answer(Err(Refusal::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "TOO_LARGE",
+                format!("the body is larger than {BODY_BYTES_MAX} bytes"),
+            )));
+        }
+        Err(_elapsed) => {
+            return answer(Err(Refusal::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "TIMEOUT",
+                "the body took too long",
+            )));
+        }
+    };
+    let answered = running
+        .handle_http(Request::from_parts(parts, body), sink)
+        .await;
+    let (parts, body) = answered.into_parts();
+    Response::from_parts(parts, full(body))
+}
+
+async fn read_json(request: Request<Incoming>) -> Result<(HeaderMap, Value), Refusal> {
+    let (parts, body) = request.into_parts();
+    let collected =
+        tokio::time::timeout(BODY_PATIENCE, Limited::new(body, BODY_BYTES_MAX).collect())
+            .await
+            .map_err(|_elapsed| {
+                Refusal::new(
+                    StatusCode::REQUEST_TIMEOUT,
+                    "TIMEOUT",
+                    "the body took too long",
+                )
+            })?
+            .map_err(|_too_large| {
+                Refusal::new(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    "TOO_LARGE",
+                    format!("the body is larger than {BODY_BYTES_MAX} bytes"),
+                )
+            })?
+            .to_bytes();
+    let body = serde_json::from_slice(&collected).map_err(|error| {
+        Refusal::new(
+            StatusCode::BAD_REQUEST,
+            "INVALID_REQUEST",
+            format!("is not JSON: {error}"),
+        )
+        .field("body")
+    })?;
+    Ok((parts.headers, body))
+}
+
+struct Query(Vec<(String, String)>);
+
+impl Query {
+    fn parse(query: &str, known: &[&str]) -> Result<Self, Refusal> {
+        let mut pairs = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (name, value) = (
+                decoded(&name.replace('+', " ")),
+                decoded(&value.replace('+', " ")),
+            );
+            if !known.contains(&name.as_str()) {
+                let message = format!("unknown parameter; known are {}", known.join(", "));
+                return Err(
+                    Refusal::new(StatusCode::BAD_REQUEST, "INVALID_REQUEST", message)
+                        .field(clip(&name)),
+                );
+            }
+            pairs.push((name, value));
+        }
+        Ok(Self(pairs))
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0
+            .iter()
+            .find(|(own, value)| own == name && !value.is_empty())
+            .map(|(_, value)| value.as_str())
+    }
+
+    fn limit(&self) -> Result<usize, Refusal> {
+        match self.get("limit") {
+            None => Ok(PAGE_DEFAULT),
+            Some(text) => text
+                .parse::<usize>()
+                .ok()
+                .filter(|limit| (1..=PAGE_MAX).contains(limit))
+                .ok_or_else(|| {
+                    Refusal::new(
+                        StatusCode::BAD_REQUEST,
+                        "INVALID_REQUEST",
+                        format!("must be a number from 1 to {PAGE_MAX}"),
+                    )
+                    .field("limit")
+                }),
+        }
+    }
+}
+
+fn decoded(text: &str) -> String {
+    percent_encoding::percent_decode_str(text)
+        .decode_utf8_lossy()
+        .into_owned()
+}
+
+fn clip(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
+fn answer(answer: Answer) -> Response<Body> {
+    match answer {
+        Ok((status, body)) => json_response(status, &body),
+        Err(refusal) => {
+            let mut response = json_response(refusal.status, &refusal.body());
+            if let Some(allow) = refusal.allow {
+                response
+                    .headers_mut()
+                    .insert(header::ALLOW, HeaderValue::from_static(allow));
+            }
+            if refusal.status == StatusCode::SERVICE_UNAVAILABLE
+                || refusal.status == StatusCode::TOO_MANY_REQUESTS
+            {
+                response
+                    .headers_mut()
+                    .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            response
+        }
+    }
+}
+
+fn json_response(status: StatusCode, body: &Value) -> Response<Body> {
+    let mut response = Response::new(full(Bytes::from(body.to_string())));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json; charset=utf-8"),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_ours_or_the_upstreams() {
+        for path in [
+            "/api/message",
+            "/api/message/x",
+            "/api/dead-letters/x/resend",
+            "/webhooks/telegram",
+            "/webhooks/webhook/work",
+        ] {
+            assert!(is_ours(path), "{path}");
+        }
+        for path in [
+            "/api",
+            "/api/",
+            "/api/message/",
+            "/api/users/x/avatar",
+            "/api/diagnostics/prometheus",
+            "/webhooks/",
+            "/webhooks/a/b/c",
+            "/api/legacy/message",
+        ] {
+            assert!(!is_ours(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn every_path_is_in_the_document() {
+        let document: Value = serde_json::from_str(OPENAPI).unwrap();
+        let paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
+        for path in &paths {
+            assert!(
+                is_ours(
+                    &path
+                        .replace("{id}", "x")
+                        .replace("{channel}", "c")
+                        .replace("{account}", "a")
+                ),
+                "{path}"
+            );
+        }
+        assert_eq!(paths.len(), 13);
+    }
+}

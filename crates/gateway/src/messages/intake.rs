@@ -1,0 +1,666 @@
+//! Spool → gate → route → agent → outbox. One message of a conversation at a time, conversations side by side.
+//!
+//! The run's id is the spool row's: after a crash, ours or the upstream's, asking again resumes the run.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use channels::message::{Action, ChatKind, InboundMessage};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use store::{InboxRow, NewOutbound, NewSession, StoreError};
+use tokio::task::JoinSet;
+
+use super::upstream::Turn;
+use super::{Messages, crash_point, now_ms};
+use crate::bridge::control::CallError;
+use crate::delivery::{Media, Payload};
+use crate::routing::{Decision, Known, Route, lane};
+
+/// Conversations that are worked on at a time; the upstream has its own limit behind it.
+const TURNS_MAX: usize = 64;
+/// Largest file that is shown to the agent, and how many of one message.
+const IMAGE_BYTES_MAX: u64 = 5 * 1024 * 1024;
+const IMAGES_MAX: usize = 4;
+/// How often a turn is begun before it is given up.
+const ATTEMPTS_MAX: i64 = 5;
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// What a spool row holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Inbound {
+    Channel(Box<InboundMessage>),
+    /// `turn: true` of the API.
+    Api(Box<TurnRequest>),
+}
+
+/// Content for the agent, and where its answer goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct TurnRequest {
+    pub(crate) content: String,
+    pub(crate) target: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) thread: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reply_to: Option<String>,
+}
+
+/// Works until the gateway stops.
+pub(super) async fn run(messages: Arc<Messages>) {
+    let mut tasks: JoinSet<()> = JoinSet::new();
+    // By task, so that one that panics frees its lane too.
+    let mut lanes: HashMap<tokio::task::Id, String> = HashMap::new();
+    if messages.store.opened().await.is_ok() {
+        match messages
+            .store
+            .read(|reader| reader.inbox().interrupted())
+            .await
+        {
+            Ok(rows) => {
+                for row in rows {
+                    let lane = row.lane.clone();
+                    lanes.insert(tasks.spawn(work(Arc::clone(&messages), row)).id(), lane);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "interrupted turns can't be read"),
+        }
+    }
+    while !messages.stop.is_cancelled() {
+        if tasks.len() < TURNS_MAX {
+            match messages
+                .store
+                .read(|reader| reader.inbox().heads(now_ms(), TURNS_MAX * 2))
+                .await
+            {
+                Ok(rows) => {
+                    let busy: HashSet<String> = lanes.values().cloned().collect();
+                    for row in rows {
+                        if tasks.len() < TURNS_MAX && !busy.contains(&row.lane) {
+                            let lane = row.lane.clone();
+                            lanes.insert(tasks.spawn(work(Arc::clone(&messages), row)).id(), lane);
+                        }
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "the spool can't be read now"),
+            }
+        }
+        tokio::select! {
+            () = messages.inbox.notified() => {}
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            Some(done) = tasks.join_next_with_id() => {
+                let id = match done {
+                    Ok((id, ())) => id,
+                    Err(error) => {
+                        tracing::error!(%error, "a turn ended badly; it is resumed at the next start");
+                        error.id()
+                    }
+                };
+                lanes.remove(&id);
+                messages.inbox.notify_one();
+            }
+            () = messages.stop.cancelled() => {}
+        }
+    }
+    // Turns go on in the upstream; their rows are resumed at the next start.
+    tasks.shutdown().await;
+}
+
+async fn work(messages: Arc<Messages>, row: InboxRow) {
+    if let Err(error) = handle(&messages, row).await {
+        tracing::error!(%error, "a message from a chat could not be worked on; it waits");
+        // Nothing was committed, so it is the head of its lane again; not at once.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Where an answer goes.
+struct Back {
+    channel: String,
+    account: String,
+    target: String,
+    thread: Option<String>,
+    reply_to: Option<String>,
+}
+
+async fn handle(messages: &Arc<Messages>, row: InboxRow) -> Result<(), StoreError> {
+    let inbound: Inbound = match serde_json::from_str(&row.payload) {
+        Ok(inbound) => inbound,
+        Err(error) => {
+            return fail(
+                messages,
+                &row,
+                &format!("the stored message can't be read: {error}"),
+            )
+            .await;
+        }
+    };
+    let (route, back, message) = match inbound {
+        Inbound::Channel(message) => {
+            let back = Back {
+                channel: row.channel.clone(),
+                account: row.account.clone(),
+                target: message.chat.id.clone(),
+                thread: message.chat.thread.clone(),
+                // In a group it should be seen whom we answer.
+                reply_to: (message.chat.kind != ChatKind::Direct)
+                    .then(|| message.message_id.clone()),
+            };
+            match decide(messages, &row, &message).await? {
+                Decision::Drop { rule } => {
+                    return done(messages, &row, &format!("not answered: {rule}")).await;
+                }
+                Decision::Pair => return offer_pairing(messages, &row, &message, &back).await,
+                Decision::Route(route) => (route, back, message),
+            }
+        }
+        Inbound::Api(request) => {
+            let message = as_message(&request);
+            let (agent, session_key) =
+                messages
+                    .routing
+                    .load()
+                    .session_for_target(&row.channel, &row.account, &message);
+            let route = Route {
+                agent,
+                session_key,
+                matched_by: "turn",
+                pins_route: false,
+            };
+            let back = Back {
+                channel: row.channel.clone(),
+                account: row.account.clone(),
+                target: request.target.clone(),
+                thread: request.thread.clone(),
+                reply_to: request.reply_to.clone(),
+            };
+            (route, back, Box::new(message))
+        }
+    };
+    let begun = row.run_id.is_some();
+    if messages.upstream.is_off() {
+        return fail(
+            messages,
+            &row,
+            "no agent is reachable: no OpenClaw gateway is behind this one",
+        )
+        .await;
+    }
+    if messages.upstream.word() != "ready" {
+        note(
+            messages,
+            &row.id,
+            "waits",
+            &format!("the OpenClaw gateway is {}", messages.upstream.word()),
+        )
+        .await?;
+    }
+    tokio::select! {
+        () = messages.upstream.ready() => {}
+        () = messages.stop.cancelled() => return Ok(()),
+    }
+    let settings = messages.settings.load_full();
+    let age_max = i64::try_from(settings.inbound_age_max.as_millis()).unwrap_or(i64::MAX);
+    if !begun && now_ms().saturating_sub(row.received_ms) > age_max {
+        return ask_instead(messages, &row, &message, &back, settings.reply_age_max).await;
+    }
+    begin(messages, &row, &route, &back).await?;
+    crash_point!("intake.turn_begun");
+    typing(messages, &back, true).await;
+    let params = turn_params(messages, &row, &route, &message).await;
+    let outcome = tokio::select! {
+        outcome = messages.upstream.turn(params, settings.turn_timeout) => outcome,
+        // The row stays a turn: the next start asks for the same run again.
+        () = messages.stop.cancelled() => return Ok(()),
+    };
+    typing(messages, &back, false).await;
+    crash_point!("intake.turn_done");
+    match outcome {
+        Ok(turn) => close(messages, &row, &turn, &back, settings.reply_age_max).await,
+        Err(CallError::Refused(error)) => {
+            let error: Value = serde_json::from_str(&error).unwrap_or(Value::Null);
+            let why = channels::web::head(error["message"].as_str().unwrap_or("the agent refused"));
+            if error["retryable"] == true && row.attempts < ATTEMPTS_MAX {
+                return wait(messages, &row, &why).await;
+            }
+            let turn = Turn {
+                replies: Vec::new(),
+                failed: Some(why),
+            };
+            close(messages, &row, &turn, &back, settings.reply_age_max).await
+        }
+        Err(error @ (CallError::NotSent(_) | CallError::Lost(_)))
+            if row.attempts < ATTEMPTS_MAX =>
+        {
+            wait(messages, &row, &error.to_string()).await
+        }
+        Err(error) => fail(messages, &row, &error.to_string()).await,
+    }
+}
+
+/// The API's request as if the target had written it.
+fn as_message(request: &TurnRequest) -> InboundMessage {
+    InboundMessage {
+        event_id: String::new(),
+        message_id: String::new(),
+        kind: channels::message::EventKind::Message,
+        chat: channels::message::Chat {
+            kind: ChatKind::Direct,
+            id: request.target.clone(),
+            thread: request.thread.clone(),
+            parent: None,
+            title: None,
+        },
+        sender: channels::message::Sender {
+            id: request.target.clone(),
+            username: None,
+            name: None,
+            is_bot: false,
+            roles: Vec::new(),
+        },
+        text: request.content.clone(),
+        reply_to: None,
+        edit_of: None,
+        quoted: None,
+        mentions_us: true,
+        attachments: Vec::new(),
+        sent_at_ms: now_ms(),
+    }
+}
+
+async fn decide(
+    messages: &Messages,
+    row: &InboxRow,
+    message: &InboundMessage,
+) -> Result<Decision, StoreError> {
+    let (channel, account, sender) = (
+        row.channel.clone(),
+        row.account.clone(),
+        message.sender.id.clone(),
+    );
+    let paired = messages
+        .store
+        .read(move |reader| reader.pairings().is_approved(&channel, &account, &sender))
+        .await?;
+    let accounts = messages.accounts.load();
+    let settings = accounts
+        .get(&row.channel, &row.account)
+        .map(|account| account.settings.clone())
+        .unwrap_or_default();
+    Ok(messages.routing.load().decide(
+        &row.channel,
+        &row.account,
+        &settings,
+        message,
+        Known { paired },
+    ))
+}
+
+/// The session and the turn, in one transaction.
+async fn begin(
+    messages: &Messages,
+    row: &InboxRow,
+    route: &Route,
+    back: &Back,
+) -> Result<(), StoreError> {
+    let (id, rule) = (
+        row.id.clone(),
+        format!("{} to agent {}", route.matched_by, route.agent),
+    );
+    let first = row.run_id.is_none();
+    let last_route = json!({
+        "channel": back.channel, "account": back.account, "target": back.target, "thread": back.thread,
+    });
+    let session = NewSession {
+        key: route.session_key.clone(),
+        agent: route.agent.clone(),
+        channel: back.channel.clone(),
+        account: back.account.clone(),
+        target: back.target.clone(),
+        thread: back.thread.clone(),
+        last_route: Some(last_route.to_string()),
+        metadata: None,
+    };
+    let pins_route = route.pins_route;
+    messages
+        .store
+        .write(move |tx| {
+            let now = now_ms();
+            if first {
+                tx.history().note(&id, now, "routed", &rule)?;
+            }
+            if pins_route || tx.sessions().get(&session.key)?.is_none() {
+                tx.sessions().upsert(&session, now)?;
+            } else {
+                // Somebody else's message in a shared session: answers of later must not go to them.
+                tx.sessions().touch(&session.key, now)?;
+            }
+            tx.inbox().begin_turn(&id, &session.key, &id, now)
+        })
+        .await
+}
+
+async fn turn_params(
+    messages: &Messages,
+    row: &InboxRow,
+    route: &Route,
+    message: &InboundMessage,
+) -> Value {
+    let mut text = String::new();
+    if message.chat.kind != ChatKind::Direct {
+        let name = message
+            .sender
+            .name
+            .as_deref()
+            .or(message.sender.username.as_deref())
+            .unwrap_or(&message.sender.id);
+        text = format!("{name}: ");
+    }
+    if let Some(quoted) = &message.quoted {
+        text = format!("[replying to: {}]\n{text}", channels::web::head(quoted));
+    }
+    text.push_str(&message.text);
+    let mut attachments = Vec::new();
+    for file in message.attachments.iter().take(IMAGES_MAX) {
+        let is_image = file
+            .mime
+            .as_deref()
+            .is_some_and(|mime| mime.starts_with("image/"));
+        let fetched = match messages.supervisor.get(&row.channel, &row.account) {
+            Some(channel) if is_image => channel.fetch(&file.source, IMAGE_BYTES_MAX).await,
+            _ => {
+                text.push_str(&format!(
+                    "\n[file: {}]",
+                    file.name
+                        .as_deref()
+                        .or(file.mime.as_deref())
+                        .unwrap_or("unnamed")
+                ));
+                continue;
+            }
+        };
+        match fetched {
+            Ok(bytes) => attachments.push(json!({
+                "type": "image",
+                "mimeType": file.mime,
+                "fileName": file.name.as_deref().unwrap_or("image"),
+                "content": base64::engine::general_purpose::STANDARD.encode(&bytes),
+            })),
+            Err(error) => {
+                tracing::warn!(id = row.id, %error, "an image could not be fetched");
+                text.push_str("\n[an image that could not be fetched]");
+            }
+        }
+    }
+    if text.trim().is_empty() {
+        text = "[a file without text]".to_owned();
+    }
+    let mut params = json!({
+        "message": text, "sessionKey": route.session_key, "idempotencyKey": row.id, "deliver": false,
+    });
+    if !attachments.is_empty() {
+        params["attachments"] = attachments.into();
+    }
+    params
+}
+
+/// The answers and the end of the spool row, in one transaction.
+async fn close(
+    messages: &Messages,
+    row: &InboxRow,
+    turn: &Turn,
+    back: &Back,
+    reply_age: Duration,
+) -> Result<(), StoreError> {
+    let mut payloads: Vec<Payload> = turn
+        .replies
+        .iter()
+        .map(|reply| Payload {
+            content: reply.text.clone(),
+            media: reply
+                .media
+                .iter()
+                .map(|source| Media {
+                    source: source.clone(),
+                    voice: false,
+                })
+                .collect(),
+            thread: back.thread.clone(),
+            ..Payload::default()
+        })
+        .collect();
+    if let Some(why) = &turn.failed
+        && payloads.is_empty()
+    {
+        payloads.push(Payload {
+            content: format!("⚠️ The agent could not answer: {why}"),
+            thread: back.thread.clone(),
+            ..Payload::default()
+        });
+    }
+    if let Some(first) = payloads.first_mut() {
+        first.reply_to.clone_from(&back.reply_to);
+    }
+    let why = match (&turn.failed, payloads.len()) {
+        (Some(why), _) => format!("the run failed: {why}"),
+        (None, 0) => "the agent had nothing to say".to_owned(),
+        (None, n) => format!("answered with {n} message(s)"),
+    };
+    finish(messages, row, payloads, back, &why, reply_age).await
+}
+
+async fn finish(
+    messages: &Messages,
+    row: &InboxRow,
+    payloads: Vec<Payload>,
+    back: &Back,
+    why: &str,
+    reply_age: Duration,
+) -> Result<(), StoreError> {
+    let (id, why) = (row.id.clone(), why.to_owned());
+    let expires = i64::try_from(reply_age.as_millis()).unwrap_or(i64::MAX);
+    let rows: Vec<NewOutbound> = payloads
+        .iter()
+        .map(|payload| NewOutbound {
+            id: None,
+            lane: lane(
+                &back.channel,
+                &back.account,
+                &back.target,
+                back.thread.as_deref(),
+            ),
+            channel: back.channel.clone(),
+            account: back.account.clone(),
+            target: back.target.clone(),
+            payload: serde_json::to_string(payload).unwrap_or_default(),
+            source: "reply".to_owned(),
+            cause: Some(id.clone()),
+            expires_ms: Some(now_ms().saturating_add(expires)),
+        })
+        .collect();
+    crash_point!("intake.before_close");
+    messages
+        .store
+        .write(move |tx| {
+            let now = now_ms();
+            for row in rows {
+                tx.outbox().enqueue(row, now)?;
+            }
+            tx.inbox().done(&id, &why, now)
+        })
+        .await?;
+    crash_point!("intake.after_close");
+    messages.outbox.notify_one();
+    Ok(())
+}
+
+/// It waited too long to be answered as if nothing had happened.
+async fn ask_instead(
+    messages: &Messages,
+    row: &InboxRow,
+    message: &InboundMessage,
+    back: &Back,
+    reply_age: Duration,
+) -> Result<(), StoreError> {
+    let minutes = now_ms().saturating_sub(row.received_ms) / 60_000;
+    let payload = Payload {
+        content: format!(
+            "I was away when you wrote this {minutes} minutes ago: “{}”. Is it still of interest? Then send it again.",
+            channels::web::head(&message.text)
+        ),
+        thread: back.thread.clone(),
+        reply_to: back.reply_to.clone(),
+        ..Payload::default()
+    };
+    finish(
+        messages,
+        row,
+        vec![payload],
+        back,
+        "too old to be answered late; asked instead",
+        reply_age,
+    )
+    .await
+}
+
+async fn offer_pairing(
+    messages: &Messages,
+    row: &InboxRow,
+    message: &InboundMessage,
+    back: &Back,
+) -> Result<(), StoreError> {
+    let (channel, account, sender) = (
+        row.channel.clone(),
+        row.account.clone(),
+        message.sender.id.clone(),
+    );
+    let name = message
+        .sender
+        .username
+        .clone()
+        .or_else(|| message.sender.name.clone());
+    let code = pairing_code();
+    let text = format!(
+        "I don't know you yet.\n\nYour id here: {sender}\nPairing code: {code}\n\nAsk the owner of this bot to run:\n\n    openclaw-gateway pairing approve {channel} {code}"
+    );
+    let payload = serde_json::to_string(&Payload {
+        content: text,
+        ..Payload::default()
+    })
+    .unwrap_or_default();
+    let reply = NewOutbound {
+        id: None,
+        lane: lane(&back.channel, &back.account, &back.target, None),
+        channel: channel.clone(),
+        account: account.clone(),
+        target: back.target.clone(),
+        payload,
+        source: "pairing".to_owned(),
+        cause: Some(row.id.clone()),
+        expires_ms: Some(now_ms() + 60 * 60 * 1000),
+    };
+    let id = row.id.clone();
+    messages
+        .store
+        .write(move |tx| {
+            let now = now_ms();
+            let asked =
+                tx.pairings()
+                    .ask(&channel, &account, &sender, name.as_deref(), &code, now)?;
+            if asked.is_some() {
+                tx.outbox().enqueue(reply, now)?;
+                tx.inbox()
+                    .done(&id, "the sender was offered a pairing code", now)
+            } else {
+                tx.inbox().done(
+                    &id,
+                    "not answered: the sender has a pairing code already, or too many wait",
+                    now,
+                )
+            }
+        })
+        .await?;
+    messages.outbox.notify_one();
+    Ok(())
+}
+
+/// Eight characters, none that look alike. Source: docs/channels/pairing.md.
+fn pairing_code() -> String {
+    const SIGNS: &[u8] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
+    let mut bytes = [0_u8; 8];
+    if ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes).is_err() {
+        bytes = uuid::Uuid::new_v4().as_bytes()[..8]
+            .try_into()
+            .unwrap_or(bytes);
+    }
+    bytes
+        .iter()
+        .map(|byte| char::from(SIGNS[usize::from(*byte) % SIGNS.len()]))
+        .collect()
+}
+
+async fn typing(messages: &Messages, back: &Back, on: bool) {
+    let Some(channel) = messages.supervisor.get(&back.channel, &back.account) else {
+        return;
+    };
+    if channel.capabilities().typing {
+        let action = Action::Typing {
+            target: back.target.clone(),
+            thread: back.thread.clone(),
+            on,
+        };
+        if let Err(error) = channel.act(&action).await {
+            tracing::debug!(%error, "typing could not be shown");
+        }
+    }
+}
+
+async fn note(
+    messages: &Messages,
+    id: &str,
+    step: &'static str,
+    detail: &str,
+) -> Result<(), StoreError> {
+    let (id, detail) = (id.to_owned(), detail.to_owned());
+    messages
+        .store
+        .write(move |tx| tx.history().note(&id, now_ms(), step, &detail))
+        .await
+}
+
+async fn done(messages: &Messages, row: &InboxRow, why: &str) -> Result<(), StoreError> {
+    let (id, why) = (row.id.clone(), why.to_owned());
+    messages
+        .store
+        .write(move |tx| tx.inbox().done(&id, &why, now_ms()))
+        .await
+}
+
+async fn fail(messages: &Messages, row: &InboxRow, why: &str) -> Result<(), StoreError> {
+    tracing::warn!(
+        id = row.id,
+        channel = row.channel,
+        why,
+        "a message from a chat was given up; `openclaw-gateway why` tells more"
+    );
+    let (id, why) = (row.id.clone(), why.to_owned());
+    messages
+        .store
+        .write(move |tx| tx.inbox().fail(&id, &why, now_ms()))
+        .await
+}
+
+async fn wait(messages: &Messages, row: &InboxRow, why: &str) -> Result<(), StoreError> {
+    let pause = 1000_i64 << row.attempts.clamp(0, 5);
+    let (id, why) = (row.id.clone(), why.to_owned());
+    messages
+        .store
+        .write(move |tx| {
+            let now = now_ms();
+            tx.inbox().wait(&id, &why, now + pause, now)
+        })
+        .await
+}

@@ -1,0 +1,291 @@
+//! The TypeScript side as a carrier of messages and as the agent that answers them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use channels::web::{Http, HttpOptions};
+use channels::{Receipt, SendError};
+use serde_json::{Value, json};
+use store::OutboxRow;
+use tokio::sync::{Notify, watch};
+
+use crate::bridge::UpstreamState;
+use crate::bridge::control::{CallError, Control};
+use crate::delivery::Payload;
+
+/// How long the upstream may take to hand a message to its channel.
+const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+
+pub(crate) struct Upstream {
+    control: Control,
+    state: watch::Receiver<UpstreamState>,
+    wake: Arc<Notify>,
+    http: Http,
+}
+
+/// What an agent answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Turn {
+    /// Text and files, in order.
+    pub(crate) replies: Vec<Reply>,
+    /// Why it did not work, when it did not.
+    pub(crate) failed: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Reply {
+    pub(crate) text: String,
+    pub(crate) media: Vec<String>,
+}
+
+impl Upstream {
+    pub(super) fn new(
+        control: Control,
+        state: watch::Receiver<UpstreamState>,
+        wake: Arc<Notify>,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            control,
+            state,
+            wake,
+            http: Http::new(&HttpOptions::default())?,
+        })
+    }
+
+    pub(crate) fn is_off(&self) -> bool {
+        matches!(*self.state.borrow(), UpstreamState::Off)
+    }
+
+    pub(crate) fn word(&self) -> &'static str {
+        self.state.borrow().word()
+    }
+
+    /// Resolves when it answers; wakes it if it sleeps. Never, when none is configured.
+    pub(crate) async fn ready(&self) {
+        let mut state = self.state.clone();
+        loop {
+            if state.borrow_and_update().ready().is_some() {
+                return;
+            }
+            if matches!(*state.borrow(), UpstreamState::Asleep) {
+                self.wake.notify_one();
+            }
+            if state.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    fn epoch(&self) -> Option<u64> {
+        self.state.borrow().ready().map(|ready| ready.epoch)
+    }
+
+    /// Any method, as ourselves.
+    pub(crate) async fn call(
+        &self,
+        method: &'static str,
+        params: Value,
+    ) -> Result<String, CallError> {
+        self.control
+            .ask(method, params, false, Duration::from_secs(10))
+            .await
+    }
+
+    /// Sends through its own channels, by the method `send`.
+    pub(crate) async fn send(
+        &self,
+        row: &OutboxRow,
+        payload: &Payload,
+    ) -> Result<Receipt, SendError> {
+        if self.is_off() {
+            return Err(SendError::Rejected {
+                reason: format!(
+                    "{} is not a channel that this gateway runs, and no OpenClaw gateway is behind it",
+                    row.channel
+                ),
+            });
+        }
+        let Some(epoch) = self.epoch() else {
+            if matches!(*self.state.borrow(), UpstreamState::Asleep) {
+                self.wake.notify_one();
+            }
+            return Err(SendError::Retry {
+                after: None,
+                reason: format!("the OpenClaw gateway is {}", self.word()),
+            });
+        };
+        let mut params = json!({
+            "to": row.target, "message": payload.content, "channel": row.channel, "idempotencyKey": row.id,
+        });
+        if !row.account.is_empty() {
+            params["accountId"] = row.account.as_str().into();
+        }
+        if !payload.media.is_empty() {
+            params["mediaUrls"] = payload
+                .media
+                .iter()
+                .map(|media| media.source.as_str())
+                .collect();
+        }
+        for (key, value) in [
+            ("threadId", &payload.thread),
+            ("replyToId", &payload.reply_to),
+            ("sessionKey", &payload.session_key),
+        ] {
+            if let Some(value) = value {
+                params[key] = value.as_str().into();
+            }
+        }
+        if payload.silent {
+            params["silent"] = true.into();
+        }
+        match self.control.ask("send", params, false, SEND_TIMEOUT).await {
+            Ok(answer) => Ok(receipt(&answer, &row.id)),
+            Err(CallError::NotSent(reason)) => Err(SendError::Retry {
+                after: None,
+                reason,
+            }),
+            // The same process remembers the key, so asking again is harmless; a new one does not.
+            Err(CallError::Lost(reason)) if self.epoch() == Some(epoch) => Err(SendError::Retry {
+                after: None,
+                reason,
+            }),
+            Err(CallError::Lost(reason)) => Err(SendError::Unknown { reason }),
+            Err(CallError::Refused(error)) => Err(refused(&error)),
+        }
+    }
+
+    /// Sends by the contract of a bridge: `POST {base}/api/legacy/message`.
+    pub(crate) async fn send_legacy(
+        &self,
+        base: &str,
+        row: &OutboxRow,
+        payload: &Payload,
+    ) -> Result<Receipt, SendError> {
+        let url = format!("{}/api/legacy/message", base.trim_end_matches('/'));
+        let media: Vec<&str> = payload
+            .media
+            .iter()
+            .map(|media| media.source.as_str())
+            .collect();
+        let body = json!({
+            "channel": row.channel, "target": row.target, "content": payload.content, "account": row.account,
+            "thread": payload.thread, "replyTo": payload.reply_to, "media": media, "idempotencyKey": row.id,
+        });
+        let sent = self
+            .http
+            .post(&url)?
+            .header("idempotency-key", &row.id)
+            .json(&body)
+            .send()
+            .await;
+        let response = sent.map_err(|error| channels::web::failed(&error))?;
+        let (status, after) = (response.status(), channels::web::retry_after(&response));
+        let body = channels::web::body(response, 64 * 1024).await?;
+        let answer: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        if status.is_success() && answer["success"] == true {
+            return Ok(Receipt {
+                message_id: answer["message_id"].as_str().unwrap_or(&row.id).to_owned(),
+                more_ids: Vec::new(),
+            });
+        }
+        let why = answer["error"].as_str().unwrap_or_default();
+        if status.is_success() {
+            return Err(SendError::Rejected {
+                reason: channels::web::head(why),
+            });
+        }
+        Err(channels::web::refused(status, after, why))
+    }
+
+    /// Lets the agent work on a message. The run has the given id: asking again resumes and does not repeat.
+    pub(crate) async fn turn(&self, params: Value, patience: Duration) -> Result<Turn, CallError> {
+        let answer = self.control.ask("agent", params, true, patience).await?;
+        let answer: Value = serde_json::from_str(&answer).unwrap_or(Value::Null);
+        let payloads = answer["result"]["payloads"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let replies = payloads
+            .iter()
+            .map(|payload| {
+                let mut media: Vec<String> = payload["mediaUrls"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Value::as_str)
+                    .map(str::to_owned)
+                    .collect();
+                if let Some(one) = payload["mediaUrl"].as_str()
+                    && !media.iter().any(|url| url == one)
+                {
+                    media.push(one.to_owned());
+                }
+                Reply {
+                    text: payload["text"]
+                        .as_str()
+                        .unwrap_or_default()
+                        .trim()
+                        .to_owned(),
+                    media,
+                }
+            })
+            .filter(|reply| !reply.text.is_empty() || !reply.media.is_empty())
+            .collect();
+        let failed = (answer["status"] != "ok").then(|| {
+            let summary = answer["summary"]
+                .as_str()
+                .or_else(|| answer["error"].as_str());
+            channels::web::head(summary.unwrap_or("the run ended with an error"))
+        });
+        Ok(Turn { replies, failed })
+    }
+
+    /// Puts an answer into a session's transcript, which the agent's owner keeps.
+    pub(crate) async fn inject(&self, session_key: &str, text: &str) -> Result<Receipt, SendError> {
+        let params = json!({ "sessionKey": session_key, "message": text });
+        match self
+            .control
+            .ask("chat.inject", params, false, SEND_TIMEOUT)
+            .await
+        {
+            Ok(answer) => Ok(receipt(&answer, session_key)),
+            Err(CallError::NotSent(reason)) => Err(SendError::Retry {
+                after: None,
+                reason,
+            }),
+            Err(CallError::Lost(reason)) => Err(SendError::Unknown { reason }),
+            Err(CallError::Refused(error)) => Err(refused(&error)),
+        }
+    }
+}
+
+fn receipt(answer: &str, fallback: &str) -> Receipt {
+    let answer: Value = serde_json::from_str(answer).unwrap_or(Value::Null);
+    Receipt {
+        message_id: answer["messageId"].as_str().unwrap_or(fallback).to_owned(),
+        more_ids: Vec::new(),
+    }
+}
+
+/// What an error object of the upstream means for a message.
+fn refused(error: &str) -> SendError {
+    let error: Value = serde_json::from_str(error).unwrap_or(Value::Null);
+    let reason = channels::web::head(
+        error["message"]
+            .as_str()
+            .unwrap_or("the upstream refused without a reason"),
+    );
+    // It was taken into the upstream's own queue, which may have sent it already and may drop it.
+    let queued = error["details"]["code"] == "OUTBOUND_DELIVERY_QUEUED"
+        || error["details"]["reason"] == "OUTBOUND_DELIVERY_QUEUED";
+    match error["code"].as_str() {
+        _ if queued => SendError::Unknown { reason },
+        Some("UNAVAILABLE") if error["retryable"] == true => SendError::Retry {
+            after: error["retryAfterMs"].as_u64().map(Duration::from_millis),
+            reason,
+        },
+        Some("AGENT_TIMEOUT") => SendError::Unknown { reason },
+        _ => SendError::Rejected { reason },
+    }
+}

@@ -99,6 +99,7 @@ pub struct App {
     health_version: AtomicU64,
     pub(crate) stopping: watch::Sender<bool>,
     messages: std::sync::OnceLock<Arc<Messages>>,
+    pub(crate) reloads: crate::reload::Counts,
 }
 
 impl App {
@@ -142,6 +143,7 @@ impl App {
                 health_version: AtomicU64::new(1),
                 stopping: watch::Sender::new(false),
                 messages: std::sync::OnceLock::new(),
+                reloads: crate::reload::Counts::default(),
             }
         })
     }

@@ -1,9 +1,8 @@
 //! Configuration: the user's `openclaw.json`, kept as theirs, and our own `openclaw-gateway.toml`.
 //!
 //! Read in this order: [`Paths`] (where), [`ConfigDocument`] (what is written), [`Settings`] (what it
-//! means to a gateway), [`OwnSettings`] (what only we know), [`api`] (`config.*` methods), [`reload`].
+//! means to a gateway), [`OwnSettings`] (what only we know), [`reload`].
 
-// pub mod api;
 mod document;
 mod env;
 mod env_policy;
@@ -14,8 +13,8 @@ mod json5;
 pub mod overlay;
 pub mod own;
 pub mod paths;
-// pub mod reload;
 pub mod redact;
+pub mod reload;
 pub mod schema;
 mod secret;
 pub mod settings;

@@ -42,7 +42,7 @@ pub(crate) struct Session {
     pub(crate) outbound: Arc<Outbound>,
     pub(crate) link: Option<Link>,
     /// What our own authentication found; `None` when the upstream judged this client.
-    pub(crate) judged: Option<Box<auth::Principal>>,
+    pub(crate) judged: Option<Arc<auth::Principal>>,
     unauthorized_in_a_row: AtomicU32,
 }
 
@@ -52,7 +52,7 @@ impl Session {
         principal: Principal,
         outbound: Arc<Outbound>,
         link: Option<Link>,
-        judged: Option<Box<auth::Principal>>,
+        judged: Option<Arc<auth::Principal>>,
     ) -> Self {
         Self {
             conn_id,

@@ -25,6 +25,8 @@ pub(crate) struct Subscriber {
     pub(crate) is_node: bool,
     pub(crate) scopes: ScopeSet,
     pub(crate) device_id: Option<String>,
+    /// As what our own authentication let it in; `None` when the upstream judged it.
+    pub(crate) judged: Option<Arc<crate::auth::Principal>>,
 }
 
 /// Every open session, by connection id.
@@ -101,6 +103,15 @@ impl Hub {
         for subscriber in self.subscribers.read().values() {
             subscriber.outbound.event(&text, false);
             subscriber.outbound.close(close.clone());
+        }
+    }
+
+    /// Closes each connection in its own way, or not.
+    pub(crate) fn close_each(&self, close: impl Fn(&Subscriber) -> Option<Close>) {
+        for subscriber in self.subscribers.read().values() {
+            if let Some(close) = close(subscriber) {
+                subscriber.outbound.close(close);
+            }
         }
     }
 

@@ -13,4 +13,5 @@ mod ingress;
 mod lower;
 mod messages;
 pub mod native;
+mod reload;
 mod routing;

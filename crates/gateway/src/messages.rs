@@ -3,6 +3,7 @@
 //! [`Messages`] is built once by `cli::run` and handed to the ingress, the method table and the two loops:
 //! [`crate::delivery::run`] (outbox → channel) and [`intake::run`] (spool → agent → outbox).
 
+mod accept;
 pub(crate) mod api;
 pub(crate) mod crash;
 mod intake;
@@ -230,6 +231,81 @@ impl Messages {
             Health::Failing(error) => Some(error.clone()),
             Health::Good | Health::Opening => None,
         }
+    }
+}
+
+impl Messages {
+    /// What was counted and what waits, by channel, as Prometheus text.
+    pub(crate) fn metrics(&self, out: &mut String) {
+        use std::fmt::Write as _;
+        let read = self.store.read_now(|reader| {
+            Ok((
+                reader.history().counters()?,
+                reader.outbox().waiting()?,
+                reader.inbox().waiting()?,
+            ))
+        });
+        let healthy = self.outage().is_none();
+        let mut put = |text: &str| {
+            out.push_str(text);
+            out.push('\n');
+        };
+        put("# HELP openclaw_rs_store_healthy 1 while messages can be stored.");
+        put("# TYPE openclaw_rs_store_healthy gauge");
+        put(&format!("openclaw_rs_store_healthy {}", u8::from(healthy)));
+        put(
+            "# HELP openclaw_rs_store_commits_total Commits of the message store; each is one fsync.",
+        );
+        put("# TYPE openclaw_rs_store_commits_total counter");
+        put(&format!(
+            "openclaw_rs_store_commits_total {}",
+            self.store.commits()
+        ));
+        let Ok((counters, outbound, inbound)) = read else {
+            return;
+        };
+        put("# HELP openclaw_rs_messages_total Messages by channel and what became of them.");
+        put("# TYPE openclaw_rs_messages_total counter");
+        for (channel, name, value) in counters {
+            put(&format!(
+                "openclaw_rs_messages_total{{channel=\"{channel}\",what=\"{name}\"}} {value}"
+            ));
+        }
+        let now = now_ms();
+        let mut ages = String::new();
+        put(
+            "# HELP openclaw_rs_messages_waiting Messages that have not come to rest, or are held.",
+        );
+        put("# TYPE openclaw_rs_messages_waiting gauge");
+        for waiting in outbound {
+            let labels = format!(
+                "channel=\"{}\",state=\"{}\"",
+                waiting.channel,
+                waiting.state.as_str()
+            );
+            put(&format!(
+                "openclaw_rs_messages_waiting{{{labels}}} {}",
+                waiting.rows
+            ));
+            let age = now.saturating_sub(waiting.oldest_ms).max(0) / 1000;
+            let _infallible = writeln!(
+                ages,
+                "openclaw_rs_messages_oldest_seconds{{{labels}}} {age}"
+            );
+        }
+        for (channel, rows, oldest_ms) in inbound {
+            put(&format!(
+                "openclaw_rs_messages_waiting{{channel=\"{channel}\",state=\"inbound\"}} {rows}"
+            ));
+            let age = now.saturating_sub(oldest_ms).max(0) / 1000;
+            let _infallible = writeln!(
+                ages,
+                "openclaw_rs_messages_oldest_seconds{{channel=\"{channel}\",state=\"inbound\"}} {age}"
+            );
+        }
+        put("# HELP openclaw_rs_messages_oldest_seconds Age of the oldest of them.");
+        put("# TYPE openclaw_rs_messages_oldest_seconds gauge");
+        out.push_str(&ages);
     }
 }
 

@@ -175,6 +175,17 @@ async fn serve(
     .context("the message store cannot be started")?;
     app.carry(Arc::clone(&messages));
     let carrying = messages.start();
+    tokio::spawn(crate::reload::follow(
+        Arc::clone(&app),
+        Arc::clone(&messages),
+        env.clone(),
+        paths.clone(),
+        crate::reload::Current {
+            config: document.resolved.clone(),
+            settings: settings.clone(),
+            own: own.clone(),
+        },
+    ));
     let child = upstream.supervise(&app, stopping.subscribe());
     summarise(
         paths,

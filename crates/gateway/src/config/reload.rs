@@ -1,7 +1,7 @@
-//! Changes of the configuration while running: what changed, what it takes, and noticing it.
+//! Changes of the configuration while running: noticing them, and what they take.
 
 mod plan;
 mod watch;
 
 pub use plan::{Action, Kind, ReloadPlan, changed_paths, plan, refinement_prefixes, rule_kind};
-pub use watch::{Change, Loaded, Watcher};
+pub use watch::Watcher;

@@ -114,6 +114,18 @@ fn metrics(app: &App) -> String {
         app.upstream.borrow().ready().map_or(0, |ready| ready.epoch),
     );
     row(
+        "openclaw_rs_config_reloads_total",
+        "counter",
+        "Changed configurations that were taken.",
+        app.reloads.applied.load(Ordering::Relaxed),
+    );
+    row(
+        "openclaw_rs_config_reloads_refused_total",
+        "counter",
+        "Changed configurations that could not be used; the old one stayed.",
+        app.reloads.refused.load(Ordering::Relaxed),
+    );
+    row(
         "openclaw_rs_uptime_seconds",
         "counter",
         "Seconds since the start.",
@@ -125,6 +137,9 @@ fn metrics(app: &App) -> String {
         "Resident memory of this process.",
         resident_bytes(),
     );
+    if let Some(messages) = app.messages() {
+        messages.metrics(&mut out);
+    }
     out
 }
 

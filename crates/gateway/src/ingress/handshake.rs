@@ -359,7 +359,7 @@ impl Attempt {
             caps: principal.caps.clone(),
             headers: self.reconnect_headers(&principal),
         };
-        self.open(principal, frame, Some(Box::new(judged)), |outbound, app| {
+        self.open(principal, frame, Some(Arc::new(judged)), |outbound, app| {
             link::start(connected, identity, outbound, app.upstream.clone())
         });
         Verdict::Open
@@ -477,7 +477,7 @@ impl Attempt {
         &self,
         principal: Principal,
         hello: String,
-        judged: Option<Box<auth::Principal>>,
+        judged: Option<Arc<auth::Principal>>,
         link: impl FnOnce(Arc<Outbound>, &App) -> link::Link,
     ) {
         self.outbound.send(hello);
@@ -490,6 +490,7 @@ impl Attempt {
             is_node: principal.role == "node",
             scopes: principal.scope_set,
             device_id: principal.device_id.clone(),
+            judged: judged.clone(),
         }));
         if let Some(key) = presence_key(&principal, &self.facts.conn_id) {
             let arrival = presence::Arrival {

@@ -1,6 +1,8 @@
 //! The HTTP message API: `POST /api/message` and what shows a message's life. Described by `api/openapi.json`, which
 //! is served and tested against.
 
+mod reads;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,26 +12,19 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
-use store::{
-    Claim, NewInbound, OutboxFilter, OutboxRow, OutboxState, SessionFilter, Spooled, StoreError,
-};
+use store::StoreError;
 
-use super::intake::{Inbound, TurnRequest};
+use super::accept::{accept, outcome};
 use super::request::{Invalid, SendRequest};
-use super::{Messages, crash_point, now_ms};
+use super::{Messages, now_ms};
 use crate::app::App;
 use crate::auth::{HttpAuth, HttpSurface};
 use crate::ingress::http::{Body, full, refused};
-use crate::routing::lane;
 
 /// Largest body of a request.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// How long a body may take to arrive.
 const BODY_PATIENCE: Duration = Duration::from_secs(30);
-/// How long `mode: "wait"` waits for the outcome.
-const WAIT: Duration = Duration::from_secs(20);
-const PAGE_DEFAULT: usize = 50;
-const PAGE_MAX: usize = 500;
 
 const OPENAPI: &str = include_str!("api/openapi.json");
 
@@ -268,12 +263,12 @@ async fn serve(messages: &Arc<Messages>, route: Route<'_>, request: Request<Inco
                 .await
                 .map(|sent| (StatusCode::OK, sent))
         }
-        Route::Message(id) => message(messages, &decoded(id)).await,
-        Route::Messages => list(messages, &query).await,
-        Route::Sessions => sessions(messages, &query).await,
-        Route::Routes => Ok((StatusCode::OK, routes(messages))),
-        Route::Why(id) => why(messages, &decoded(id)).await,
-        Route::DeadLetters => dead_letters(messages).await,
+        Route::Message(id) => reads::message(messages, &decoded(id)).await,
+        Route::Messages => reads::list(messages, &query).await,
+        Route::Sessions => reads::sessions(messages, &query).await,
+        Route::Routes => Ok((StatusCode::OK, reads::routes(messages))),
+        Route::Why(id) => reads::why(messages, &decoded(id)).await,
+        Route::DeadLetters => reads::dead_letters(messages).await,
         Route::Resend(id) => resend(messages, &decoded(id)).await,
         Route::DeadLetter(id) => {
             let id = decoded(id);
@@ -319,280 +314,6 @@ async fn send(
     Ok(json!({
         "success": true, "message_id": id, "error": error, "status": state, "duplicate": repeated,
     }))
-}
-
-/// The commit: key, row and answer in one transaction. Answers the id, and whether the key had been seen.
-pub(super) async fn accept(
-    messages: &Arc<Messages>,
-    request: &SendRequest,
-    row: store::NewOutbound,
-) -> Result<(String, bool), StoreError> {
-    let key = request.idempotency_key.clone();
-    let fingerprint = request.fingerprint();
-    let turn = request.turn.then(|| TurnRequest {
-        content: request.payload.content.clone(),
-        target: request.target.clone(),
-        thread: request.payload.thread.clone(),
-        reply_to: request.payload.reply_to.clone(),
-    });
-    crash_point!("accept.before_commit");
-    let taken = messages
-        .store
-        .write(move |tx| {
-            let now = now_ms();
-            if let Some(key) = &key
-                && let Claim::Seen(id) = tx.keys().claim("send", key, &fingerprint)?
-            {
-                return Ok((id, true));
-            }
-            let id = match turn {
-                None => tx.outbox().enqueue(row, now)?,
-                Some(turn) => {
-                    let event = row.id.clone().unwrap_or_default();
-                    let inbound = NewInbound {
-                        lane: lane(
-                            &row.channel,
-                            &row.account,
-                            &turn.target,
-                            turn.thread.as_deref(),
-                        ),
-                        channel: row.channel,
-                        account: row.account,
-                        message_id: event.clone(),
-                        event_id: event,
-                        payload: serde_json::to_string(&Inbound::Api(Box::new(turn)))?,
-                    };
-                    match tx.inbox().spool(&inbound, now)? {
-                        Spooled::New(id) | Spooled::Duplicate(id) => id,
-                    }
-                }
-            };
-            if let Some(key) = &key {
-                tx.keys().settle("send", key, &fingerprint, &id, now)?;
-            }
-            Ok((id, false))
-        })
-        .await?;
-    crash_point!("accept.after_commit");
-    if request.turn {
-        messages.inbox.notify_one();
-    } else {
-        messages.outbox.notify_one();
-    }
-    Ok(taken)
-}
-
-/// Waits until the message has come to rest, or long enough.
-pub(super) async fn outcome(
-    messages: &Messages,
-    id: &str,
-    finished: &mut tokio::sync::broadcast::Receiver<super::Finished>,
-) -> Result<(&'static str, Option<String>), StoreError> {
-    let until = tokio::time::Instant::now() + WAIT;
-    loop {
-        let wanted = id.to_owned();
-        let row = messages
-            .store
-            .read(move |reader| reader.outbox().get(&wanted))
-            .await?;
-        match row {
-            Some(row)
-                if matches!(
-                    row.state,
-                    OutboxState::Delivered | OutboxState::Dead | OutboxState::InDoubt
-                ) =>
-            {
-                return Ok((row.state.as_str(), row.error));
-            }
-            _ => {}
-        }
-        loop {
-            match tokio::time::timeout_at(until, finished.recv()).await {
-                Ok(Ok(done)) if &*done.id != id => {}
-                // Ours, or so many that ours may have been missed.
-                Ok(Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_))) => break,
-                Ok(Err(_)) | Err(_) => return Ok(("queued", None)),
-            }
-        }
-    }
-}
-
-/// A row as the API shows it.
-fn shown(row: &OutboxRow) -> Value {
-    let receipts: Value = serde_json::from_str(&row.receipts).unwrap_or_else(|_none| json!([]));
-    json!({
-        "id": row.id, "channel": row.channel, "account": row.account, "target": row.target,
-        "state": row.state.as_str(), "source": row.source, "cause": row.cause, "attempts": row.attempts,
-        "error": row.error, "receipts": receipts, "createdAt": row.created_ms, "updatedAt": row.updated_ms,
-        "expiresAt": row.expires_ms,
-        "nextAttemptAt": (row.state == OutboxState::Pending).then_some(row.not_before_ms),
-    })
-}
-
-async fn message(messages: &Messages, id: &str) -> Answer {
-    let wanted = id.to_owned();
-    let (row, inbound, timeline) = messages
-        .store
-        .read(move |reader| {
-            Ok((
-                reader.outbox().get(&wanted)?,
-                reader.inbox().get(&wanted)?,
-                reader.history().why(&wanted)?,
-            ))
-        })
-        .await?;
-    let shown = match (row, inbound) {
-        (Some(row), _) => shown(&row),
-        (None, Some(row)) => json!({
-            "id": row.id, "channel": row.channel, "account": row.account, "state": row.state, "source": "inbound",
-            "error": row.note, "attempts": row.attempts, "sessionKey": row.session_key,
-            "createdAt": row.received_ms, "updatedAt": row.updated_ms,
-        }),
-        (None, None) => return Err(Refusal::not_found(format!("no message {:?}", clip(id)))),
-    };
-    Ok((
-        StatusCode::OK,
-        json!({ "message": shown, "history": timeline.steps }),
-    ))
-}
-
-async fn list(messages: &Messages, query: &str) -> Answer {
-    let query = Query::parse(query, &["channel", "target", "state", "before", "limit"])?;
-    let state = match query.get("state") {
-        None => None,
-        Some(word) => Some(OutboxState::parse(word).ok_or_else(|| {
-            Refusal::new(
-                StatusCode::BAD_REQUEST,
-                "INVALID_REQUEST",
-                "must be pending, leased, delivered, in_doubt or dead",
-            )
-            .field("state")
-        })?),
-    };
-    let filter = OutboxFilter {
-        channel: query.get("channel").map(str::to_owned),
-        target: query.get("target").map(str::to_owned),
-        state,
-        before: query.get("before").map(str::to_owned),
-        limit: query.limit()?,
-    };
-    let limit = filter.limit;
-    let rows = messages
-        .store
-        .read(move |reader| reader.outbox().list(&filter))
-        .await?;
-    let next = rows
-        .last()
-        .filter(|_| rows.len() == limit)
-        .map(|row| row.id.clone());
-    let rows: Vec<Value> = rows.iter().map(shown).collect();
-    Ok((StatusCode::OK, json!({ "messages": rows, "next": next })))
-}
-
-async fn sessions(messages: &Messages, query: &str) -> Answer {
-    let query = Query::parse(query, &["agent", "channel", "before", "limit"])?;
-    let before = match query.get("before") {
-        None => None,
-        Some(text) => {
-            let parsed = text
-                .split_once('~')
-                .and_then(|(ms, key)| Some((ms.parse::<i64>().ok()?, key.to_owned())));
-            Some(parsed.ok_or_else(|| {
-                Refusal::new(
-                    StatusCode::BAD_REQUEST,
-                    "INVALID_REQUEST",
-                    "is not what a page gave as `next`",
-                )
-                .field("before")
-            })?)
-        }
-    };
-    let filter = SessionFilter {
-        agent: query.get("agent").map(str::to_owned),
-        channel: query.get("channel").map(str::to_owned),
-        before,
-        limit: query.limit()?,
-    };
-    let limit = filter.limit;
-    let rows = messages
-        .store
-        .read(move |reader| reader.sessions().list(&filter))
-        .await?;
-    let next = rows
-        .last()
-        .filter(|_| rows.len() == limit)
-        .map(|row| format!("{}~{}", row.active_ms, row.key));
-    let rows: Vec<Value> = rows
-        .iter()
-        .map(|row| {
-            json!({
-                "key": row.key, "agent": row.agent, "channel": row.channel, "account": row.account, "target": row.target,
-                "thread": row.thread, "createdAt": row.created_ms, "activeAt": row.active_ms,
-            })
-        })
-        .collect();
-    Ok((StatusCode::OK, json!({ "sessions": rows, "next": next })))
-}
-
-fn routes(messages: &Messages) -> Value {
-    let accounts = messages.accounts.load();
-    let mut routes: Vec<Value> = accounts
-        .all()
-        .keys()
-        .map(|(channel, account)| json!({ "channel": channel, "account": account, "owner": "native" }))
-        .collect();
-    routes.push(json!({ "channel": super::WEBCHAT, "account": "default", "owner": "webchat" }));
-    let rest = match (
-        messages.settings.load().legacy_url.is_some(),
-        messages.upstream.is_off(),
-    ) {
-        (true, _) => "legacy",
-        (false, false) => "upstream",
-        (false, true) => "none",
-    };
-    json!({ "routes": routes, "everythingElse": rest, "upstream": messages.upstream.word() })
-}
-
-async fn why(messages: &Messages, id: &str) -> Answer {
-    let wanted = id.to_owned();
-    let timeline = messages
-        .store
-        .read(move |reader| reader.history().why(&wanted))
-        .await?;
-    if timeline.subjects.is_empty() {
-        return Err(Refusal::not_found(format!(
-            "nothing is known of {:?}",
-            clip(id)
-        )));
-    }
-    Ok((
-        StatusCode::OK,
-        serde_json::to_value(timeline).unwrap_or(Value::Null),
-    ))
-}
-
-async fn dead_letters(messages: &Messages) -> Answer {
-    let (dead, doubt, failed) = messages
-        .store
-        .read(|reader| {
-            let of = |state| OutboxFilter {
-                state: Some(state),
-                limit: PAGE_MAX,
-                ..OutboxFilter::default()
-            };
-            Ok((
-                reader.outbox().list(&of(OutboxState::Dead))?,
-                reader.outbox().list(&of(OutboxState::InDoubt))?,
-                reader.inbox().failed(PAGE_MAX)?,
-            ))
-        })
-        .await?;
-    let rows: Vec<Value> = dead.iter().chain(&doubt).map(shown).collect();
-    let failed = serde_json::to_value(failed).unwrap_or(Value::Null);
-    Ok((
-        StatusCode::OK,
-        json!({ "outbound": rows, "inbound": failed }),
-    ))
 }
 
 async fn must_exist(messages: &Messages, id: &str) -> Result<(), Refusal> {
@@ -735,55 +456,6 @@ async fn read_json(request: Request<Incoming>) -> Result<(HeaderMap, Value), Ref
         .field("body")
     })?;
     Ok((parts.headers, body))
-}
-
-struct Query(Vec<(String, String)>);
-
-impl Query {
-    fn parse(query: &str, known: &[&str]) -> Result<Self, Refusal> {
-        let mut pairs = Vec::new();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let (name, value) = (
-                decoded(&name.replace('+', " ")),
-                decoded(&value.replace('+', " ")),
-            );
-            if !known.contains(&name.as_str()) {
-                let message = format!("unknown parameter; known are {}", known.join(", "));
-                return Err(
-                    Refusal::new(StatusCode::BAD_REQUEST, "INVALID_REQUEST", message)
-                        .field(clip(&name)),
-                );
-            }
-            pairs.push((name, value));
-        }
-        Ok(Self(pairs))
-    }
-
-    fn get(&self, name: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(own, value)| own == name && !value.is_empty())
-            .map(|(_, value)| value.as_str())
-    }
-
-    fn limit(&self) -> Result<usize, Refusal> {
-        match self.get("limit") {
-            None => Ok(PAGE_DEFAULT),
-            Some(text) => text
-                .parse::<usize>()
-                .ok()
-                .filter(|limit| (1..=PAGE_MAX).contains(limit))
-                .ok_or_else(|| {
-                    Refusal::new(
-                        StatusCode::BAD_REQUEST,
-                        "INVALID_REQUEST",
-                        format!("must be a number from 1 to {PAGE_MAX}"),
-                    )
-                    .field("limit")
-                }),
-        }
-    }
 }
 
 fn decoded(text: &str) -> String {

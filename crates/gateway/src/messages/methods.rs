@@ -10,7 +10,7 @@ use store::StoreError;
 use wire::error::{ErrorCode, ErrorShape};
 
 use super::request::SendRequest;
-use super::{Messages, Owner, api};
+use super::{Messages, Owner, accept};
 use crate::delivery::{Media, Payload};
 use crate::dispatch::NativeReply;
 
@@ -118,10 +118,10 @@ async fn send(
         ))
     })?;
     let mut finished = messages.finished.subscribe();
-    let (id, _) = api::accept(&messages, &request, row)
+    let (id, _) = accept::accept(&messages, &request, row)
         .await
         .map_err(|error| of_store(&error))?;
-    let (state, error) = api::outcome(&messages, &id, &mut finished)
+    let (state, error) = accept::outcome(&messages, &id, &mut finished)
         .await
         .map_err(|error| of_store(&error))?;
     let run_id = request.idempotency_key.unwrap_or_else(|| id.clone());

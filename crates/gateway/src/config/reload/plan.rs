@@ -44,11 +44,19 @@ struct Rule {
 }
 
 const fn rule(prefix: &'static str, kind: Kind, actions: &'static [Action]) -> Rule {
-    Rule { prefix, kind, actions }
+    Rule {
+        prefix,
+        kind,
+        actions,
+    }
 }
 
-const ROSTER: &[Action] =
-    &[RestartHeartbeat, ReconcileSystemJobs, RefreshHooksPolicy, ReloadInternalHooks];
+const ROSTER: &[Action] = &[
+    RestartHeartbeat,
+    ReconcileSystemJobs,
+    RefreshHooksPolicy,
+    ReloadInternalHooks,
+];
 const HEARTBEAT: &[Action] = &[RestartHeartbeat, ReconcileSystemJobs];
 
 /// In the original's order: of equally long prefixes the first counts.
@@ -202,10 +210,7 @@ impl ReloadPlan {
 
 /// The plan from one effective configuration (defaults applied) to the next. The settings decide
 /// whether a changed secret may be rotated while running: only within one authentication mode.
-pub fn plan(
-    old: (&Value, Option<&Settings>),
-    new: (&Value, Option<&Settings>),
-) -> ReloadPlan {
+pub fn plan(old: (&Value, Option<&Settings>), new: (&Value, Option<&Settings>)) -> ReloadPlan {
     let rotation = match (old.1, new.1) {
         (Some(old), Some(new)) => {
             old.auth.mode == new.auth.mode
@@ -217,7 +222,10 @@ pub fn plan(
 }
 
 fn plan_of(changed: Vec<String>, rotation: bool) -> ReloadPlan {
-    let mut plan = ReloadPlan { changed, ..ReloadPlan::default() };
+    let mut plan = ReloadPlan {
+        changed,
+        ..ReloadPlan::default()
+    };
     for path in plan.changed.clone() {
         if is_install_time(&path) {
             plan.none.push(path);
@@ -232,7 +240,8 @@ fn plan_of(changed: Vec<String>, rotation: bool) -> ReloadPlan {
             Kind::Restart if !(rotation && is_credential) => plan.restart.push(path),
             Kind::None => plan.none.push(path),
             Kind::Restart | Kind::Hot => {
-                plan.actions.extend(rule.into_iter().flat_map(|rule| rule.actions));
+                plan.actions
+                    .extend(rule.into_iter().flat_map(|rule| rule.actions));
                 plan.hot.push(path);
             }
         }
@@ -256,9 +265,16 @@ pub fn refinement_prefixes() -> impl Iterator<Item = &'static str> {
 /// The longest matching rule; of equally long ones the one with fewer wildcards, then the first.
 fn find_rule(path: &str) -> Option<&'static Rule> {
     let mut best: Option<(&Rule, usize, usize)> = None;
-    for rule in RULES.iter().filter(|rule| matches_prefix(path, rule.prefix)) {
+    for rule in RULES
+        .iter()
+        .filter(|rule| matches_prefix(path, rule.prefix))
+    {
         let segments = rule.prefix.split('.').count();
-        let wildcards = rule.prefix.split('.').filter(|segment| *segment == "*").count();
+        let wildcards = rule
+            .prefix
+            .split('.')
+            .filter(|segment| *segment == "*")
+            .count();
         let better = best.is_none_or(|(_, known, wild)| {
             segments > known || (segments == known && wildcards < wild)
         });
@@ -316,11 +332,16 @@ fn collect(
     if old == new {
         return;
     }
-    let (left, right) = (old.and_then(Value::as_object), new.and_then(Value::as_object));
+    let (left, right) = (
+        old.and_then(Value::as_object),
+        new.and_then(Value::as_object),
+    );
     let refined = || {
         prefix.is_empty()
             || refinements.iter().any(|known| {
-                known.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.'))
+                known
+                    .strip_prefix(prefix)
+                    .is_some_and(|rest| rest.starts_with('.'))
             })
     };
     let descend = match (left, right) {
@@ -329,13 +350,24 @@ fn collect(
         _ => refined(),
     };
     if !descend {
-        paths.push(if prefix.is_empty() { "<root>".to_owned() } else { prefix.to_owned() });
+        paths.push(if prefix.is_empty() {
+            "<root>".to_owned()
+        } else {
+            prefix.to_owned()
+        });
         return;
     }
     let none = Map::new();
     let (left, right) = (left.unwrap_or(&none), right.unwrap_or(&none));
-    for key in left.keys().chain(right.keys().filter(|key| !left.contains_key(*key))) {
-        let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+    for key in left
+        .keys()
+        .chain(right.keys().filter(|key| !left.contains_key(*key)))
+    {
+        let path = if prefix.is_empty() {
+            key.clone()
+        } else {
+            format!("{prefix}.{key}")
+        };
         collect(left.get(key), right.get(key), &path, refinements, paths);
     }
 }
@@ -445,7 +477,13 @@ mod tests {
     #[test]
     fn rules_are_unique_and_reachable() {
         for (index, rule) in RULES.iter().enumerate() {
-            assert!(RULES[..index].iter().all(|known| known.prefix != rule.prefix), "{}", rule.prefix);
+            assert!(
+                RULES[..index]
+                    .iter()
+                    .all(|known| known.prefix != rule.prefix),
+                "{}",
+                rule.prefix
+            );
             let path = rule.prefix.replace('*', "x");
             assert_eq!(find_rule(&path).map(|rule| rule.prefix), Some(rule.prefix));
         }
@@ -454,29 +492,51 @@ mod tests {
     #[test]
     fn paths_are_as_fine_as_the_rules() {
         let paths = |old: Value, new: Value| changed_paths(&old, &new);
-        assert_eq!(paths(json!({}), json!({"ui": {"prefs": {"theme": "x"}}})), ["ui"]);
         assert_eq!(
-            paths(json!({}), json!({"gateway": {"auth": {"token": "x", "mode": "token"}}})),
+            paths(json!({}), json!({"ui": {"prefs": {"theme": "x"}}})),
+            ["ui"]
+        );
+        assert_eq!(
+            paths(
+                json!({}),
+                json!({"gateway": {"auth": {"token": "x", "mode": "token"}}})
+            ),
             ["gateway.auth.token", "gateway.auth.mode"]
         );
-        assert_eq!(paths(json!({"session": {"a": [1]}}), json!({"session": {"a": [2]}})), ["session.a"]);
+        assert_eq!(
+            paths(
+                json!({"session": {"a": [1]}}),
+                json!({"session": {"a": [2]}})
+            ),
+            ["session.a"]
+        );
         assert_eq!(paths(json!([]), json!({})), ["<root>"; 0]);
         assert_eq!(
-            paths(json!({}), json!({"agents": {"entries": {"x": {"decisionModel": "m"}}}})),
+            paths(
+                json!({}),
+                json!({"agents": {"entries": {"x": {"decisionModel": "m"}}}})
+            ),
             ["agents.entries.x.decisionModel"]
         );
     }
 
     #[test]
     fn a_secret_rotates_only_within_its_mode() {
-        let paths = || vec!["gateway.auth.token".to_owned(), "messages.ackReaction".to_owned()];
+        let paths = || {
+            vec![
+                "gateway.auth.token".to_owned(),
+                "messages.ackReaction".to_owned(),
+            ]
+        };
         let kept = plan_of(paths(), false);
         assert!(kept.needs_restart() && kept.restart == ["gateway.auth.token"]);
         let rotated = plan_of(paths(), true);
         assert!(!rotated.needs_restart() && rotated.hot == ["gateway.auth.token"]);
         assert_eq!(rotated.none, ["messages.ackReaction"]);
         let hooks = plan_of(vec!["hooks.gmail.x".to_owned()], false);
-        assert!(hooks.actions.contains(&RestartGmailWatcher) && hooks.actions.contains(&ReloadHooks));
+        assert!(
+            hooks.actions.contains(&RestartGmailWatcher) && hooks.actions.contains(&ReloadHooks)
+        );
         assert!(plan_of(Vec::new(), false).is_noop());
     }
 

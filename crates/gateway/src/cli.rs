@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
+mod api;
 mod call;
+mod channels;
 mod doctor;
 mod run;
 mod target;
@@ -69,6 +71,31 @@ enum Command {
     Devices {
         #[command(subcommand)]
         command: DevicesCommand,
+    },
+    /// Send a message through a channel.
+    Send(api::SendArgs),
+    /// What happened to a message, by any of its ids: ours, the service's, a run's.
+    Why {
+        id: String,
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        to: To,
+    },
+    /// Messages on their way, delivered, in doubt or given up.
+    Messages {
+        #[command(subcommand)]
+        command: api::MessagesCommand,
+    },
+    /// Chat accounts that this gateway runs.
+    Channels {
+        #[command(subcommand)]
+        command: channels::ChannelsCommand,
+    },
+    /// Who may write to our accounts by direct message.
+    Pairing {
+        #[command(subcommand)]
+        command: api::PairingCommand,
     },
     /// Print the version.
     Version {
@@ -179,6 +206,11 @@ pub fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Command::Doctor { json } => doctor::run(cli.profile.as_deref(), json),
+        Command::Send(args) => api::send(cli.profile.as_deref(), &args),
+        Command::Why { id, json, to } => api::why(cli.profile.as_deref(), &id, json, &to),
+        Command::Messages { command } => api::messages(cli.profile.as_deref(), &command),
+        Command::Channels { command } => channels::run(cli.profile.as_deref(), &command),
+        Command::Pairing { command } => api::pairing(cli.profile.as_deref(), &command),
         command => call::run(cli.profile.as_deref(), command),
     };
     outcome.unwrap_or_else(|error| {

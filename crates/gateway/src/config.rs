@@ -22,6 +22,7 @@ pub mod settings;
 pub use document::ConfigDocument;
 pub use env::Env;
 pub use error::{ConfigError, EXIT_CODE_CONFIG, Issue};
+pub(crate) use file::{create_private_dir, replace as replace_private};
 pub use own::{
     AdminListen, IdentityMode, InDoubt, Limits, LogFormat, MessageSettings, OwnSettings,
     UpstreamMode, UpstreamSettings, example,

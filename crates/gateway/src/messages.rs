@@ -8,7 +8,7 @@ pub(crate) mod api;
 pub(crate) mod crash;
 mod intake;
 pub(crate) mod methods;
-mod owned;
+pub(crate) mod owned;
 pub(crate) mod request;
 mod spool;
 mod upstream;
@@ -66,6 +66,7 @@ pub(crate) struct Messages {
     /// Something was put into the spool.
     pub(crate) inbox: Arc<Notify>,
     pub(crate) finished: broadcast::Sender<Finished>,
+    own_dir: PathBuf,
     /// Where fetched media lies until it was sent.
     pub(crate) media_dir: PathBuf,
     /// Folders that an agent's files may come from.
@@ -106,12 +107,16 @@ impl Messages {
         let inbox = Arc::new(Notify::new());
         let spool = Arc::new(spool::StoreSpool::new(store.clone(), Arc::clone(&inbox)));
         let alone = matches!(*setup.state.borrow(), UpstreamState::Off);
+        let config = owned::with_own(setup.config, setup.own_dir).unwrap_or_else(|error| {
+            tracing::error!(%error, "the channels of this file are not started");
+            setup.config.clone()
+        });
         Ok(Arc::new(Self {
             supervisor: Supervisor::new(spool, Patience::default(), now_ms),
             upstream: Upstream::new(setup.control, setup.state, setup.wake)?,
             settings: ArcSwap::from_pointee(setup.own.messages.clone()),
             accounts: ArcSwap::from_pointee(Accounts::read(
-                setup.config,
+                &config,
                 &setup.own.channels_native,
                 alone,
             )),
@@ -121,6 +126,7 @@ impl Messages {
             inbox,
             finished: broadcast::channel(1024).0,
             media_dir: setup.own_dir.join("outgoing"),
+            own_dir: setup.own_dir.to_owned(),
             file_roots: setup.file_roots,
             stop: CancellationToken::new(),
         }))
@@ -158,7 +164,14 @@ impl Messages {
         self.settings.store(Arc::new(own.messages.clone()));
         self.routing.store(Arc::new(Routing::from_config(config)));
         let alone = self.upstream.is_off();
-        let new = Accounts::read(config, &own.channels_native, alone);
+        let config = match owned::with_own(config, &self.own_dir) {
+            Ok(config) => config,
+            Err(error) => {
+                tracing::error!(%error, "the accounts stay as they were");
+                return;
+            }
+        };
+        let new = Accounts::read(&config, &own.channels_native, alone);
         let old = self.accounts.swap(Arc::new(new));
         let new = self.accounts.load_full();
         for (key, account) in old.all() {

@@ -14,6 +14,7 @@ use crate::config::{AuthMode, ConfigDocument, Env, OwnSettings, Paths, Settings}
 use crate::ingress::outbound::Close;
 use crate::lower;
 use crate::messages::Messages;
+use crate::messages::owned::OWN_FILE;
 
 /// How often files were taken or refused since the start.
 #[derive(Debug, Default)]
@@ -37,7 +38,8 @@ pub(crate) async fn follow(
     paths: Paths,
     mut current: Current,
 ) {
-    let mut watcher = Watcher::new(&[&paths.config_file, &paths.own_file]);
+    let own_channels = paths.own_dir.join(OWN_FILE);
+    let mut watcher = Watcher::new(&[&paths.config_file, &paths.own_file, &own_channels]);
     let mut hangup = match signal(SignalKind::hangup()) {
         Ok(hangup) => hangup,
         Err(error) => {
@@ -86,6 +88,8 @@ async fn apply(app: &Arc<App>, messages: &Arc<Messages>, old: &Current, new: &Cu
         (&new.config, Some(&new.settings)),
     );
     if plan.changed.is_empty() && old.own == new.own {
+        // Perhaps the file of our own channels.
+        messages.reload(&new.own, &new.config).await;
         return;
     }
     app.settings.store(Arc::new(lower::runtime(&new.own)));
@@ -102,6 +106,13 @@ async fn apply(app: &Arc<App>, messages: &Arc<Messages>, old: &Current, new: &Cu
         ..crate::native::Facts::clone(&facts)
     });
     messages.reload(&new.own, &new.config).await;
+    if old.own.channels_native != new.own.channels_native
+        && let Some(child) = app.supervisor()
+    {
+        // An account changed hands: the child starts anew without it, or with it. Clients stay.
+        tracing::info!("restarting openclaw, since channel accounts changed hands");
+        child.restart();
+    }
     tracing::info!(changed = ?plan.changed, native_disable = ?new.own.native_disable, "the changed configuration is in force");
     let ours: Vec<&String> = plan
         .restart

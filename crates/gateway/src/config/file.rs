@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use ring::rand::{SecureRandom, SystemRandom};
 
 /// Creates `dir` and what is missing above it, readable by the owner only.
-pub(super) fn create_private_dir(dir: &Path) -> io::Result<()> {
+pub(crate) fn create_private_dir(dir: &Path) -> io::Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -18,7 +18,7 @@ pub(super) fn create_private_dir(dir: &Path) -> io::Result<()> {
 
 /// Replaces `file` by `bytes` with mode 0600: a temporary file beside it, fsync, rename, fsync of the
 /// directory. A symbolic link is kept and its target replaced.
-pub(super) fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let target = target_of(file)?;
     let temporary = write_beside(&target, bytes)?;
     fs::rename(&temporary, &target).inspect_err(|_| discard(&temporary))?;

@@ -45,6 +45,53 @@ pub struct Child {
     pub secret_is_password: bool,
 }
 
+/// Channel accounts that the child must leave alone, because this gateway runs them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ours {
+    None,
+    Some(Vec<OurAccount>),
+    /// Every account that is configured.
+    All,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OurAccount {
+    pub channel: String,
+    /// `None`: the channel has no `accounts`.
+    pub name: Option<String>,
+}
+
+impl Ours {
+    /// `is_ours(channel, account)` says which.
+    pub fn of(config: &Value, is_ours: impl Fn(&str, &str) -> bool) -> Self {
+        let mut ours = Vec::new();
+        let mut others = 0;
+        for (channel, section) in config["channels"].as_object().into_iter().flatten() {
+            for account in channels::accounts::of(channel, section) {
+                if !account.enabled {
+                    continue;
+                }
+                if is_ours(channel, &account.id) {
+                    let named = section["accounts"]
+                        .as_object()
+                        .is_some_and(|named| !named.is_empty());
+                    ours.push(OurAccount {
+                        channel: channel.clone(),
+                        name: named.then_some(account.id),
+                    });
+                } else {
+                    others += 1;
+                }
+            }
+        }
+        match (ours.is_empty(), others) {
+            (true, _) => Self::None,
+            (false, 0) => Self::All,
+            (false, _) => Self::Some(ours),
+        }
+    }
+}
+
 /// The way that suits these settings.
 pub fn way(settings: &Settings) -> Way {
     let usable = match settings.auth.mode {
@@ -84,8 +131,12 @@ pub fn child(
     paths: &Paths,
     port: u16,
     own_secret: &Secret,
+    ours: &Ours,
 ) -> Result<Child, ConfigError> {
-    let way = way(settings);
+    let way = match ours {
+        Ours::Some(_) => Way::Overlay,
+        Ours::None | Ours::All => way(settings),
+    };
     let mut env: Vec<(String, OsString)> = vec![
         (
             "OPENCLAW_STATE_DIR".to_owned(),
@@ -96,6 +147,10 @@ pub fn child(
         // An update restart must not leave a detached process that we do not watch.
         ("OPENCLAW_NO_RESPAWN".to_owned(), "1".into()),
     ];
+    if *ours == Ours::All {
+        // Source: docs/gateway/embedding.md.
+        env.push(("OPENCLAW_SKIP_CHANNELS".to_owned(), "1".into()));
+    }
     let mut args: Vec<String> = ["gateway", "run", "--port"].map(str::to_owned).to_vec();
     args.push(port.to_string());
     for arg in ["--bind", "loopback", "--tailscale", "off"] {
@@ -128,7 +183,7 @@ pub fn child(
             }
             .unwrap_or(own_secret)
             .clone();
-            let overlay = write_overlay(document, settings, paths, port, &secret)?;
+            let overlay = write_overlay(document, settings, paths, port, &secret, ours)?;
             env.push((
                 "OPENCLAW_INCLUDE_ROOTS".to_owned(),
                 include_roots(document, paths),
@@ -159,7 +214,7 @@ pub fn is_local(settings: &Settings) -> bool {
 }
 
 /// The keys the overlay sets over the user's. Objects merge; an array is appended to the user's.
-fn overrides(settings: &Settings, port: u16, secret: &Secret) -> Value {
+fn overrides(settings: &Settings, port: u16, secret: &Secret, ours: &Ours) -> Value {
     let mut gateway = Map::new();
     let mut set = |key: &str, value: Value| gateway.insert(key.to_owned(), value);
     set("mode", json!("local"));
@@ -174,7 +229,21 @@ fn overrides(settings: &Settings, port: u16, secret: &Secret) -> Value {
     if settings.tailscale != TailscaleMode::Off {
         set("tailscale", json!({"mode": "off"}));
     }
-    json!({ "gateway": gateway, "discovery": {"mdns": {"mode": "off"}} })
+    let mut all = json!({ "gateway": gateway, "discovery": {"mdns": {"mode": "off"}} });
+    if let Ours::Some(accounts) = ours {
+        let mut channels = json!({});
+        for account in accounts {
+            // Two that receive with the same credentials would get every message twice, or 409.
+            match &account.name {
+                None => channels[&account.channel]["enabled"] = false.into(),
+                Some(name) => {
+                    channels[&account.channel]["accounts"][name]["enabled"] = false.into()
+                }
+            }
+        }
+        all["channels"] = channels;
+    }
+    all
 }
 
 fn write_overlay(
@@ -183,6 +252,7 @@ fn write_overlay(
     paths: &Paths,
     port: u16,
     secret: &Secret,
+    ours: &Ours,
 ) -> Result<PathBuf, ConfigError> {
     let overlay = paths.own_dir.join(FILE);
     let mut tree = Map::new();
@@ -192,7 +262,7 @@ fn write_overlay(
             json!(paths.config_file.to_string_lossy()),
         );
     }
-    if let Value::Object(overrides) = overrides(settings, port, secret) {
+    if let Value::Object(overrides) = overrides(settings, port, secret, ours) {
         tree.extend(overrides);
     }
     let text = serde_json::to_string_pretty(&tree).expect("a tree of strings is JSON") + "\n";
@@ -244,8 +314,39 @@ mod tests {
         let document = ConfigDocument::read(&paths, &env);
         let settings = Settings::read(&document, &paths).expect("valid");
         let own = Secret::new("made-for-this-start");
-        let child = child(&document, &settings, &paths, 18790, &own).expect("a plan");
+        let ours = Ours::of(&document.resolved, |channel, account| {
+            channel == "telegram" && account != "theirs"
+        });
+        let child = child(&document, &settings, &paths, 18790, &own, &ours).expect("a plan");
         (child, paths, dir)
+    }
+
+    #[test]
+    fn the_child_leaves_our_accounts_alone() {
+        let (child, ..) = plan(
+            r#"{"gateway":{"auth":{"token":"t0ken"}},"channels":{"telegram":{"botToken":"1"}}}"#,
+            &[],
+        );
+        assert_eq!(
+            (child.way, var(&child, "OPENCLAW_SKIP_CHANNELS")),
+            (Way::Direct, Some("1"))
+        );
+        let (child, _, _dir) = plan(
+            r#"{"gateway":{"auth":{"token":"t0ken"}},"channels":{"irc":{"host":"x"},"telegram":{"accounts":{"a":{"botToken":"1"},"theirs":{"botToken":"2"}}}}}"#,
+            &[],
+        );
+        assert_eq!(
+            (child.way, var(&child, "OPENCLAW_SKIP_CHANNELS")),
+            (Way::Overlay, None)
+        );
+        let written: Value = serde_json::from_str(
+            &std::fs::read_to_string(&child.config_file).expect("the overlay"),
+        )
+        .expect("JSON");
+        assert_eq!(
+            written["channels"],
+            json!({ "telegram": { "accounts": { "a": { "enabled": false } } } })
+        );
     }
 
     fn var<'a>(child: &'a Child, name: &str) -> Option<&'a str> {

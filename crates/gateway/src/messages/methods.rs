@@ -33,6 +33,18 @@ pub(crate) fn find(
                 || (channel == super::WEBCHAT && messages.upstream.is_off());
             ours.then(|| boxed(send(Arc::clone(messages), params, channel, account)))
         }
+        // What `openclaw message send` calls.
+        "message.action" => {
+            let params = parsed()?;
+            if params["action"] != "send" {
+                return None;
+            }
+            let channel = params["channel"].as_str()?.trim().to_lowercase();
+            let account = account_of(messages, &params, &channel);
+            let ours = messages.owner(&channel, &account) == Owner::Native
+                || (channel == super::WEBCHAT && messages.upstream.is_off());
+            ours.then(|| boxed(action_send(Arc::clone(messages), params, channel, account)))
+        }
         "channels.status" if !messages.accounts.load().all().is_empty() => {
             let params = parsed().unwrap_or_else(|| json!({}));
             Some(boxed(status(Arc::clone(messages), params)))
@@ -141,6 +153,43 @@ async fn send(
         // Ours to deliver from here on, whatever happens to this connection.
         _ => Ok(json!({ "runId": run_id, "messageId": id, "channel": channel, "chatId": request.target, "queued": true }).to_string()),
     }
+}
+
+/// `message.action` with `send`: the same message in other words.
+async fn action_send(
+    messages: Arc<Messages>,
+    params: Value,
+    channel: String,
+    account: String,
+) -> NativeReply {
+    wire::schema::check("message.action", Some(&raw(&params)))?;
+    let inner = &params["params"];
+    let to = inner["to"]
+        .as_str()
+        .or_else(|| inner["target"].as_str())
+        .unwrap_or_default();
+    // The CLI writes `telegram:42`; the service knows `42`.
+    let to = to.strip_prefix(&format!("{channel}:")).unwrap_or(to);
+    if to.trim().is_empty() {
+        return Err(ErrorShape::invalid_request(
+            "message.action send requires a target",
+        ));
+    }
+    let mut send_params = json!({ "to": to, "channel": channel, "accountId": account, "idempotencyKey": params["idempotencyKey"] });
+    for (key, from) in [
+        ("message", &inner["message"]),
+        ("mediaUrl", &inner["media"]),
+        ("replyToId", &inner["replyTo"]),
+        ("threadId", &inner["threadId"]),
+        ("silent", &inner["silent"]),
+    ] {
+        if !from.is_null() {
+            send_params[key] = from.clone();
+        }
+    }
+    let sent = send(messages, send_params, channel, account).await?;
+    let sent: Value = serde_json::from_str(&sent).unwrap_or(Value::Null);
+    Ok(json!({ "ok": true, "messageId": sent["messageId"], "chatId": sent["chatId"], "channel": sent["channel"] }).to_string())
 }
 
 /// Our accounts in the upstream's picture, or alone.

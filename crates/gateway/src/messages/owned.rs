@@ -1,16 +1,56 @@
 //! Channel accounts that are ours, from the user's own file.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use channels::accounts::{self, Account};
+use channels::irc::Irc;
+use channels::matrix::Matrix;
 use channels::telegram::Telegram;
 use channels::webhook::Webhook;
 use channels::{Channel, ChannelError};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// Channels that we can run.
-pub(crate) const KINDS: &[&str] = &["telegram", "webhook"];
+pub(crate) const KINDS: &[&str] = &["irc", "matrix", "telegram", "webhook"];
+
+/// Channels that the original does not know, and whose section in its file it would refuse: theirs is
+/// `channels.json` in our own directory, `{"webhook": {…}}`.
+pub(crate) const OURS_ALONE: &[&str] = &["webhook"];
+
+/// Name of that file.
+pub(crate) const OWN_FILE: &str = "channels.json";
+
+/// The configuration with the channels of our own file in it.
+///
+/// # Errors
+/// Names the file, and the line that is wrong.
+pub(crate) fn with_own(config: &Value, own_dir: &Path) -> Result<Value, String> {
+    let file = own_dir.join(OWN_FILE);
+    let mut config = config.clone();
+    let text = match std::fs::read_to_string(&file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(config),
+        Err(error) => return Err(format!("{}: {error}", file.display())),
+    };
+    let own: Map<String, Value> =
+        serde_json::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?;
+    if let Some(unknown) = own.keys().find(|id| !OURS_ALONE.contains(&id.as_str())) {
+        return Err(format!(
+            "{}: {unknown:?} does not belong here; only {} do, the others are in openclaw.json",
+            file.display(),
+            OURS_ALONE.join(", ")
+        ));
+    }
+    if !config["channels"].is_object() {
+        config["channels"] = Value::Object(Map::new());
+    }
+    for (id, section) in own {
+        config["channels"][id] = section;
+    }
+    Ok(config)
+}
 
 /// Builds the channel of an account.
 ///
@@ -18,6 +58,8 @@ pub(crate) const KINDS: &[&str] = &["telegram", "webhook"];
 /// [`ChannelError::Config`] names the key that is wrong.
 pub(crate) fn build(account: &Account) -> Result<Arc<dyn Channel>, ChannelError> {
     match account.channel.as_str() {
+        "irc" => Ok(Arc::new(Irc::new(account)?)),
+        "matrix" => Ok(Arc::new(Matrix::new(account)?)),
         "telegram" => Ok(Arc::new(Telegram::new(account)?)),
         "webhook" => Ok(Arc::new(Webhook::new(account)?)),
         other => Err(ChannelError::Config {

@@ -76,7 +76,17 @@ impl Sources {
         if settings.auth.mode == AuthMode::Token && settings.auth.token.is_none() {
             settings.auth.token = Some(own.clone());
         }
-        overlay::child(&document, &settings, &self.paths, port, &own)
+        let ours = {
+            // As it is now: an account may have changed hands since the last start.
+            let native = crate::config::OwnSettings::load(&self.paths.own_file)
+                .map(|own| own.channels_native)
+                .unwrap_or_default();
+            let accounts = crate::messages::Accounts::read(&document.resolved, &native, false);
+            overlay::Ours::of(&document.resolved, |channel, account| {
+                accounts.get(channel, account).is_some()
+            })
+        };
+        overlay::child(&document, &settings, &self.paths, port, &own, &ours)
     }
 }
 

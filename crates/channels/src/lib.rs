@@ -10,6 +10,7 @@
 pub mod accounts;
 mod capabilities;
 pub mod chunk;
+pub mod email;
 mod error;
 pub mod irc;
 pub mod markup;

@@ -6,6 +6,7 @@
     reason = "an integration test: one crate, and a failed unwrap is a failed test"
 )]
 
+mod email;
 mod irc;
 mod matrix;
 

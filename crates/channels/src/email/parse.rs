@@ -88,7 +88,8 @@ pub(super) fn parse(raw: &[u8], place: Place, own: &str, verify: &Verify) -> Fou
             } else {
                 format!("{UNVERIFIED}{address}")
             },
-            username: Some(address),
+            // An allow list may go by the user name: it must not hold what nobody vouched for.
+            username: verified.then_some(address),
             name: from.and_then(|from| from.name()).map(str::to_owned),
             is_bot: false,
             roles: Vec::new(),
@@ -409,6 +410,7 @@ mod tests {
         let check = |headers: &str, known: bool| {
             let mail = message(&format!("{headers}From: amy@b.c\n\ntext\n"));
             assert_eq!(mail.sender.id == "amy@b.c", known, "{headers}");
+            assert_eq!(mail.sender.username.is_some(), known, "{headers}");
         };
         check("", false);
         check(

@@ -17,6 +17,8 @@ pub(super) struct Config {
     pub(super) server_password: Option<String>,
     pub(super) channels: Vec<String>,
     pub(super) services: Services,
+    /// `dangerouslyAllowNameMatching`: a bare nick counts in allow lists, though anybody can take it.
+    pub(super) nick_is_name: bool,
 }
 
 /// Who we say we are to the network's services: by SASL where the server has it, otherwise by a
@@ -70,6 +72,7 @@ impl Config {
                 .replace(['\r', '\n', '\0'], " "),
             server_password: secret(account, "IRC_PASSWORD")?,
             services: Services::read(account)?,
+            nick_is_name: account.flag("dangerouslyAllowNameMatching", false),
             host,
             nick,
             channels,

@@ -535,8 +535,8 @@ impl<'a> Session<'a> {
             mentions_us: mentions(&text, &self.welcome.nick, self.welcome.case),
             sender: Sender {
                 id: prefix.to_owned(),
-                username: Some(sender),
-                name: line.tag("account").map(str::to_owned),
+                username: self.config.nick_is_name.then(|| sender.clone()),
+                name: Some(sender),
                 is_bot: line.tag("bot").is_some(),
                 roles: Vec::new(),
             },

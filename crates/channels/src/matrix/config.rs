@@ -14,6 +14,8 @@ pub(super) struct Config {
     pub(super) auto_join: AutoJoin,
     pub(super) threads: Threads,
     pub(super) direct_threads: Threads,
+    /// All direct rooms with a person are one conversation (`dm.sessionScope: "per-user"`).
+    pub(super) per_user: bool,
     /// Reactions of others to our messages are passed on.
     pub(super) reactions: bool,
     pub(super) text_max: usize,
@@ -83,6 +85,16 @@ impl Config {
             login: login(account)?,
             auto_join: auto_join(account)?,
             direct_threads,
+            per_user: match dm.and_then(|dm| dm["sessionScope"].as_str()) {
+                None | Some("per-user") => true,
+                Some("per-room") => false,
+                Some(other) => {
+                    return Err(account.wrong(
+                        "dm.sessionScope",
+                        &format!("is {other:?}: write \"per-user\" or \"per-room\""),
+                    ));
+                }
+            },
             threads,
             reactions: account.text("reactionNotifications") != Some("off"),
             text_max: text_max
@@ -259,6 +271,7 @@ mod tests {
             "autoJoinAllowlist",
         );
         check(json!({"threadReplies": "sometimes"}), "threadReplies");
+        check(json!({"dm": {"sessionScope": "all"}}), "dm.sessionScope");
         assert!(read(&json!({"homeserver": "https://h"})).is_err());
         assert!(read(&json!({"homeserver": "https://h", "password": "p"})).is_err());
     }

@@ -12,6 +12,8 @@ pub(super) struct Room {
     pub(super) id: String,
     pub(super) name: Option<String>,
     pub(super) direct: bool,
+    /// A direct chat is that person's, in whatever room (`dm.sessionScope: "per-user"`).
+    pub(super) per_user: bool,
 }
 
 /// Who we are, for mentions.
@@ -145,8 +147,10 @@ fn chat(room: &Room, sender: &str, thread: Option<String>) -> Chat {
         } else {
             ChatKind::Group
         },
-        // The room, in direct chats too: one person may have several, and the answer belongs here.
-        id: room.id.clone(),
+        id: match room.direct && room.per_user {
+            true => sender.to_owned(),
+            false => room.id.clone(),
+        },
         thread,
         parent: None,
         title: room
@@ -164,8 +168,9 @@ fn by(user: &str, is_bot: bool) -> Sender {
         .unwrap_or(user);
     Sender {
         id: user.to_owned(),
-        username: Some(local.to_owned()),
-        name: None,
+        // Not a user name: on another server it is somebody else's, and allow lists go by it.
+        username: None,
+        name: Some(local.to_owned()),
         is_bot,
         roles: Vec::new(),
     }

@@ -65,6 +65,7 @@ pub struct Matrix {
     auto_join: AutoJoin,
     threads: Threads,
     direct_threads: Threads,
+    per_user: bool,
     reactions: bool,
     timing: Timing,
     /// Person to rooms (`m.direct`), as last read.
@@ -100,6 +101,7 @@ impl Matrix {
             auto_join: config.auto_join.clone(),
             threads: config.threads,
             direct_threads: config.direct_threads,
+            per_user: config.per_user,
             reactions: config.reactions,
             timing,
             direct: Mutex::default(),
@@ -316,10 +318,18 @@ impl Matrix {
 
     /// The direct room with a person: the one we have, or a new one.
     async fn direct_room(&self, user: &str) -> Result<String, SendError> {
+        let known = || {
+            self.direct
+                .lock()
+                .get(user)
+                .and_then(|rooms| rooms.last().cloned())
+        };
+        if let Some(room) = known() {
+            return Ok(room);
+        }
         self.read_direct().await.map_err(|f| f.error)?;
-        let known = self.direct.lock().get(user).cloned().unwrap_or_default();
-        if let Some(room) = known.last() {
-            return Ok(room.clone());
+        if let Some(room) = known() {
+            return Ok(room);
         }
         let ask = json!({ "is_direct": true, "preset": "trusted_private_chat", "invite": [user] });
         let path = "/_matrix/client/v3/createRoom";
@@ -368,14 +378,29 @@ impl Matrix {
         let content = {
             let mut direct = self.direct.lock();
             let rooms = direct.entry(user.to_owned()).or_default();
-            if !rooms.iter().any(|known| known == room) {
-                rooms.push(room.to_owned());
-            }
+            // The last one is where answers go.
+            rooms.retain(|known| known != room);
+            rooms.push(room.to_owned());
             json!(*direct)
         };
         let me = self.api.credentials().await?.user.clone();
         self.api.put(&Self::direct_path(&me), &content).await?;
         Ok(())
+    }
+
+    /// Answers go to the direct room where the person wrote last.
+    async fn wrote_in(&self, user: &str, room: &str) -> Result<(), api::Failed> {
+        let last = {
+            let direct = self.direct.lock();
+            direct
+                .get(user)
+                .and_then(|rooms| rooms.last())
+                .is_some_and(|last| last == room)
+        };
+        if last {
+            return Ok(());
+        }
+        self.mark_direct(user, room).await
     }
 
     fn is_direct(&self, room: &str) -> bool {

@@ -22,6 +22,8 @@ pub(super) struct Sync<'a> {
     me: Me,
     /// Reaction event to the message it was on.
     reactions: HashMap<String, String>,
+    /// Room to its last message, of the batch that is being read.
+    seen: HashMap<String, String>,
 }
 
 impl<'a> Sync<'a> {
@@ -31,6 +33,7 @@ impl<'a> Sync<'a> {
             sink,
             me: Me::default(),
             reactions: HashMap::new(),
+            seen: HashMap::new(),
         }
     }
 
@@ -67,7 +70,7 @@ impl<'a> Sync<'a> {
                     value: next.clone(),
                 }),
             };
-            let seen = last_of_rooms(&batch.messages);
+            let seen = std::mem::take(&mut self.seen);
             if since.as_ref() != Some(&next) || !batch.messages.is_empty() {
                 self.sink.commit(batch).await?;
             }
@@ -199,6 +202,7 @@ impl<'a> Sync<'a> {
             self.noticed(id, &events);
             for event in &events[ours..] {
                 if let Some(message) = self.event(id, event).await? {
+                    self.seen.insert(id.clone(), message.event_id.clone());
                     all.push(message);
                 }
             }
@@ -271,6 +275,9 @@ impl<'a> Sync<'a> {
                 let Some(mut message) = event::message(event, &room, &self.me, threads) else {
                     return Ok(None);
                 };
+                if room.direct && room.per_user {
+                    self.matrix.wrote_in(&message.sender.id, room_id).await?;
+                }
                 if let Some(original) = message.reply_to.clone() {
                     self.quote(room_id, &original, &mut message).await;
                 }
@@ -361,6 +368,7 @@ impl<'a> Sync<'a> {
             id: id.to_owned(),
             name: name.filter(|n| !n.is_empty()),
             direct: self.matrix.is_direct(id),
+            per_user: self.matrix.per_user,
         };
         self.matrix.rooms.lock().insert(id.to_owned(), room.clone());
         Ok(room)
@@ -397,11 +405,4 @@ impl<'a> Sync<'a> {
             tracing::debug!(room, error = %failed.error, "matrix: no read receipt");
         }
     }
-}
-
-fn last_of_rooms(messages: &[InboundMessage]) -> HashMap<String, String> {
-    let ids = messages
-        .iter()
-        .map(|m| (m.chat.id.clone(), m.event_id.clone()));
-    ids.collect()
 }

@@ -338,7 +338,7 @@ async fn direct(matrix: &Arc<Matrix>, received: &Received, amy: &Person) {
     let direct = received.wait("direct", |m| m.text == "psst").await;
     assert_eq!(
         (direct.chat.kind, direct.chat.id.as_str()),
-        (ChatKind::Direct, room.as_str())
+        (ChatKind::Direct, "@amy:localhost")
     );
     // A person as the target is that room.
     let id = matrix
@@ -347,6 +347,18 @@ async fn direct(matrix: &Arc<Matrix>, received: &Received, amy: &Person) {
         .unwrap()
         .message_id;
     amy.wait_event(&room, "answer", |e| e["event_id"] == id.as_str())
+        .await;
+    // Answers go where the person wrote last.
+    let ask = json!({ "is_direct": true, "preset": "trusted_private_chat", "invite": ["@bot:localhost"] });
+    let second = amy.room(ask).await;
+    amy.say(&second, "over here").await;
+    received.wait("second", |m| m.text == "over here").await;
+    let id = matrix
+        .send(&message("delivery-7", "@amy:localhost", "coming"))
+        .await
+        .unwrap()
+        .message_id;
+    amy.wait_event(&second, "answer", |e| e["event_id"] == id.as_str())
         .await;
     for target in ["amy", "#nowhere:localhost", "!none:localhost"] {
         let refused = matrix.send(&message("delivery-6", target, "x")).await;

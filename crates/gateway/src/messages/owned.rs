@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use channels::accounts::{self, Account};
+use channels::email::Email;
 use channels::irc::Irc;
 use channels::matrix::Matrix;
 use channels::telegram::Telegram;
@@ -13,11 +14,11 @@ use channels::{Channel, ChannelError};
 use serde_json::{Map, Value};
 
 /// Channels that we can run.
-pub(crate) const KINDS: &[&str] = &["irc", "matrix", "telegram", "webhook"];
+pub(crate) const KINDS: &[&str] = &["email", "irc", "matrix", "telegram", "webhook"];
 
 /// Channels that the original does not know, and whose section in its file it would refuse: theirs is
-/// `channels.json` in our own directory, `{"webhook": {…}}`.
-pub(crate) const OURS_ALONE: &[&str] = &["webhook"];
+/// `channels.json` in our own directory, `{"webhook": {…}, "email": {…}}`.
+pub(crate) const OURS_ALONE: &[&str] = &["email", "webhook"];
 
 /// Name of that file.
 pub(crate) const OWN_FILE: &str = "channels.json";
@@ -58,6 +59,7 @@ pub(crate) fn with_own(config: &Value, own_dir: &Path) -> Result<Value, String> 
 /// [`ChannelError::Config`] names the key that is wrong.
 pub(crate) fn build(account: &Account) -> Result<Arc<dyn Channel>, ChannelError> {
     match account.channel.as_str() {
+        "email" => Ok(Arc::new(Email::new(account)?)),
         "irc" => Ok(Arc::new(Irc::new(account)?)),
         "matrix" => Ok(Arc::new(Matrix::new(account)?)),
         "telegram" => Ok(Arc::new(Telegram::new(account)?)),
@@ -90,9 +92,11 @@ impl Accounts {
             let ours: Vec<Account> = accounts::of(channel, section)
                 .into_iter()
                 .filter(|account| account.enabled)
-                // A webhook channel is our own invention: the original knows none.
+                // The original does not know these.
                 .filter(|account| {
-                    alone || channel == "webhook" || is_named(patterns, channel, &account.id)
+                    alone
+                        || OURS_ALONE.contains(&channel.as_str())
+                        || is_named(patterns, channel, &account.id)
                 })
                 .collect();
             let named = section["defaultAccount"].as_str();

@@ -172,12 +172,20 @@ fn direct(
     message: &InboundMessage,
     known: Known,
 ) -> Verdict {
-    let policy = text(settings, "dmPolicy").unwrap_or(match channel {
+    // Matrix has its own place for these. Source: `docs/channels/matrix.md`, access and policy.
+    let dm = settings.get("dm").and_then(Value::as_object);
+    if dm.is_some_and(|dm| dm.get("enabled") == Some(&Value::Bool(false))) {
+        return Verdict::Drop("dm.enabled is false".to_owned());
+    }
+    let written = text(settings, "dmPolicy").or_else(|| text(dm?, "policy"));
+    let policy = written.unwrap_or(match channel {
         // Whoever can sign was let in by the secret.
         "webhook" | "webchat" | "api" => "open",
         _ => "pairing",
     });
-    let allowed = list(settings, "allowFrom").unwrap_or_default();
+    let allowed = list(settings, "allowFrom")
+        .or_else(|| list(dm?, "allowFrom"))
+        .unwrap_or_default();
     let listed = allowed
         .iter()
         .any(|entry| is_sender(channel, entry, &message.sender));

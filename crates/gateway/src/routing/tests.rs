@@ -193,6 +193,10 @@ fn strangers_are_paired_listed_or_turned_away() {
     );
     check(json!({ "dmPolicy": "open" }), "route");
     check(json!({ "dmPolicy": "disabled" }), "dmPolicy is disabled");
+    // As Matrix has it.
+    check(json!({ "dm": { "policy": "open" } }), "route");
+    check(json!({ "dm": { "allowFrom": ["42"] } }), "route");
+    check(json!({ "dm": { "enabled": false } }), "dm.enabled");
 }
 
 #[test]

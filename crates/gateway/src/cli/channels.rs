@@ -23,7 +23,7 @@ pub(super) enum ChannelsCommand {
     },
     /// Check an account against its service and write it to openclaw.json.
     Add {
-        /// irc, matrix, telegram or webhook
+        /// email, irc, matrix, telegram or webhook
         channel: String,
         /// Settings as the original names them: `botToken=123:abc`, `allowFrom=["42"]`.
         #[arg(required = true, value_name = "KEY=VALUE")]

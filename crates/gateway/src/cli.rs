@@ -8,6 +8,7 @@ use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 mod api;
 mod call;
 mod channels;
+mod config;
 mod doctor;
 mod run;
 mod target;
@@ -136,6 +137,21 @@ enum ConfigCommand {
         #[arg(long)]
         json: bool,
     },
+    /// What is set, secrets hidden, and where each value comes from.
+    Show {
+        /// Also what is not set: defaults of openclaw-gateway.toml, and values from variables.
+        #[arg(long)]
+        effective: bool,
+        #[arg(long)]
+        json: bool,
+    },
+    /// What would change, and whether it takes a restart, if FILE replaced the present one.
+    Diff {
+        /// A candidate for openclaw.json, or for openclaw-gateway.toml if its name ends in .toml.
+        file: std::path::PathBuf,
+        #[arg(long)]
+        json: bool,
+    },
     /// Print an openclaw-gateway.toml with every key and its default.
     Example,
 }
@@ -196,15 +212,7 @@ pub fn main() -> ExitCode {
             );
             Ok(ExitCode::SUCCESS)
         }
-        Command::Config {
-            command: ConfigCommand::Check { json },
-        } => run::check(cli.profile.as_deref(), json),
-        Command::Config {
-            command: ConfigCommand::Example,
-        } => {
-            print(&crate::config::example());
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Config { command } => config::run(cli.profile.as_deref(), command),
         Command::Doctor { json } => doctor::run(cli.profile.as_deref(), json),
         Command::Send(args) => api::send(cli.profile.as_deref(), &args),
         Command::Why { id, json, to } => api::why(cli.profile.as_deref(), &id, json, &to),

@@ -1,13 +1,16 @@
 //! `doctor`: what breaks a first day.
 
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
+use std::time::{Duration, UNIX_EPOCH};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::print;
 use super::target::environment;
 use crate::bridge::process::find;
-use crate::config::{ConfigDocument, OwnSettings};
+use crate::config::{AdminListen, ConfigDocument, OwnSettings};
 
 struct Finding {
     check: &'static str,
@@ -81,13 +84,27 @@ pub(super) fn run(profile: Option<&str>, json: bool) -> anyhow::Result<ExitCode>
             },
         );
     }
+    let refusals = match own.as_ref().map(|own| &own.admin_listen) {
+        Ok(AdminListen::At(address)) if address.port() != 0 => recent_refusals(*address),
+        _ => None,
+    };
+    if let Some(refusals) = &refusals {
+        findings.push(fine(
+            "clients",
+            match refusals.len() {
+                0 => "no connect was refused since the gateway started".to_owned(),
+                count => format!("the last {count} refused connects are listed below"),
+            },
+        ));
+    }
+    let refusals = refusals.unwrap_or_default();
     let healthy = findings.iter().all(|finding| finding.ok);
     if json {
         let list: Vec<_> = findings
             .iter()
             .map(|finding| json!({ "check": finding.check, "ok": finding.ok, "what": finding.what, "fix": finding.fix }))
             .collect();
-        print(&json!({ "ok": healthy, "findings": list }).to_string());
+        print(&json!({ "ok": healthy, "findings": list, "refusals": refusals }).to_string());
     } else {
         for finding in &findings {
             print(&format!(
@@ -100,8 +117,45 @@ pub(super) fn run(profile: Option<&str>, json: bool) -> anyhow::Result<ExitCode>
                 print(&format!("              {fix}"));
             }
         }
+        for refusal in &refusals {
+            let text = |key: &str| refusal[key].as_str().unwrap_or_default().to_owned();
+            let at = Duration::from_millis(refusal["atMs"].as_u64().unwrap_or_default());
+            print(&format!(
+                "{}  {}",
+                httpdate::fmt_http_date(UNIX_EPOCH + at),
+                text("text")
+            ));
+        }
     }
     Ok(ExitCode::from(u8::from(!healthy)))
+}
+
+/// Connects that the running gateway turned away, oldest first; `None` when none can be asked.
+fn recent_refusals(admin: SocketAddr) -> Option<Vec<Value>> {
+    const WAIT: Duration = Duration::from_secs(2);
+    /// Ten refusals are far smaller.
+    const ANSWER_BYTES_MAX: u64 = 256 * 1024;
+    let ip = match admin.ip() {
+        ip if ip.is_unspecified() => std::net::Ipv4Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    let address = SocketAddr::new(ip, admin.port());
+    let mut stream = TcpStream::connect_timeout(&address, WAIT).ok()?;
+    stream.set_read_timeout(Some(WAIT)).ok()?;
+    stream.set_write_timeout(Some(WAIT)).ok()?;
+    // HTTP/1.0: the answer ends with the connection and comes in one piece.
+    write!(stream, "GET /refusals HTTP/1.0\r\nHost: {address}\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream
+        .take(ANSWER_BYTES_MAX)
+        .read_to_string(&mut answer)
+        .ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    if head.split(' ').nth(1) != Some("200") {
+        return None;
+    }
+    let body: Value = serde_json::from_str(body).ok()?;
+    body["refusals"].as_array().cloned()
 }
 
 const fn fine(check: &'static str, what: String) -> Finding {

@@ -614,31 +614,3 @@ fn summarise(
     }
     print(&lines.join("\n"));
 }
-
-/// `config check`.
-pub(super) fn check(profile: Option<&str>, json: bool) -> anyhow::Result<ExitCode> {
-    let (env, paths) = environment(profile)?;
-    let own = OwnSettings::load(&paths.own_file);
-    let document = ConfigDocument::load(&paths, &env);
-    let faults: Vec<String> = [document.as_ref().err(), own.as_ref().err()]
-        .into_iter()
-        .flatten()
-        .map(ToString::to_string)
-        .collect();
-    if json {
-        print(&json!({ "ok": faults.is_empty(), "config": paths.config_file, "own": paths.own_file, "issues": faults }).to_string());
-    } else if faults.is_empty() {
-        print(&format!(
-            "{}: fine\n{}: fine",
-            paths.config_file.display(),
-            paths.own_file.display()
-        ));
-    } else {
-        print(&faults.join("\n"));
-    }
-    Ok(ExitCode::from(if faults.is_empty() {
-        0
-    } else {
-        EXIT_CONFIG
-    }))
-}

@@ -13,6 +13,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::{ConfigError, Secret};
 
+mod effective;
+
+pub use effective::Effective;
+
 /// What a key holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {

@@ -66,8 +66,47 @@ fn respond(app: &App, request: &Request<Incoming>) -> Response<Body> {
             "application/json; charset=utf-8",
             Bytes::from_static(br#"{"ok":true,"status":"live"}"#),
         ),
+        // Names clients and addresses, so not for a web page that had its own name point here.
+        "/refusals" if !names_an_address(request) => text(StatusCode::FORBIDDEN, "Forbidden"),
+        "/refusals" => typed(
+            StatusCode::OK,
+            "application/json; charset=utf-8",
+            refusals(app).into(),
+        ),
         _ => text(StatusCode::NOT_FOUND, "Not Found"),
     }
+}
+
+/// Whether `Host` is an IP address or `localhost`: no name that someone else's DNS decides.
+fn names_an_address(request: &Request<Incoming>) -> bool {
+    let host = request
+        .headers()
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok())
+        .and_then(|host| host.parse::<http::uri::Authority>().ok());
+    host.is_some_and(|host| {
+        let name = host.host().trim_matches(['[', ']']);
+        name == "localhost" || name.parse::<std::net::IpAddr>().is_ok()
+    })
+}
+
+/// `{"refusals":[…]}`, oldest first: the connects that were turned away, for `doctor`.
+fn refusals(app: &App) -> String {
+    let list: Vec<serde_json::Value> = app
+        .auth
+        .recent_refusals()
+        .iter()
+        .map(|log| {
+            serde_json::json!({
+                "atMs": log.at_ms,
+                "cause": log.cause,
+                "reason": log.reason,
+                "fix": log.fix,
+                "text": log.to_string(),
+            })
+        })
+        .collect();
+    serde_json::json!({ "refusals": list }).to_string()
 }
 
 fn typed(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Body> {

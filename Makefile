@@ -35,6 +35,13 @@ test-clients: setup ## The unmodified CLI, TUI, Control UI and libraries through
 	$(CARGO) build --locked -p gateway
 	@exec $(XTASK) node --test --test-concurrency=1 tests/clients/cli.test.mjs tests/clients/control-ui.test.mjs tests/clients/sdk.test.mjs tests/clients/tui.test.mjs
 
+KILLS ?= 1000
+SEED ?= 20260927
+.PHONY: crash-loop
+crash-loop: setup ## Kill -9 under load, KILLS times: what was accepted arrives, in order
+	$(CARGO) build --locked -p gateway
+	@KILLS=$(KILLS) SEED=$(SEED) exec $(XTASK) node --test --test-name-pattern="random kills" tests/messages/crash.test.mjs
+
 .PHONY: tidy
 tidy: toolchain ## Check the source tree: crate edges, file sizes, leftovers, docs in step
 	@exec $(XTASK) tidy

@@ -15,14 +15,14 @@ use serde_json::{Value, json};
 use store::StoreError;
 
 use super::accept::{accept, outcome};
-use super::request::{Invalid, SendRequest};
+use super::request::{Fault, Invalid, SendRequest};
 use super::{Messages, now_ms};
 use crate::app::App;
 use crate::auth::{HttpAuth, HttpSurface};
 use crate::ingress::http::{Body, full, refused};
 
 /// Largest body of a request.
-const BODY_BYTES_MAX: usize = 1024 * 1024;
+const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// How long a body may take to arrive.
 const BODY_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -70,7 +70,12 @@ impl Refusal {
 
 impl From<Invalid> for Refusal {
     fn from(invalid: Invalid) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "INVALID_REQUEST", invalid.message).field(invalid.field)
+        let (status, code) = match invalid.fault {
+            Fault::Malformed => (StatusCode::BAD_REQUEST, "INVALID_REQUEST"),
+            Fault::Unknown => (StatusCode::NOT_FOUND, "UNKNOWN_CHANNEL"),
+            Fault::Contradiction => (StatusCode::CONFLICT, "IDEMPOTENCY_CONFLICT"),
+        };
+        Self::new(status, code, invalid.message).field(invalid.field)
     }
 }
 

@@ -7,10 +7,10 @@ use super::{Messages, Owner, now_ms};
 use crate::delivery::{Media, Payload};
 use crate::routing::lane;
 
-/// Longest text of one message, bytes.
-const CONTENT_BYTES_MAX: usize = 256 * 1024;
-const TARGET_BYTES_MAX: usize = 512;
-const NAME_BYTES_MAX: usize = 256;
+/// Longest text of one message, characters.
+const CONTENT_CHARS_MAX: usize = 128 * 1024;
+const TARGET_CHARS_MAX: usize = 512;
+const NAME_CHARS_MAX: usize = 256;
 const MEDIA_MAX: usize = 10;
 
 /// A message to be sent.
@@ -33,12 +33,24 @@ pub(crate) struct SendRequest {
 pub(crate) struct Invalid {
     pub(crate) field: &'static str,
     pub(crate) message: String,
+    pub(crate) fault: Fault,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It can never be taken.
+    Malformed,
+    /// It names something that is not configured.
+    Unknown,
+    /// Two parts of it contradict each other.
+    Contradiction,
 }
 
 fn invalid(field: &'static str, message: impl Into<String>) -> Invalid {
     Invalid {
         field,
         message: message.into(),
+        fault: Fault::Malformed,
     }
 }
 
@@ -76,7 +88,7 @@ impl SendRequest {
                 ),
             ));
         }
-        let channel = text(body, "channel", NAME_BYTES_MAX)?
+        let channel = text(body, "channel", NAME_CHARS_MAX)?
             .ok_or_else(|| invalid("channel", "is missing: a channel id such as \"telegram\""))?;
         let channel = channel.to_lowercase();
         if !channel
@@ -85,49 +97,49 @@ impl SendRequest {
         {
             return Err(invalid("channel", "may hold only letters, digits, - and _"));
         }
-        let target = text(body, "target", TARGET_BYTES_MAX)?
+        let target = text(body, "target", TARGET_CHARS_MAX)?
             .ok_or_else(|| invalid("target", "is missing: a chat, a person or a room"))?;
-        let content = text(body, "content", CONTENT_BYTES_MAX)?;
+        let content = text(body, "content", CONTENT_CHARS_MAX)?;
         let media = media(body)?;
         let turn = flag(body, "turn")?;
         if content.is_none() && (media.is_empty() || turn) {
             return Err(invalid("content", "is missing or blank"));
         }
-        let mode = text(body, "mode", NAME_BYTES_MAX)?;
+        let mode = text(body, "mode", NAME_CHARS_MAX)?;
         let wait = match mode.as_deref() {
             None | Some("async") => false,
             Some("wait") => true,
             Some(_) => return Err(invalid("mode", "must be \"async\" or \"wait\"")),
         };
-        let own_key = text(body, "idempotencyKey", NAME_BYTES_MAX)?;
+        let own_key = text(body, "idempotencyKey", NAME_CHARS_MAX)?;
         let header_key = header_key.map(str::trim).filter(|key| !key.is_empty());
         if let Some(key) = header_key
-            && key.len() > NAME_BYTES_MAX
+            && key.chars().count() > NAME_CHARS_MAX
         {
             return Err(invalid(
                 "Idempotency-Key",
-                format!("is longer than {NAME_BYTES_MAX} bytes"),
+                format!("is longer than {NAME_CHARS_MAX} characters"),
             ));
         }
         let idempotency_key = match (own_key, header_key) {
             (Some(own), Some(header)) if own != header => {
-                return Err(invalid(
-                    "idempotencyKey",
-                    "differs from the header Idempotency-Key",
-                ));
+                return Err(Invalid {
+                    fault: Fault::Contradiction,
+                    ..invalid("idempotencyKey", "differs from the header Idempotency-Key")
+                });
             }
             (own, header) => own.or_else(|| header.map(str::to_owned)),
         };
         Ok(Self {
             channel,
-            account: text(body, "account", NAME_BYTES_MAX)?,
+            account: text(body, "account", NAME_CHARS_MAX)?,
             target,
             payload: Payload {
                 content: content.unwrap_or_default(),
                 media,
-                reply_to: text(body, "replyTo", NAME_BYTES_MAX)?,
-                thread: text(body, "thread", NAME_BYTES_MAX)?,
-                subject: text(body, "subject", NAME_BYTES_MAX)?,
+                reply_to: text(body, "replyTo", NAME_CHARS_MAX)?,
+                thread: text(body, "thread", NAME_CHARS_MAX)?,
+                subject: text(body, "subject", NAME_CHARS_MAX)?,
                 silent: flag(body, "silent")?,
                 ..Payload::default()
             },
@@ -169,13 +181,16 @@ impl SendRequest {
             } else {
                 "channel"
             };
-            return Err(invalid(
-                field,
-                format!(
-                    "{:?} is no channel account of this gateway and no OpenClaw gateway is behind it; add it under channels in openclaw.json, or send to \"webchat\"",
-                    clip(&format!("{}/{account}", self.channel))
-                ),
-            ));
+            return Err(Invalid {
+                fault: Fault::Unknown,
+                ..invalid(
+                    field,
+                    format!(
+                        "{:?} is no channel account of this gateway and no OpenClaw gateway is behind it; add it under channels in openclaw.json, or send to \"webchat\"",
+                        clip(&format!("{}/{account}", self.channel))
+                    ),
+                )
+            });
         }
         let payload = serde_json::to_string(&self.payload)
             .map_err(|error| invalid("content", error.to_string()))?;
@@ -202,13 +217,14 @@ impl SendRequest {
 fn text(
     body: &Map<String, Value>,
     key: &'static str,
-    bytes_max: usize,
+    chars_max: usize,
 ) -> Result<Option<String>, Invalid> {
     match body.get(key) {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) if text.len() > bytes_max => {
-            Err(invalid(key, format!("is longer than {bytes_max} bytes")))
-        }
+        Some(Value::String(text)) if text.chars().count() > chars_max => Err(invalid(
+            key,
+            format!("is longer than {chars_max} characters"),
+        )),
         Some(Value::String(text)) if text.contains('\0') => Err(invalid(key, "holds a zero byte")),
         Some(Value::String(text)) if text.trim().is_empty() => Ok(None),
         // The content keeps its blanks; a name does not.
@@ -289,7 +305,7 @@ mod tests {
         check(json!({ "content": "  " }), "content");
         check(json!({ "content": "a\u{0}b" }), "content");
         check(
-            json!({ "content": "x".repeat(CONTENT_BYTES_MAX + 1) }),
+            json!({ "content": "x".repeat(CONTENT_CHARS_MAX + 1) }),
             "content",
         );
         check(json!({ "media": ["/etc/passwd"] }), "media");

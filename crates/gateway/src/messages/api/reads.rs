@@ -89,6 +89,7 @@ pub(super) async fn sessions(messages: &Messages, query: &str) -> Answer {
         Some(text) => {
             let parsed = text
                 .split_once('~')
+                .filter(|(ms, _)| ms.len() <= 15 && ms.bytes().all(|byte| byte.is_ascii_digit()))
                 .and_then(|(ms, key)| Some((ms.parse::<i64>().ok()?, key.to_owned())));
             Some(parsed.ok_or_else(|| {
                 Refusal::new(
@@ -214,7 +215,7 @@ impl Query {
     fn get(&self, name: &str) -> Option<&str> {
         self.0
             .iter()
-            .find(|(own, value)| own == name && !value.is_empty())
+            .find(|(own, _)| own == name)
             .map(|(_, value)| value.as_str())
     }
 

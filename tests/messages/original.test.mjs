@@ -1,0 +1,94 @@
+// A person writes to a bot of ours, the unmodified TypeScript gateway answers, the answer comes back in the chat, and
+// the gateway is killed in between.
+import assert from "node:assert/strict";
+import fs from "node:fs";
+import { after, before, test } from "node:test";
+import { startBotApi } from "../lib/bot-api.mjs";
+import { TOKEN, startOurs } from "../lib/gateway.mjs";
+import { modelConfig, startModel, MODEL_ID } from "../lib/model.mjs";
+import { until } from "../lib/tools.mjs";
+
+let model;
+let bot;
+let ours;
+
+before(async () => {
+  model = await startModel();
+  bot = await startBotApi();
+  const models = modelConfig(model);
+  ours = await startOurs({
+    upstream: "supervise",
+    toml: '[channels]\nnative = ["telegram"]',
+    config: {
+      ...models,
+      agents: { defaults: { model: { primary: `scripted/${MODEL_ID}` } } },
+      channels: { telegram: { botToken: bot.token, apiRoot: bot.url, dmPolicy: "open" } },
+    },
+    timeoutMs: 180_000,
+  });
+});
+
+after(async () => {
+  await ours?.stop();
+  await bot?.stop();
+  await model?.stop();
+});
+
+async function api(method, path, body) {
+  const response = await fetch(`http://127.0.0.1:${ours.port}${path}`, {
+    method,
+    headers: { authorization: `Bearer ${TOKEN}`, "content-type": "application/json" },
+    body: body && JSON.stringify(body),
+  });
+  return response.json();
+}
+
+/** Direct children of a process, over all its threads. */
+function childrenOf(pid) {
+  return fs.readdirSync(`/proc/${pid}/task`).flatMap((task) => fs.readFileSync(`/proc/${pid}/task/${task}/children`, "utf8").trim().split(" ").filter(Boolean).map(Number));
+}
+
+const texts = (chat) => bot.sent.filter((message) => message.chat === String(chat)).map((message) => message.text);
+
+test("a chat message is answered by the original's agent, and why tells each step", async () => {
+  bot.say(bot.direct(77), 77, "SCRIPT say The answer is forty-two");
+  await until("the answer", () => texts(77).length > 0, { timeoutMs: 120_000 });
+  assert.deepEqual(texts(77), ["The answer is forty-two"]);
+  const { messages } = await api("GET", "/api/messages?channel=telegram");
+  assert.equal(messages.length, 1);
+  assert.equal(messages[0].source, "reply");
+  const { steps } = await api("GET", `/api/why/${messages[0].id}`);
+  const seen = steps.map(({ step }) => step);
+  for (const step of ["spooled", "routed", "turn", "queued", "done", "attempt", "delivered"]) assert.ok(seen.includes(step), `${step} in ${seen}`);
+});
+
+test("a message that comes while the original is dead is answered when it is back, once", async () => {
+  const [pid] = childrenOf(ours.child.pid);
+  process.kill(pid, "SIGKILL");
+  bot.say(bot.direct(78), 78, "SCRIPT say back again");
+  await until("the answer", () => texts(78).length > 0, { timeoutMs: 120_000 });
+  assert.deepEqual(texts(78), ["back again"]);
+});
+
+test("POST /api/message with turn delivers the agent's answer", async () => {
+  bot.direct(79);
+  const sent = await api("POST", "/api/message", { channel: "telegram", target: "79", content: "SCRIPT say by request", turn: true });
+  assert.equal(sent.success, true);
+  await until("the answer", () => texts(79).length > 0, { timeoutMs: 120_000 });
+  assert.deepEqual(texts(79), ["by request"]);
+});
+
+test("killed in the middle of a turn, it is resumed and answered", async () => {
+  bot.say(bot.direct(80), 80, "SCRIPT slow one two three");
+  await until("the turn", () => bot.calls.some(({ method, params }) => method === "sendChatAction" && String(params.chat_id) === "80"), { timeoutMs: 60_000 });
+  ours.child.killTree("SIGKILL");
+  await ours.child.waitExit(20_000);
+  ours.spawn();
+  await until("the answer", () => {
+    // The run that died and the one that resumes it both hold after the first word.
+    model.release();
+    return texts(80).length > 0;
+  }, { timeoutMs: 180_000 });
+  assert.equal(texts(80).length, 1);
+  assert.ok(texts(80)[0].includes("one two three"), texts(80)[0]);
+});

@@ -181,6 +181,8 @@ fn direct(
     let policy = written.unwrap_or(match channel {
         // Whoever can sign was let in by the secret.
         "webhook" | "webchat" | "api" => "open",
+        // A sender's address is easily forged, and an answer to a stranger is an answer to spam.
+        "email" => "allowlist",
         _ => "pairing",
     });
     let allowed = list(settings, "allowFrom")

@@ -1,7 +1,10 @@
 //! Splits Markdown at a service's limit without breaking what it means: paragraphs before lines before words, never
-//! inside a grapheme; a code fence that is cut is closed and opened again.
+//! inside a grapheme, not inside a link or emphasis that fits into a part; a code fence that is cut is closed and
+//! opened again.
 
 use crate::capabilities::TextUnit;
+use pulldown_cmark::{Event, Options, Parser, Tag};
+use std::ops::Range;
 use unicode_segmentation::UnicodeSegmentation as _;
 
 impl TextUnit {
@@ -21,6 +24,11 @@ pub fn split(text: &str, max: usize, unit: TextUnit) -> Vec<String> {
     let text = text.trim_end();
     let mut parts = Vec::new();
     let mut rest = text;
+    let spans = if unit.len(text) > max {
+        inline(text)
+    } else {
+        Vec::new()
+    };
     // The fence that is open where `rest` begins.
     let mut fence: Option<String> = None;
     while !rest.is_empty() {
@@ -40,6 +48,9 @@ pub fn split(text: &str, max: usize, unit: TextUnit) -> Vec<String> {
         };
         let room = max.saturating_sub(head_len + closing).max(1);
         let mut at = cut(rest, room, unit);
+        if fence.is_none() {
+            at = outside(&spans, text.len() - rest.len(), at);
+        }
         // A closing line of the fence that just does not fit belongs to this part, not to the next.
         let after = open_fence(&rest[..at], fence.clone());
         if let Some(open) = &after
@@ -79,6 +90,39 @@ pub fn split(text: &str, max: usize, unit: TextUnit) -> Vec<String> {
         });
     }
     parts
+}
+
+/// What must not be cut inside a paragraph, outermost, in order: links, emphasis, inline code.
+fn inline(text: &str) -> Vec<Range<usize>> {
+    let mut spans: Vec<Range<usize>> = Vec::new();
+    for (event, range) in Parser::new_ext(text, Options::ENABLE_STRIKETHROUGH).into_offset_iter() {
+        let is_span = matches!(
+            event,
+            Event::Code(_)
+                | Event::Start(
+                    Tag::Link { .. }
+                        | Tag::Image { .. }
+                        | Tag::Strong
+                        | Tag::Emphasis
+                        | Tag::Strikethrough
+                )
+        );
+        if is_span && spans.last().is_none_or(|last| last.end <= range.start) {
+            spans.push(range);
+        }
+    }
+    spans
+}
+
+/// The place to cut, `at` or before a span that it lies in. One that begins in the first quarter is cut: parts
+/// would become crumbs, or none at all.
+fn outside(spans: &[Range<usize>], offset: usize, at: usize) -> usize {
+    let place = offset + at;
+    let n = spans.partition_point(|span| span.end <= place);
+    match spans.get(n) {
+        Some(span) if span.start < place && span.start > offset + at / 4 => span.start - offset,
+        _ => at,
+    }
 }
 
 /// The backticks or tildes that a fence line begins with.
@@ -204,6 +248,27 @@ mod tests {
     }
 
     #[test]
+    fn links_and_emphasis_go_whole_into_the_next_part() {
+        let words = "word ".repeat(6);
+        for span in [
+            "[a link with words](https://example.org/a)",
+            "**bold words here, some of them**",
+            "`code with some spaces in it`",
+        ] {
+            let parts = split(&format!("{words}{span} end."), 50, TextUnit::Chars);
+            assert_eq!(parts.len(), 2, "{parts:?}");
+            assert_eq!(parts[1], format!("{span} end."));
+        }
+        // What fits into no part is cut like anything else.
+        let long = format!("**{}**", "word ".repeat(30).trim_end());
+        assert!(
+            split(&long, 50, TextUnit::Chars)
+                .iter()
+                .all(|part| part.len() <= 50)
+        );
+    }
+
+    #[test]
     fn emoji_are_counted_as_the_service_does_and_never_cut() {
         let family = "👨‍👩‍👧‍👦";
         let text = family.repeat(10);
@@ -218,7 +283,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_is_lost_and_every_part_fits(
-            text in "([a-zé👍 .\n]{0,40}|```[a-z]{0,5}\n[a-z \n]{0,60}\n```\n){0,12}",
+            text in "([a-zé👍 .\n]{0,40}|[*][*][a-z ]{1,30}[*][*]|\\[[a-z ]{1,9}\\]\\(http:[a-z/]{1,30}\\)|```[a-z]{0,5}\n[a-z \n]{0,60}\n```\n){0,12}",
             max in 16_usize..120,
         ) {
             for unit in [TextUnit::Utf16, TextUnit::Chars, TextUnit::Bytes] {

@@ -92,7 +92,8 @@ impl Writer {
     }
 
     fn tag(&mut self, text: &str) {
-        if !self.plain {
+        // Cells are kept as text.
+        if !self.plain && self.table.is_none() {
             self.out.push_str(text);
         }
     }

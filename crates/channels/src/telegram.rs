@@ -20,12 +20,23 @@ use bytes::Bytes;
 use inbound::Me;
 use serde_json::{Value, json};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use subtle::ConstantTimeEq as _;
 use tokio_util::sync::CancellationToken;
 
 /// Seconds that one `getUpdates` may wait for something to happen.
 const POLL_S: u64 = 25;
+/// Shortest time between two questions that were answered with nothing.
+const IDLE_MIN: Duration = Duration::from_millis(250);
+/// Source: getUpdates, "1-100".
+const UPDATES_MAX: usize = 100;
+/// How long the files of one album are apart at most, and how often more are waited for.
+const ALBUM_SETTLES: Duration = Duration::from_millis(500);
+const ALBUM_ROUNDS_MAX: usize = 4;
+/// Longest wait for the acknowledgement of pressed buttons.
+const BUTTONS_MAX: Duration = Duration::from_secs(5);
+/// Source: setMyCommands, "At most 100 commands can be specified".
+const COMMANDS_MAX: usize = 100;
 const ALLOWED_UPDATES: [&str; 6] = [
     "message",
     "edited_message",
@@ -63,6 +74,8 @@ pub struct Telegram {
     /// Set: Telegram posts to us; unset: we ask.
     webhook: Option<Webhook>,
     me: OnceLock<Me>,
+    /// `customCommands`: as setMyCommands takes them.
+    commands: Vec<Value>,
 }
 
 #[derive(Debug)]
@@ -105,6 +118,7 @@ impl Telegram {
         {
             return Err(account.wrong("webhookSecret", "may hold only A-Z, a-z, 0-9, _ and -"));
         }
+        let commands = commands(account)?;
         let http = Http::new(&HttpOptions {
             timeout: Duration::from_secs(POLL_S + 15),
             ..HttpOptions::default()
@@ -113,6 +127,7 @@ impl Telegram {
             api: Api::new(http, root, &token),
             webhook,
             me: OnceLock::new(),
+            commands,
         })
     }
 
@@ -144,46 +159,152 @@ impl Telegram {
             Some(text) => text.parse::<i64>().unwrap_or(0),
             None => 0,
         };
+        self.announce_commands().await;
+        // The first asks without waiting: whether it works is known at once.
+        let mut wait_s = 0;
         loop {
-            let ask = json!({ "offset": offset, "timeout": POLL_S, "limit": 100, "allowed_updates": ALLOWED_UPDATES });
-            let updates = tokio::select! {
-                updates = self.api.call("getUpdates", &ask) => updates.map_err(|error| error.receiving())?,
-                () = stop.cancelled() => return Ok(()),
+            let asked = Instant::now();
+            let Some(mut updates) = self.updates(offset, wait_s, &stop).await? else {
+                return Ok(());
             };
             sink.alive();
-            let Some(updates) = updates.as_array().filter(|updates| !updates.is_empty()) else {
-                continue;
-            };
-            let mut batch = Batch::default();
-            for update in updates {
-                if let Some(id) = update["update_id"].as_i64() {
-                    offset = offset.max(id + 1);
+            if updates.is_empty() {
+                // A server that does not wait is not asked without pause.
+                if wait_s > 0 && asked.elapsed() < IDLE_MIN {
+                    tokio::select! {
+                        () = tokio::time::sleep(IDLE_MIN) => {}
+                        () = stop.cancelled() => return Ok(()),
+                    }
                 }
-                batch.messages.extend(inbound::message(update, me));
+                wait_s = POLL_S;
+                continue;
             }
-            batch.cursor = Some(Cursor {
-                key: OFFSET.to_owned(),
-                value: offset.to_string(),
-            });
+            wait_s = POLL_S;
+            // More files of an album may be on their way. Asked with the same offset, Telegram gives these
+            // again and what came since; nothing is confirmed by that.
+            for _ in 0..ALBUM_ROUNDS_MAX {
+                if updates.len() >= UPDATES_MAX
+                    || !updates.iter().any(|u| inbound::album(u).is_some())
+                {
+                    break;
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(ALBUM_SETTLES) => {}
+                    () = stop.cancelled() => return Ok(()),
+                }
+                let Some(now) = self.updates(offset, 0, &stop).await? else {
+                    return Ok(());
+                };
+                let grew = now.len() > updates.len();
+                updates = now;
+                if !grew {
+                    break;
+                }
+            }
+            let last = updates
+                .iter()
+                .filter_map(|update| update["update_id"].as_i64())
+                .max();
+            offset = offset.max(last.map_or(0, |id| id.saturating_add(1)));
+            let batch = Batch {
+                messages: inbound::messages(&updates, me),
+                cursor: Some(Cursor {
+                    key: OFFSET.to_owned(),
+                    value: offset.to_string(),
+                }),
+            };
             // Only the next getUpdates tells Telegram that we have these, and it comes after the commit.
-            let pressed = pressed_buttons(updates);
+            let pressed = pressed_buttons(&updates);
             sink.commit(batch).await?;
             self.answer_buttons(&pressed).await;
         }
     }
 
-    /// Stops the clock on a pressed button. Cosmetic: a failure is of no consequence.
-    async fn answer_buttons(&self, ids: &[String]) {
-        for id in ids {
-            let answered = self
-                .api
-                .call("answerCallbackQuery", &json!({ "callback_query_id": id }))
-                .await;
-            if let Err(error) = answered {
-                tracing::debug!(%error, "a pressed button could not be acknowledged");
-            }
+    /// `None`: told to stop.
+    async fn updates(
+        &self,
+        offset: i64,
+        wait_s: u64,
+        stop: &CancellationToken,
+    ) -> Result<Option<Vec<Value>>, ChannelError> {
+        let ask = json!({ "offset": offset, "timeout": wait_s, "limit": UPDATES_MAX, "allowed_updates": ALLOWED_UPDATES });
+        tokio::select! {
+            updates = self.api.call("getUpdates", &ask) => match updates {
+                Ok(Value::Array(updates)) => Ok(Some(updates)),
+                Ok(_) => Ok(Some(Vec::new())),
+                Err(error) => Err(error.receiving()),
+            },
+            () = stop.cancelled() => Ok(None),
         }
     }
+
+    /// The menu of commands, when the user has set one. Without it the bot works all the same.
+    async fn announce_commands(&self) {
+        if self.commands.is_empty() {
+            return;
+        }
+        let call = json!({ "commands": self.commands });
+        if let Err(error) = self.api.call("setMyCommands", &call).await {
+            tracing::warn!(%error, "channels.telegram.customCommands: the menu could not be set");
+        }
+    }
+
+    /// Stops the clock on a pressed button. Cosmetic: a failure is of no consequence, and nothing waits long for it.
+    async fn answer_buttons(&self, ids: &[String]) {
+        let all = async {
+            for id in ids {
+                let answered = self
+                    .api
+                    .call("answerCallbackQuery", &json!({ "callback_query_id": id }))
+                    .await;
+                if let Err(error) = answered {
+                    tracing::debug!(%error, "a pressed button could not be acknowledged");
+                }
+            }
+        };
+        if tokio::time::timeout(BUTTONS_MAX, all).await.is_err() {
+            tracing::debug!("pressed buttons could not be acknowledged in time");
+        }
+    }
+}
+
+/// `customCommands: [{command, description}]`, as the original's.
+///
+/// # Errors
+/// Names the entry that Telegram would not take: it takes all of them or none.
+fn commands(account: &Account) -> Result<Vec<Value>, ChannelError> {
+    let Some(list) = account
+        .settings
+        .get("customCommands")
+        .and_then(Value::as_array)
+    else {
+        return Ok(Vec::new());
+    };
+    if list.len() > COMMANDS_MAX {
+        return Err(account.wrong("customCommands", "holds more than 100 commands"));
+    }
+    let mut commands = Vec::with_capacity(list.len());
+    for (n, one) in list.iter().enumerate() {
+        let key = format!("customCommands[{n}]");
+        let text = |key: &str| one[key].as_str().map(str::trim).unwrap_or_default();
+        let command = text("command")
+            .trim_start_matches('/')
+            .to_lowercase()
+            .replace('-', "_");
+        let is_one = (1..=32).contains(&command.len())
+            && command
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+        if !is_one {
+            return Err(account.wrong(&key, "`command` must be 1 to 32 of a-z, 0-9 and _"));
+        }
+        let description = text("description");
+        if !(1..=256).contains(&description.chars().count()) {
+            return Err(account.wrong(&key, "`description` must be 1 to 256 characters"));
+        }
+        commands.push(json!({ "command": command, "description": description }));
+    }
+    Ok(commands)
 }
 
 fn pressed_buttons(updates: &[Value]) -> Vec<String> {
@@ -213,6 +334,8 @@ impl Channel for Telegram {
             .call("setWebhook", &set)
             .await
             .map_err(|error| error.receiving())?;
+        self.announce_commands().await;
+        sink.alive();
         // Telegram is silent while nobody writes, so life is proved by asking.
         loop {
             tokio::select! {

@@ -267,10 +267,25 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
 
 pub fn retry_after(response: &Response) -> Option<Duration> {
     let value = response.headers().get("retry-after")?.to_str().ok()?;
-    let seconds = value.trim().parse::<f64>().ok().filter(|s| s.is_finite())?;
-    Some(Duration::from_secs_f64(
-        seconds.clamp(0.0, RETRY_AFTER_MAX.as_secs_f64()),
-    ))
+    wish(value.trim(), std::time::SystemTime::now())
+}
+
+/// Source: RFC 9110 section 10.2.3, seconds or an HTTP date. Fractions are what some services send.
+fn wish(value: &str, now: std::time::SystemTime) -> Option<Duration> {
+    if let Ok(seconds) = value.parse::<f64>() {
+        let seconds = Some(seconds).filter(|seconds| seconds.is_finite())?;
+        return Some(Duration::from_secs_f64(
+            seconds.clamp(0.0, RETRY_AFTER_MAX.as_secs_f64()),
+        ));
+    }
+    let until = httpdate::parse_http_date(value).ok()?;
+    // One in the past: now.
+    Some(
+        until
+            .duration_since(now)
+            .unwrap_or_default()
+            .min(RETRY_AFTER_MAX),
+    )
 }
 
 /// What an HTTP status means where a repeat is harmless (the receiver knows the id).
@@ -318,6 +333,26 @@ pub async fn body(mut response: Response, bytes_max: u64) -> Result<Bytes, SendE
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wish_is_seconds_or_a_date() {
+        let now = std::time::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        for (value, expected) in [
+            ("7", Some(7)),
+            ("-1", Some(0)),
+            ("999999", Some(3600)),
+            ("Sun, 06 Nov 1994 08:50:07 GMT", Some(30)),
+            ("Sun, 06 Nov 1994 08:40:07 GMT", Some(0)),
+            ("soon", None),
+            ("NaN", None),
+        ] {
+            assert_eq!(
+                wish(value, now),
+                expected.map(Duration::from_secs),
+                "{value}"
+            );
+        }
+    }
 
     #[test]
     fn only_public_addresses_are_public() {

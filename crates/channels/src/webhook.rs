@@ -5,8 +5,11 @@
 //! stays the same over retries, so a repeat is harmless to a receiver that keeps ids.
 //!
 //! `channels.webhook`: `secret`, `url` (where to send), `inbound` (false: send only), `allowPrivateNetwork`,
-//! `toleranceSeconds`.
+//! `toleranceSeconds`, `inboundFields` and `outboundFields` (names in bodies that the other side has designed).
 
+mod fields;
+
+use self::fields::Fields;
 use crate::accounts::Account;
 use crate::message::{Attachment, Chat, ChatKind, EventKind, InboundMessage, Sender};
 use crate::sink::{Accepted, Batch, InboundSink};
@@ -21,7 +24,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use ring::hmac;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use subtle::ConstantTimeEq as _;
 use tokio_util::sync::CancellationToken;
@@ -56,6 +59,7 @@ pub struct Webhook {
     url: Option<String>,
     inbound: bool,
     tolerance: Duration,
+    fields: Fields,
     http: Http,
 }
 
@@ -105,6 +109,7 @@ impl Webhook {
             tolerance: account
                 .number("toleranceSeconds")
                 .map_or(TOLERANCE, Duration::from_secs),
+            fields: Fields::new(account)?,
             http: Http::new(&HttpOptions {
                 reach,
                 ..HttpOptions::default()
@@ -185,22 +190,25 @@ impl Channel for Webhook {
                 reason: "this webhook account has no url to send to".to_owned(),
             });
         };
-        let mut body = json!({
-            "type": "message",
-            "id": message.delivery_id,
-            "target": message.target,
-            "text": message.text,
-        });
+        let mut body = Map::new();
+        for (key, value) in [
+            ("type", "message"),
+            ("id", &message.delivery_id),
+            ("target", &message.target),
+            ("text", &message.text),
+        ] {
+            body.insert(key.to_owned(), value.into());
+        }
         for (key, value) in [
             ("thread", &message.thread),
             ("replyTo", &message.reply_to),
             ("subject", &message.subject),
         ] {
             if let Some(value) = value {
-                body[key] = value.as_str().into();
+                body.insert(key.to_owned(), value.as_str().into());
             }
         }
-        let body = body.to_string();
+        let body = Value::Object(self.fields.outward(body)).to_string();
         let timestamp = now_s().to_string();
         let signature = self.sign(&message.delivery_id, &timestamp, body.as_bytes());
         let sent = self
@@ -298,7 +306,7 @@ impl Channel for Webhook {
             Ok(id) => id,
             Err(why) => return answer(StatusCode::UNAUTHORIZED, &json!({ "error": why })),
         };
-        let message = match parse(&id, request.body()) {
+        let message = match parse(&id, request.body(), &self.fields) {
             Ok(message) => message,
             Err(why) => return answer(StatusCode::BAD_REQUEST, &json!({ "error": why })),
         };
@@ -353,9 +361,10 @@ fn answer(status: StatusCode, body: &Value) -> Response<Bytes> {
 }
 
 /// `{text, from, chat?, group?, thread?, replyTo?, media?}`: who says what, and where.
-fn parse(id: &str, body: &[u8]) -> Result<InboundMessage, String> {
+fn parse(id: &str, body: &[u8], fields: &Fields) -> Result<InboundMessage, String> {
     let body: Value =
         serde_json::from_slice(body).map_err(|error| format!("the body is not JSON: {error}"))?;
+    let body = fields.inward(body);
     let text = |key: &str| {
         body[key]
             .as_str()
@@ -440,6 +449,7 @@ fn parse(id: &str, body: &[u8]) -> Result<InboundMessage, String> {
 mod tests {
     use super::*;
     use crate::{SinkError, Spool};
+    use proptest::prelude::*;
     use std::sync::Arc;
 
     fn account(settings: &Value) -> Account {
@@ -535,9 +545,43 @@ mod tests {
                 json!({ "secret": "x".repeat(32), "inbound": false }),
                 "channels.webhook.url",
             ),
+            (
+                json!({ "secret": "x".repeat(32), "inboundFields": { "txt": "/a" } }),
+                "channels.webhook.inboundFields.txt",
+            ),
+            (
+                json!({ "secret": "x".repeat(32), "inboundFields": { "text": "a" } }),
+                "channels.webhook.inboundFields.text",
+            ),
         ] {
             let error = Webhook::new(&account(&settings)).unwrap_err();
             assert!(error.to_string().starts_with(key), "{error}");
+        }
+    }
+
+    proptest! {
+        /// Whatever is posted is a message with a sender and content, or a reason.
+        #[test]
+        fn no_body_is_a_panic(
+            junk in proptest::collection::vec(any::<u8>(), 0..64),
+            parts in proptest::collection::vec((
+                prop_oneof![Just("text"), Just("from"), Just("chat"), Just("media"), Just("group"), Just("thread")],
+                prop_oneof![Just("null"), Just("7"), Just("\" \""), Just("\"x\""), Just("{}"), Just("{\"id\":\"a\"}"),
+                    Just("{\"id\":9}"), Just("[\"u\",1]"), Just("true")],
+            ), 0..6),
+            mapped in any::<bool>(),
+        ) {
+            let settings = match mapped {
+                true => json!({ "secret": "x".repeat(32), "inboundFields": { "text": "/chat", "from": "/from" } }),
+                false => json!({ "secret": "x".repeat(32) }),
+            };
+            let fields = Fields::new(&account(&settings)).unwrap();
+            let _junk = parse("id", &junk, &fields);
+            let body: Vec<_> = parts.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
+            if let Ok(message) = parse("id", format!("{{{}}}", body.join(",")).as_bytes(), &fields) {
+                prop_assert!(!message.sender.id.is_empty());
+                prop_assert!(!message.text.is_empty() || !message.attachments.is_empty());
+            }
         }
     }
 }

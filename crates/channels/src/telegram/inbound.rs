@@ -3,12 +3,47 @@
 use crate::message::{Attachment, Chat, ChatKind, EventKind, InboundMessage, Sender};
 use serde_json::Value;
 
+/// The topic of a forum that is always there. It can be read but not be named when sending.
+pub(super) const GENERAL_TOPIC: i64 = 1;
+
 /// Who the bot is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Me {
     pub(super) id: i64,
     pub(super) username: String,
     pub(super) name: Option<String>,
+}
+
+/// All updates of one answer, in order. Files that were sent together (one `media_group_id`) come as one
+/// update each and are one message: under the first one's ids, with the text of whichever has it.
+pub(super) fn messages(updates: &[Value], me: &Me) -> Vec<InboundMessage> {
+    let mut all: Vec<(Option<(&str, String)>, InboundMessage)> = Vec::new();
+    for update in updates {
+        let Some(next) = message(update, me) else {
+            continue;
+        };
+        let album = album(update).map(|id| (id, next.chat.id.clone()));
+        let first = album
+            .as_ref()
+            .and_then(|album| all.iter_mut().find(|(one, _)| one.as_ref() == Some(album)));
+        if let Some((_, first)) = first {
+            if first.text.is_empty() {
+                first.text = next.text;
+            }
+            first.mentions_us |= next.mentions_us;
+            first.attachments.extend(next.attachments);
+        } else {
+            all.push((album, next));
+        }
+    }
+    all.into_iter().map(|(_, message)| message).collect()
+}
+
+/// The group of files that an update is part of.
+pub(super) fn album(update: &Value) -> Option<&str> {
+    ["message", "channel_post"]
+        .iter()
+        .find_map(|field| update[field]["media_group_id"].as_str())
 }
 
 /// `None`: nothing that concerns anybody (a service message, an unknown kind).
@@ -73,9 +108,14 @@ fn of_message(
         .as_str()
         .or_else(|| message["caption"].as_str())
         .unwrap_or_default();
+    let said = match place(message) {
+        Some(place) if text.is_empty() => place,
+        Some(place) => format!("{text}\n{place}"),
+        None => with_links(message, text),
+    };
     let attachments = attachments(message);
     // Joins, pins, titles: nobody said anything.
-    if text.is_empty() && attachments.is_empty() {
+    if said.is_empty() && attachments.is_empty() {
         return None;
     }
     let message_id = message["message_id"].as_i64()?.to_string();
@@ -103,7 +143,7 @@ fn of_message(
         kind,
         chat: chat(message)?,
         sender: sender(&message["from"]).or_else(|| sender(&message["sender_chat"]))?,
-        text: text.to_owned(),
+        text: said,
         reply_to: replied,
         quoted,
         mentions_us,
@@ -114,9 +154,11 @@ fn of_message(
 
 fn chat(message: &Value) -> Option<Chat> {
     let chat = &message["chat"];
+    // What is written in a forum outside of any topic is in "General", whose number is 1 as for the original.
     let thread = message["message_thread_id"]
         .as_i64()
         .filter(|_| message["is_topic_message"] == true)
+        .or_else(|| (chat["is_forum"] == true).then_some(GENERAL_TOPIC))
         .map(|id| id.to_string());
     Some(Chat {
         kind: match chat["type"].as_str()? {
@@ -147,18 +189,88 @@ fn sender(from: &Value) -> Option<Sender> {
     })
 }
 
+fn entities(message: &Value) -> impl Iterator<Item = &Value> {
+    message["entities"]
+        .as_array()
+        .or_else(|| message["caption_entities"].as_array())
+        .into_iter()
+        .flatten()
+}
+
+/// Where an entity lies, in UTF-16 units.
+fn range(entity: &Value) -> Option<std::ops::Range<usize>> {
+    let start = usize::try_from(entity["offset"].as_u64()?).ok()?;
+    let end = start.checked_add(usize::try_from(entity["length"].as_u64()?).ok()?)?;
+    Some(start..end)
+}
+
+/// The text with the addresses that lie behind words, as Markdown: they are not in the text itself.
+fn with_links(message: &Value, text: &str) -> String {
+    let utf16: Vec<u16> = text.encode_utf16().collect();
+    let mut out = String::with_capacity(text.len());
+    let mut done = 0;
+    for entity in entities(message).filter(|entity| entity["type"] == "text_link") {
+        let Some((range, url)) = range(entity).zip(entity["url"].as_str()) else {
+            continue;
+        };
+        let (Some(before), Some(shown)) = (utf16.get(done..range.start), utf16.get(range.clone()))
+        else {
+            continue;
+        };
+        let (Ok(before), Ok(shown)) = (String::from_utf16(before), String::from_utf16(shown))
+        else {
+            continue;
+        };
+        out.push_str(&before);
+        if shown == url {
+            out.push_str(url);
+        } else {
+            out.push_str(&format!("[{shown}]({url})"));
+        }
+        done = range.end;
+    }
+    match utf16.get(done..).map(String::from_utf16) {
+        Some(Ok(rest)) => out + &rest,
+        _ => text.to_owned(),
+    }
+}
+
+/// A place that somebody shares, in words as the original's.
+fn place(message: &Value) -> Option<String> {
+    let venue = &message["venue"];
+    let location = if venue.is_object() {
+        &venue["location"]
+    } else {
+        &message["location"]
+    };
+    let (latitude, longitude) = (
+        location["latitude"].as_f64()?,
+        location["longitude"].as_f64()?,
+    );
+    let accuracy = location["horizontal_accuracy"]
+        .as_f64()
+        .map(|m| format!(" ±{m:.0}m"))
+        .unwrap_or_default();
+    let named = [venue["title"].as_str(), venue["address"].as_str()]
+        .into_iter()
+        .flatten()
+        .map(|text| format!(" {text}"))
+        .collect::<String>();
+    let sign = if location["live_period"].is_u64() {
+        "🛰 Live location:"
+    } else {
+        "📍"
+    };
+    Some(format!(
+        "{sign} {latitude:.6}, {longitude:.6}{accuracy}{named}"
+    ))
+}
+
 /// By an entity, never by looking for the name in the text: somebody may be called almost like us.
 fn mentions(message: &Value, text: &str, me: &Me) -> bool {
-    let entities = message["entities"]
-        .as_array()
-        .or_else(|| message["caption_entities"].as_array());
     let utf16: Vec<u16> = text.encode_utf16().collect();
-    entities.into_iter().flatten().any(|entity| {
-        let covered = || {
-            let start = usize::try_from(entity["offset"].as_u64()?).ok()?;
-            let end = start.checked_add(usize::try_from(entity["length"].as_u64()?).ok()?)?;
-            String::from_utf16(utf16.get(start..end)?).ok()
-        };
+    entities(message).any(|entity| {
+        let covered = || String::from_utf16(utf16.get(range(entity)?)?).ok();
         match entity["type"].as_str() {
             Some("mention") => covered().is_some_and(|name| {
                 name.strip_prefix('@')
@@ -271,6 +383,62 @@ mod tests {
     }
 
     #[test]
+    fn a_forum_without_a_topic_is_its_general_one() {
+        let general = message(
+            &json!({ "update_id": 1, "message": { "message_id": 2, "date": 1, "text": "x", "from": { "id": 1 },
+                "chat": { "id": -100, "type": "supergroup", "is_forum": true } } }),
+            &me(),
+        )
+        .unwrap();
+        assert_eq!(general.chat.thread.as_deref(), Some("1"));
+    }
+
+    #[test]
+    fn links_behind_words_and_places_are_said() {
+        let text = |extra: Value| message(&group(extra), &me()).unwrap().text;
+        let link = |offset: i64, length: i64| json!({ "type": "text_link", "offset": offset, "length": length, "url": "https://x.org" });
+        assert_eq!(
+            text(json!({ "text": "👍 see here now", "entities": [link(7, 4)] })),
+            "👍 see [here](https://x.org) now"
+        );
+        // Out of range, inside a surrogate pair, overlapping.
+        for wrong in [link(900, 4), link(1, 3), link(0, 1)] {
+            let said = text(json!({ "text": "👍 see", "entities": [wrong.clone(), wrong] }));
+            assert_eq!(said, "👍 see");
+        }
+        assert_eq!(
+            text(
+                json!({ "location": { "latitude": 48.858_844, "longitude": 2.294_351, "horizontal_accuracy": 12.4 } })
+            ),
+            "📍 48.858844, 2.294351 ±12m"
+        );
+    }
+
+    #[test]
+    fn files_sent_together_are_one_message() {
+        let photo = |update: i64, group: &str, caption: &str, chat: i64| {
+            json!({ "update_id": update, "message": { "message_id": update, "date": 1, "caption": caption,
+                "media_group_id": group, "chat": { "id": chat, "type": "private" }, "from": { "id": 1 },
+                "photo": [{ "file_id": format!("f{update}") }] } })
+        };
+        let updates = [
+            photo(1, "a", "", 5),
+            photo(2, "b", "other", 5),
+            photo(3, "a", "look", 5),
+            photo(4, "a", "elsewhere", 6),
+        ];
+        let all = messages(&updates, &me());
+        let got: Vec<_> = all
+            .iter()
+            .map(|m| (m.event_id.as_str(), m.text.as_str(), m.attachments.len()))
+            .collect();
+        assert_eq!(
+            got,
+            [("1", "look", 2), ("2", "other", 1), ("4", "elsewhere", 1)]
+        );
+    }
+
+    #[test]
     fn files_buttons_and_reactions() {
         let photo = message(
             &group(json!({
@@ -337,6 +505,9 @@ mod tests {
             Just("callback_query"),
             Just("data"),
             Just("update_id"),
+            Just("url"),
+            Just("location"),
+            Just("media_group_id"),
         ];
         leaf.prop_recursive(4, 40, 6, move |inner| {
             prop_oneof![
@@ -354,7 +525,7 @@ mod tests {
             if let Some(map) = update.as_object_mut() {
                 map.insert("update_id".into(), id.into());
             }
-            message(&update, &me());
+            messages(&[update.clone(), update], &me());
         }
     }
 }

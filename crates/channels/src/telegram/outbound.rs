@@ -1,22 +1,26 @@
 //! Messages and actions of ours as calls of the Bot API.
 
 use super::api::{Api, ApiError};
+use super::inbound::GENERAL_TOPIC;
 use crate::SendError;
 use crate::markup::{self, Html};
 use crate::message::{Action, Attachment, OutboundMessage, Receipt};
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 pub(super) async fn send(api: &Api, message: &OutboundMessage) -> Result<Receipt, SendError> {
+    let files = read(&message.attachments).await?;
     let mut target = message.target.clone();
     let mut rendered = true;
     // At most: as it is, without markup, and both in the chat that it became.
     for _ in 0..4 {
-        let sent = match message.attachments.first() {
-            None => {
+        let sent = match files.as_slice() {
+            [] => {
                 api.call("sendMessage", &text_call(message, &target, rendered))
                     .await
             }
-            Some(file) => upload(api, message, file, &target, rendered).await?,
+            [file] => upload(api, message, file, &target, rendered).await?,
+            files => upload_album(api, message, files, &target, rendered).await?,
         };
         match sent {
             Ok(result) => return Ok(receipt(&result)),
@@ -29,7 +33,7 @@ pub(super) async fn send(api: &Api, message: &OutboundMessage) -> Result<Receipt
                 code: 400,
                 description,
                 ..
-            }) if rendered && description.contains("can't parse entities") => {
+            }) if rendered && is_markup(&description) => {
                 tracing::warn!(%description, "Telegram does not take our markup; sending plain text");
                 rendered = false;
             }
@@ -41,13 +45,30 @@ pub(super) async fn send(api: &Api, message: &OutboundMessage) -> Result<Receipt
     })
 }
 
+/// Refused for what rendering made of the text: tags, a table wider than its Markdown, signs without content.
+fn is_markup(description: &str) -> bool {
+    [
+        "can't parse entities",
+        "is too long",
+        "text is empty",
+        "text must be non-empty",
+    ]
+    .iter()
+    .any(|what| description.contains(what))
+}
+
 fn receipt(result: &Value) -> Receipt {
+    // An album is a list of messages.
+    let mut ids = match result.as_array() {
+        Some(all) => all.iter().collect(),
+        None => vec![result],
+    }
+    .into_iter()
+    .filter_map(|message| message["message_id"].as_i64())
+    .map(|id| id.to_string());
     Receipt {
-        message_id: result["message_id"]
-            .as_i64()
-            .map(|id| id.to_string())
-            .unwrap_or_default(),
-        more_ids: Vec::new(),
+        message_id: ids.next().unwrap_or_default(),
+        more_ids: ids.collect(),
     }
 }
 
@@ -58,6 +79,8 @@ fn common(message: &OutboundMessage, target: &str) -> Map<String, Value> {
         .thread
         .as_deref()
         .and_then(|thread| thread.parse::<i64>().ok())
+        // Telegram knows no thread 1 when sending: without one it goes there.
+        .filter(|thread| *thread != GENERAL_TOPIC)
     {
         call.insert("message_thread_id".to_owned(), thread.into());
     }
@@ -119,50 +142,144 @@ fn text_call(message: &OutboundMessage, target: &str, rendered: bool) -> Value {
     call.into()
 }
 
-/// Outer error: the file can't be read, so nothing was sent.
-async fn upload(
-    api: &Api,
-    message: &OutboundMessage,
-    file: &Attachment,
-    target: &str,
-    rendered: bool,
-) -> Result<Result<Value, ApiError>, SendError> {
-    let (method, field) = kind(file);
-    let bytes = tokio::fs::read(&file.source)
-        .await
-        .map_err(|error| SendError::Rejected {
-            reason: format!("{}: {error}", file.source),
-        })?;
-    let name = file.name.clone().unwrap_or_else(|| {
-        let path = std::path::Path::new(&file.source);
-        path.file_name().map_or_else(
-            || "file".to_owned(),
-            |name| name.to_string_lossy().into_owned(),
-        )
-    });
-    let mut part = reqwest::multipart::Part::bytes(bytes).file_name(name);
-    if let Some(mime) = &file.mime {
-        part = part.mime_str(mime).map_err(|error| SendError::Rejected {
-            reason: format!("{mime}: {error}"),
-        })?;
+/// A file with its content, read once for all attempts.
+struct File<'a> {
+    attachment: &'a Attachment,
+    name: String,
+    bytes: Bytes,
+}
+
+impl File<'_> {
+    fn part(&self) -> Result<reqwest::multipart::Part, SendError> {
+        let length = self.bytes.len() as u64;
+        let body = reqwest::Body::from(self.bytes.clone());
+        let part =
+            reqwest::multipart::Part::stream_with_length(body, length).file_name(self.name.clone());
+        match &self.attachment.mime {
+            None => Ok(part),
+            Some(mime) => part.mime_str(mime).map_err(|error| SendError::Rejected {
+                reason: format!("{mime}: {error}"),
+            }),
+        }
     }
-    let mut form = reqwest::multipart::Form::new().part(field, part);
-    for (key, value) in common(message, target) {
+}
+
+async fn read(attachments: &[Attachment]) -> Result<Vec<File<'_>>, SendError> {
+    let mut files = Vec::with_capacity(attachments.len());
+    for attachment in attachments {
+        let source = &attachment.source;
+        let bytes = tokio::fs::read(source)
+            .await
+            .map_err(|error| SendError::Rejected {
+                reason: format!("{source}: {error}"),
+            })?;
+        let name = attachment.name.clone().unwrap_or_else(|| {
+            std::path::Path::new(source).file_name().map_or_else(
+                || "file".to_owned(),
+                |name| name.to_string_lossy().into_owned(),
+            )
+        });
+        files.push(File {
+            attachment,
+            name,
+            bytes: bytes.into(),
+        });
+    }
+    Ok(files)
+}
+
+fn form(fields: Map<String, Value>) -> reqwest::multipart::Form {
+    let mut form = reqwest::multipart::Form::new();
+    for (key, value) in fields {
         let text = match value {
             Value::String(text) => text,
             other => other.to_string(),
         };
         form = form.text(key, text);
     }
-    if !message.text.is_empty() {
-        form = if rendered {
-            form.text("caption", markup::html(&message.text, Html::Telegram))
-                .text("parse_mode", "HTML")
-        } else {
-            form.text("caption", message.text.clone())
+    form
+}
+
+/// Text below a file: `caption` and how to read it.
+fn caption(text: &str, rendered: bool) -> Map<String, Value> {
+    let mut fields = Map::new();
+    if !text.is_empty() {
+        let shown = match rendered {
+            true => markup::html(text, Html::Telegram),
+            false => text.to_owned(),
         };
+        fields.insert("caption".to_owned(), shown.into());
     }
+    if rendered {
+        fields.insert("parse_mode".to_owned(), "HTML".into());
+    }
+    fields
+}
+
+/// Outer error: the file can't be sent like this, so nothing was.
+async fn upload(
+    api: &Api,
+    message: &OutboundMessage,
+    file: &File<'_>,
+    target: &str,
+    rendered: bool,
+) -> Result<Result<Value, ApiError>, SendError> {
+    let (method, field) = kind(file.attachment);
+    let mut fields = common(message, target);
+    fields.extend(caption(&message.text, rendered));
+    let form = form(fields).part(field, file.part()?);
     Ok(api.upload(method, form).await)
+}
+
+/// Source: sendMediaGroup, "must include 2-10 items"; documents and audio only among themselves.
+const ALBUM_MAX: usize = 10;
+
+/// Outer error: these files can't be sent together, so nothing was.
+async fn upload_album(
+    api: &Api,
+    message: &OutboundMessage,
+    files: &[File<'_>],
+    target: &str,
+    rendered: bool,
+) -> Result<Result<Value, ApiError>, SendError> {
+    let refused = |reason: &str| SendError::Rejected {
+        reason: reason.to_owned(),
+    };
+    if files.len() > ALBUM_MAX {
+        return Err(refused("Telegram takes at most 10 files in one message"));
+    }
+    if !message.buttons.is_empty() {
+        return Err(refused("Telegram takes no buttons below several files"));
+    }
+    let kinds: Vec<_> = files.iter().map(|file| kind(file.attachment).1).collect();
+    let is_seen = |kind: &&str| matches!(*kind, "photo" | "video");
+    let alike = kinds.iter().all(is_seen)
+        || kinds.iter().all(|kind| *kind == "audio")
+        || kinds.iter().all(|kind| *kind == "document");
+    // Anything is a document.
+    let kinds = if alike {
+        kinds
+    } else {
+        vec!["document"; files.len()]
+    };
+    let mut media = Vec::with_capacity(files.len());
+    let mut fields = common(message, target);
+    for (n, kind) in kinds.iter().enumerate() {
+        let mut item = if n == 0 {
+            caption(&message.text, rendered)
+        } else {
+            Map::new()
+        };
+        item.insert("type".to_owned(), (*kind).into());
+        item.insert("media".to_owned(), format!("attach://file{n}").into());
+        media.push(Value::Object(item));
+    }
+    fields.insert("media".to_owned(), media.into());
+    let mut form = form(fields);
+    for (n, file) in files.iter().enumerate() {
+        form = form.part(format!("file{n}"), file.part()?);
+    }
+    Ok(api.upload("sendMediaGroup", form).await)
 }
 
 fn kind(file: &Attachment) -> (&'static str, &'static str) {
@@ -229,7 +346,25 @@ pub(super) async fn act(api: &Api, action: &Action) -> Result<(), SendError> {
             json!({ "chat_id": chat_id(target), "message_id": id(message_id)? }),
         ),
     };
-    match api.call(method, &call).await {
+    let mut done = api.call(method, &call).await;
+    if let (
+        Action::Edit { text, .. },
+        Err(ApiError::Refused {
+            code: 400,
+            description,
+            ..
+        }),
+    ) = (action, &done)
+        && is_markup(description)
+    {
+        let mut plain = call;
+        plain["text"] = text.as_str().into();
+        if let Some(fields) = plain.as_object_mut() {
+            fields.shift_remove("parse_mode");
+        }
+        done = api.call(method, &plain).await;
+    }
+    match done {
         Ok(_) => Ok(()),
         // An edit that changes nothing has the effect that was asked for.
         Err(ApiError::Refused { description, .. })

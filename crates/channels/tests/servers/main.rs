@@ -12,3 +12,7 @@ mod matrix;
 
 mod support;
 mod synapse;
+mod telegram;
+mod webhook;
+
+mod node;

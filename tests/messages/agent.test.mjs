@@ -1,0 +1,87 @@
+// A person writes, the agent of a real OpenClaw behind us answers with a scripted model, the answer arrives in the same
+// chat; and the same over a crash of ours at each step, and while the OpenClaw is away.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { startBotApi } from "../lib/bot-api.mjs";
+import { startOriginal, startOurs } from "../lib/gateway.mjs";
+import { MessageApi } from "../lib/message-api.mjs";
+import { modelConfig, startModel } from "../lib/model.mjs";
+import { until } from "../lib/tools.mjs";
+import { post, startReceiver, webhookConfig } from "../lib/webhook-receiver.mjs";
+
+test("a person writes and the agent answers", { timeout: 300_000 }, async (t) => {
+  const model = await startModel();
+  t.after(() => model.stop());
+  const original = await startOriginal({ config: { ...modelConfig(model), agents: { defaults: { model: "scripted/scripted-1" } } } });
+  t.after(() => original.stop());
+  const telegram = await startBotApi();
+  t.after(() => telegram.stop());
+  const receiver = await startReceiver();
+  t.after(() => receiver.stop());
+  const ours = await startOurs({
+    upstream: { attach: original },
+    toml: '[channels]\nnative = ["telegram"]',
+    config: { channels: {
+      telegram: { botToken: telegram.token, apiRoot: telegram.url, dmPolicy: "open", allowFrom: ["*"] },
+      webhook: webhookConfig(receiver),
+    } },
+  });
+  t.after(() => ours.stop());
+  const api = new MessageApi(ours);
+  const ann = telegram.direct(1);
+  const asked = (text) => model.requests.filter((r) => r.plan.text === text).length;
+  const heard = (text) => until(`the answer ${text}`, () => telegram.sent.find((s) => s.text === text), { timeoutMs: 60_000 });
+
+  await t.test("in Telegram, and `why` tells the whole way", async () => {
+    const update = telegram.say(ann, 1, "SCRIPT say an answer in the chat");
+    const answer = await heard("an answer in the chat");
+    assert.equal(answer.chat, "1");
+    const { body } = await api.call("GET", `/api/why/${encodeURIComponent(`1/${update.message.message_id}`)}`);
+    const steps = body.steps.map((s) => s.step);
+    for (const step of ["routed", "queued", "attempt", "delivered"]) assert.ok(steps.includes(step), `${step} is missing in ${steps}`);
+  });
+
+  await t.test("by webhook, signed both ways", async () => {
+    const taken = await post(ours, { text: "SCRIPT say an answer by webhook", from: "bob" });
+    assert.equal(taken.status, 202, JSON.stringify(taken.body));
+    const answer = await until("the answer", () => receiver.distinct().find((e) => e.text === "an answer by webhook"), { timeoutMs: 60_000 });
+    assert.deepEqual([answer.verified, answer.target], [true, "bob"]);
+  });
+
+  await t.test("by `turn: true` of the API", async () => {
+    const { status, body } = await api.send({ channel: "telegram", target: "1", content: "SCRIPT say asked over the API", turn: true });
+    assert.equal(status, 200, JSON.stringify(body));
+    await heard("asked over the API");
+    assert.equal((await api.settled(body.message_id)).message.state, "done");
+  });
+
+  for (const point of ["intake.turn_begun", "intake.turn_done", "intake.before_close", "intake.after_close"]) {
+    await t.test(`our crash at ${point}: one run, one answer`, async () => {
+      const text = `after ${point.replaceAll(/[._]/g, " ")}`;
+      await ours.child.stop();
+      ours.env.OPENCLAW_RS_CRASH_AT = point;
+      ours.spawn();
+      telegram.say(ann, 1, `SCRIPT say ${text}`);
+      await until("the crash", () => ours.child.exit, { timeoutMs: 60_000 });
+      assert.equal(ours.child.exit.signal, "SIGABRT", ours.child.output.slice(-500));
+      delete ours.env.OPENCLAW_RS_CRASH_AT;
+      await ours.restart();
+      await heard(text);
+      // What follows in the conversation comes after it, so nothing of it is still on its way.
+      telegram.say(ann, 1, `SCRIPT say behind ${text}`);
+      await heard(`behind ${text}`);
+      assert.equal(telegram.sent.filter((s) => s.text === text).length, 1, "one answer");
+      assert.equal(asked(text), 1, "the model was asked once");
+    });
+  }
+
+  await t.test("while the OpenClaw is away, messages wait in order, and are answered when it is back", async () => {
+    original.child.killTree("SIGKILL");
+    await original.child.waitExit();
+    for (let n = 0; n < 3; n++) telegram.say(ann, 1, `SCRIPT say waited ${n}`);
+    await until("all three to be taken", () => telegram.updates.length === 0);
+    await original.restart();
+    await heard("waited 2");
+    assert.deepEqual(telegram.sent.filter((s) => s.text?.startsWith("waited")).map((s) => s.text), ["waited 0", "waited 1", "waited 2"]);
+  });
+});

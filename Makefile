@@ -64,6 +64,12 @@ bench-store: toolchain ## Durable accepts, lookups and drain of the message stor
 	@mkdir -p bench/results
 	@target/release/examples/load $(ARGS) | tee bench/results/$$(date -u +%F)-store.json
 
+.PHONY: bench-routing
+bench-routing: toolchain ## A message's route with 10,000 bindings and 1,000,000 sessions
+	$(CARGO) build --release --locked -p gateway --example routes
+	@mkdir -p bench/results
+	@target/release/examples/routes $(ARGS) | tee bench/results/$$(date -u +%F)-routing.json
+
 # Cargo itself and, when root on Debian, the C compiler that linking needs.
 .PHONY: toolchain
 toolchain:

@@ -22,7 +22,7 @@ before(async () => {
     config: {
       ...models,
       agents: { defaults: { model: { primary: `scripted/${MODEL_ID}` } } },
-      channels: { telegram: { botToken: bot.token, apiRoot: bot.url, dmPolicy: "open" } },
+      channels: { telegram: { botToken: bot.token, apiRoot: bot.url, dmPolicy: "open", allowFrom: ["*"] } },
     },
     timeoutMs: 180_000,
   });

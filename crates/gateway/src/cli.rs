@@ -10,6 +10,7 @@ mod call;
 mod channels;
 mod config;
 mod doctor;
+mod route;
 mod run;
 mod target;
 
@@ -92,6 +93,11 @@ enum Command {
     Channels {
         #[command(subcommand)]
         command: channels::ChannelsCommand,
+    },
+    /// Which agent and session a message belongs to, and why.
+    Route {
+        #[command(subcommand)]
+        command: route::RouteCommand,
     },
     /// Who may write to our accounts by direct message.
     Pairing {
@@ -218,6 +224,7 @@ pub fn main() -> ExitCode {
         Command::Why { id, json, to } => api::why(cli.profile.as_deref(), &id, json, &to),
         Command::Messages { command } => api::messages(cli.profile.as_deref(), &command),
         Command::Channels { command } => channels::run(cli.profile.as_deref(), &command),
+        Command::Route { command } => route::run(cli.profile.as_deref(), command),
         Command::Pairing { command } => api::pairing(cli.profile.as_deref(), &command),
         command => call::run(cli.profile.as_deref(), command),
     };

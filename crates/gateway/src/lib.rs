@@ -14,4 +14,4 @@ mod lower;
 mod messages;
 pub mod native;
 mod reload;
-mod routing;
+pub mod routing;

@@ -10,13 +10,16 @@ use channels::message::ChatKind;
 use serde_json::Value;
 
 use super::session_key::{DmScope, Scopes};
+use crate::native::agents::normalize_id;
 
 #[derive(Debug)]
 struct Binding {
+    /// Empty: the default agent.
     agent: String,
-    /// `None`: the default account alone. `Some("*")`: any.
+    /// `None`: any account (`accountId: "*"`).
     account: Option<String>,
-    peer: Option<(Kind, String)>,
+    /// Of a wildcard its kind alone counts.
+    peer: Option<Kind>,
     guild: Option<String>,
     team: Option<String>,
     roles: Vec<String>,
@@ -30,6 +33,16 @@ enum Kind {
     Room,
 }
 
+impl Kind {
+    fn parse(text: &str) -> Option<Self> {
+        match text.trim().to_lowercase().as_str() {
+            "direct" | "dm" => Some(Self::Direct),
+            "group" | "channel" => Some(Self::Room),
+            _ => None,
+        }
+    }
+}
+
 /// What was found.
 #[derive(Debug)]
 pub(super) struct Found<'a> {
@@ -41,19 +54,33 @@ pub(super) struct Found<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Bindings {
     all: Vec<Binding>,
-    /// By channel, kind and id; indexes into `all` in source order.
-    peers: HashMap<(String, Kind, String), Vec<usize>>,
-    /// The others, by channel.
-    rest: HashMap<String, Rest>,
+    channels: HashMap<String, Channel>,
 }
 
+/// The bindings of one channel; indexes into `all` in source order.
 #[derive(Debug, Default)]
-struct Rest {
+struct Channel {
+    direct: HashMap<String, Vec<usize>>,
+    rooms: HashMap<String, Vec<usize>>,
     wildcard: Vec<usize>,
+    guilds_with_roles: HashMap<String, Vec<usize>>,
     guilds: HashMap<String, Vec<usize>>,
     teams: HashMap<String, Vec<usize>>,
     accounts: HashMap<String, Vec<usize>>,
-    channel: Vec<usize>,
+    any_account: Vec<usize>,
+}
+
+/// Services whose rooms belong to a team (`teamId`) and not to a guild (`guildId`).
+const TEAMS: [&str; 3] = ["slack", "msteams", "mattermost"];
+
+/// The account as bindings and keys name it. Source: `normalizeAccountId` in src/routing/account-id.ts.
+pub(super) fn normalize_account(id: &str) -> String {
+    let named = id.chars().any(|c| c.is_ascii_alphanumeric() || c == '_');
+    let id = normalize_id(id);
+    if !named || ["__proto__", "constructor", "prototype"].contains(&id.as_str()) {
+        return DEFAULT_ACCOUNT.to_owned();
+    }
+    id
 }
 
 impl Bindings {
@@ -65,50 +92,60 @@ impl Bindings {
             .flatten()
             .enumerate()
         {
-            // Other types bind sessions to tools, not chats to agents.
-            if entry["type"].as_str().is_some_and(|kind| kind != "route") {
+            // The other type binds conversations to coding tools, not chats to agents.
+            if entry["type"] == "acp" {
                 continue;
             }
-            let matches = &entry["match"];
-            let (Some(agent), Some(channel)) =
-                (entry["agentId"].as_str(), matches["channel"].as_str())
-            else {
-                tracing::warn!(
-                    "bindings[{n}] names no agentId or no match.channel and is left out"
-                );
-                continue;
-            };
-            bindings.add(agent, channel, entry);
+            if let Err(reason) = bindings.add(entry) {
+                tracing::warn!("bindings[{n}]: {reason}; it is left out");
+            }
         }
         bindings
     }
 
-    fn add(&mut self, agent: &str, channel: &str, entry: &Value) {
+    fn add(&mut self, entry: &Value) -> Result<(), &'static str> {
         let matches = &entry["match"];
+        let channel = matches["channel"]
+            .as_str()
+            .map(|channel| channel.trim().to_lowercase())
+            .filter(|channel| !channel.is_empty())
+            .ok_or("match.channel is missing")?;
         let text = |value: &Value| match value {
             Value::String(text) => Some(text.trim().to_owned()).filter(|text| !text.is_empty()),
             Value::Number(number) => Some(number.to_string()),
             _ => None,
         };
-        let peer = text(&matches["peer"]["id"]).map(|id| {
-            let kind = match matches["peer"]["kind"].as_str() {
-                Some("direct" | "dm") => Kind::Direct,
-                _ => Kind::Room,
-            };
-            (kind, id.to_lowercase())
-        });
-        let index = self.all.len();
-        let channel = channel.trim().to_lowercase();
+        let peer = match &matches["peer"] {
+            Value::Null => None,
+            // Half a peer must not become a binding of the whole account.
+            peer => Some((
+                peer["kind"]
+                    .as_str()
+                    .and_then(Kind::parse)
+                    .ok_or("match.peer.kind is not direct, group or channel")?,
+                text(&peer["id"]).ok_or("match.peer.id is missing")?,
+            )),
+        };
+        let account = match matches["accountId"].as_str().unwrap_or_default().trim() {
+            "*" => None,
+            named => Some(normalize_account(named)),
+        };
         let binding = Binding {
-            agent: agent.to_owned(),
-            account: text(&matches["accountId"]).map(|id| id.to_lowercase()),
+            agent: entry["agentId"]
+                .as_str()
+                .unwrap_or_default()
+                .trim()
+                .to_owned(),
+            account: account.clone(),
+            peer: peer.as_ref().map(|(kind, _)| *kind),
             guild: text(&matches["guildId"]),
             team: text(&matches["teamId"]),
             roles: matches["roles"]
                 .as_array()
                 .into_iter()
                 .flatten()
-                .filter_map(text)
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
                 .collect(),
             scopes: Scopes {
                 dm: entry["session"]["dmScope"]
@@ -118,114 +155,92 @@ impl Bindings {
                     .as_str()
                     .map(|scope| scope == "main"),
             },
-            peer: peer.clone(),
         };
-        let rest = self.rest.entry(channel.clone()).or_default();
-        match (&peer, &binding.guild, &binding.team, &binding.account) {
-            (Some((_, id)), ..) if id == "*" => rest.wildcard.push(index),
-            (Some((kind, id)), ..) => self
-                .peers
-                .entry((channel, *kind, id.clone()))
-                .or_default()
-                .push(index),
-            (None, Some(guild), ..) => rest.guilds.entry(guild.clone()).or_default().push(index),
-            (None, None, Some(team), _) => rest.teams.entry(team.clone()).or_default().push(index),
-            (None, None, None, Some(account)) if account == "*" => rest.channel.push(index),
-            (None, None, None, account) => {
-                let account = account
-                    .clone()
-                    .unwrap_or_else(|| DEFAULT_ACCOUNT.to_owned());
-                rest.accounts.entry(account).or_default().push(index);
+        let index = self.all.len();
+        let own = self.channels.entry(channel).or_default();
+        let list = match (peer, &binding.guild, &binding.team, account) {
+            (Some((_, id)), ..) if id == "*" => &mut own.wildcard,
+            (Some((Kind::Direct, id)), ..) => own.direct.entry(id).or_default(),
+            (Some((Kind::Room, id)), ..) => own.rooms.entry(id).or_default(),
+            (None, Some(guild), ..) if binding.roles.is_empty() => {
+                own.guilds.entry(guild.clone()).or_default()
             }
-        }
+            (None, Some(guild), ..) => own.guilds_with_roles.entry(guild.clone()).or_default(),
+            (None, None, Some(team), _) => own.teams.entry(team.clone()).or_default(),
+            (None, None, None, Some(account)) => own.accounts.entry(account).or_default(),
+            (None, None, None, None) => &mut own.any_account,
+        };
+        list.push(index);
         self.all.push(binding);
+        Ok(())
     }
 
+    /// `account`: normalised.
     pub(super) fn find(
         &self,
         channel: &str,
         account: &str,
         message: &InboundMessage,
     ) -> Option<Found<'_>> {
+        let own = self.channels.get(channel)?;
         let chat = &message.chat;
-        let (kind, id) = match chat.kind {
-            ChatKind::Direct => (Kind::Direct, message.sender.id.to_lowercase()),
-            ChatKind::Group | ChatKind::Channel => (Kind::Room, chat.id.to_lowercase()),
+        let parent = chat.parent.as_deref().map_or("", str::trim);
+        let (guild, team) = match TEAMS.contains(&channel) {
+            true => ("", parent),
+            false => (parent, ""),
         };
-        let account = account.to_lowercase();
+        let kind = match chat.kind {
+            ChatKind::Direct => Kind::Direct,
+            ChatKind::Group | ChatKind::Channel => Kind::Room,
+        };
+        let roles = &message.sender.roles;
         let fits = |index: &&usize| {
             let binding = &self.all[**index];
-            let account_fits = match binding.account.as_deref() {
-                None => account == DEFAULT_ACCOUNT,
-                Some("*") => true,
-                Some(own) => own == account,
-            };
-            account_fits
-                && binding
-                    .guild
-                    .as_ref()
-                    .is_none_or(|guild| chat.parent.as_ref() == Some(guild))
-                && binding
-                    .team
-                    .as_ref()
-                    .is_none_or(|team| chat.parent.as_ref() == Some(team))
+            binding.account.as_ref().is_none_or(|own| own == account)
+                && binding.peer.is_none_or(|own| own == kind)
+                && binding.guild.as_ref().is_none_or(|own| own == guild)
+                && binding.team.as_ref().is_none_or(|own| own == team)
                 && (binding.roles.is_empty()
-                    || binding
-                        .roles
-                        .iter()
-                        .any(|role| message.sender.roles.contains(role)))
+                    || binding.roles.iter().any(|role| roles.contains(role)))
         };
-        let first = |list: Option<&Vec<usize>>| list.into_iter().flatten().find(fits).copied();
-        let found = |index: usize, tier: &'static str| Found {
-            agent: &self.all[index].agent,
-            tier,
-            scopes: &self.all[index].scopes,
+        let first = |list: &[usize], tier: &'static str| {
+            list.iter().find(fits).map(|index| Found {
+                agent: &self.all[*index].agent,
+                tier,
+                scopes: &self.all[*index].scopes,
+            })
         };
-        let peer = |id: &str| self.peers.get(&(channel.to_owned(), kind, id.to_owned()));
-        // A thread of a forum may be bound by itself; else its chat is its parent.
-        if let Some(thread) = &chat.thread {
-            for sign in [":topic:", ":thread:"] {
-                if let Some(index) = first(peer(&format!("{id}{sign}{thread}"))) {
-                    return Some(found(index, "binding.peer"));
-                }
-            }
-            if let Some(index) = first(peer(&id)) {
-                return Some(found(index, "binding.peer.parent"));
-            }
-        } else if let Some(index) = first(peer(&id)) {
-            return Some(found(index, "binding.peer"));
-        }
-        let rest = self.rest.get(channel)?;
-        let wildcard = rest.wildcard.iter().find(|index| {
-            self.all[**index]
-                .peer
-                .as_ref()
-                .is_some_and(|(own, _)| *own == kind)
-                && fits(index)
-        });
-        if let Some(index) = wildcard {
-            return Some(found(*index, "binding.peer.wildcard"));
-        }
-        if let Some(parent) = &chat.parent {
-            let guild = rest.guilds.get(parent);
-            let with_roles = |index: &&usize| !self.all[**index].roles.is_empty();
-            if let Some(index) = guild.into_iter().flatten().filter(with_roles).find(fits) {
-                return Some(found(*index, "binding.guild+roles"));
-            }
-            let plain = |index: &&usize| self.all[**index].roles.is_empty();
-            if let Some(index) = guild.into_iter().flatten().filter(plain).find(fits) {
-                return Some(found(*index, "binding.guild"));
-            }
-            if let Some(index) = first(rest.teams.get(parent)) {
-                return Some(found(index, "binding.team"));
-            }
-        }
-        if let Some(index) = first(rest.accounts.get(&account)) {
-            return Some(found(index, "binding.account"));
-        }
-        rest.channel
-            .iter()
-            .find(fits)
-            .map(|index| found(*index, "binding.channel"))
+        let keyed = |map: &HashMap<String, Vec<usize>>, key: &str, tier| {
+            map.get(key).and_then(|list| first(list, tier))
+        };
+        let peers = match kind {
+            Kind::Direct => &own.direct,
+            Kind::Room => &own.rooms,
+        };
+        let peer = peer_id(channel, message);
+        keyed(peers, &peer, "binding.peer")
+            .or_else(|| {
+                let parent = chat.thread.is_some() && kind == Kind::Room;
+                parent.then(|| keyed(peers, chat.id.trim(), "binding.peer.parent"))?
+            })
+            .or_else(|| first(&own.wildcard, "binding.peer.wildcard"))
+            .or_else(|| keyed(&own.guilds_with_roles, guild, "binding.guild+roles"))
+            .or_else(|| keyed(&own.guilds, guild, "binding.guild"))
+            .or_else(|| keyed(&own.teams, team, "binding.team"))
+            .or_else(|| keyed(&own.accounts, account, "binding.account"))
+            .or_else(|| first(&own.any_account, "binding.channel"))
+    }
+}
+
+/// Whom a binding means by `peer.id`: the other person, or the room; of Telegram's forums the topic.
+pub(super) fn peer_id(channel: &str, message: &InboundMessage) -> String {
+    let chat = &message.chat;
+    match (chat.kind, &chat.thread) {
+        (ChatKind::Direct, _) => match message.sender.id.trim() {
+            "" => chat.id.trim().to_owned(),
+            sender => sender.to_owned(),
+        },
+        (_, Some(topic)) if channel == "telegram" => format!("{}:topic:{topic}", chat.id.trim()),
+        _ => chat.id.trim().to_owned(),
     }
 }

@@ -6,7 +6,8 @@ use channels::InboundMessage;
 use channels::message::ChatKind;
 use serde_json::Value;
 
-use crate::native::agents::normalize_id;
+use super::bindings::peer_id;
+use crate::native::agents::{MAIN_KEY, normalize_id};
 
 /// Which direct messages share a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,8 +43,8 @@ pub(super) struct Scopes {
 pub(super) struct SessionRules {
     dm: DmScope,
     group_main: bool,
-    /// `channel:peer` or `peer`, lowercase, to the one name of that person.
-    links: HashMap<String, String>,
+    /// `channel:peer` or `peer`, lowercase, to the one name of that person and its place in the file.
+    links: HashMap<String, (usize, String)>,
 }
 
 /// A key in parts.
@@ -76,21 +77,31 @@ impl std::fmt::Display for SessionKey {
     }
 }
 
-/// Services whose ids mean something else in lowercase.
-const CASE_MATTERS: [&str; 3] = ["matrix", "signal", "email"];
+/// Whether the ids of these rooms mean something else in lowercase. Source: `casePreservingPeerSpan`.
+fn case_matters(channel: &str, kind: ChatKind) -> bool {
+    match channel {
+        "matrix" => kind != ChatKind::Direct,
+        "signal" => kind == ChatKind::Group,
+        _ => false,
+    }
+}
 
 impl SessionRules {
     pub(super) fn read(config: &Value) -> Self {
         let session = &config["session"];
-        let mut links = HashMap::new();
-        for (name, peers) in session["identityLinks"].as_object().into_iter().flatten() {
-            for peer in peers
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(Value::as_str)
-            {
-                links.insert(peer.trim().to_lowercase(), name.trim().to_lowercase());
+        let mut links: HashMap<String, (usize, String)> = HashMap::new();
+        let named = session["identityLinks"].as_object().into_iter().flatten();
+        for (order, (name, peers)) in named.enumerate() {
+            let name = name.trim();
+            let listed = peers.as_array().into_iter().flatten();
+            for peer in listed.filter_map(Value::as_str) {
+                let peer = peer.trim().to_lowercase();
+                if !name.is_empty() && !peer.is_empty() {
+                    // Whoever is named twice is the first of them.
+                    links
+                        .entry(peer)
+                        .or_insert_with(|| (order, name.to_lowercase()));
+                }
             }
         }
         Self {
@@ -103,68 +114,79 @@ impl SessionRules {
         }
     }
 
+    pub(super) fn dm(&self, scopes: &Scopes) -> DmScope {
+        scopes.dm.unwrap_or(self.dm)
+    }
+
+    /// `account`: normalised.
     pub(super) fn key(
         &self,
         agent: &str,
         channel: &str,
         account: &str,
         message: &InboundMessage,
-        scopes: Scopes,
+        scopes: &Scopes,
     ) -> String {
-        let agent = normalize_id(agent);
-        let id = |id: &str| {
-            if CASE_MATTERS.contains(&channel) {
-                id.trim().to_owned()
-            } else {
-                id.trim().to_lowercase()
-            }
-        };
         let chat = &message.chat;
         let rest = match chat.kind {
-            ChatKind::Direct => {
-                let peer = id(&message.sender.id);
-                let linked = |peer: &str| {
-                    let lower = peer.to_lowercase();
-                    self.links
-                        .get(&format!("{channel}:{lower}"))
-                        .or_else(|| self.links.get(&lower))
-                        .cloned()
-                        .unwrap_or_else(|| peer.to_owned())
+            ChatKind::Direct => self.direct(channel, account, message, self.dm(scopes)),
+            ChatKind::Group | ChatKind::Channel => {
+                // Posts of a Telegram channel are a group's to the original.
+                let kind = match chat.kind {
+                    ChatKind::Channel if channel != "telegram" => "channel",
+                    _ => "group",
                 };
-                match scopes.dm.unwrap_or(self.dm) {
-                    DmScope::Main => "main".to_owned(),
-                    DmScope::PerPeer => format!("direct:{}", linked(&peer)),
-                    DmScope::PerChannelPeer => format!("{channel}:direct:{}", linked(&peer)),
-                    DmScope::PerAccountChannelPeer => {
-                        format!(
-                            "{channel}:{}:direct:{}",
-                            account.to_lowercase(),
-                            linked(&peer)
-                        )
+                let fold = |id: &str| match case_matters(channel, chat.kind) {
+                    true => id.trim().to_owned(),
+                    false => id.trim().to_lowercase(),
+                };
+                let room = match scopes.group_main.unwrap_or(self.group_main) {
+                    true => MAIN_KEY.to_owned(),
+                    false => format!("{channel}:{kind}:{}", fold(&peer_id(channel, message))),
+                };
+                match &chat.thread {
+                    // Of Telegram's forums the topic is part of the peer already.
+                    Some(thread) if channel != "telegram" => {
+                        let thread = match channel {
+                            "matrix" => thread.trim().to_owned(),
+                            _ => thread.trim().to_lowercase(),
+                        };
+                        format!("{room}:thread:{thread}")
                     }
+                    _ => room,
                 }
             }
-            ChatKind::Group | ChatKind::Channel if scopes.group_main.unwrap_or(self.group_main) => {
-                "main".to_owned()
-            }
-            ChatKind::Group | ChatKind::Channel => {
-                let kind = if chat.kind == ChatKind::Group {
-                    "group"
-                } else {
-                    "channel"
-                };
-                let thread = chat.thread.as_deref().map_or(String::new(), |thread| {
-                    let word = if channel == "telegram" {
-                        "topic"
-                    } else {
-                        "thread"
-                    };
-                    format!(":{word}:{thread}")
-                });
-                format!("{channel}:{kind}:{}{thread}", id(&chat.id))
-            }
         };
-        SessionKey { agent, rest }.to_string()
+        SessionKey {
+            agent: normalize_id(agent),
+            rest,
+        }
+        .to_string()
+    }
+
+    fn direct(
+        &self,
+        channel: &str,
+        account: &str,
+        message: &InboundMessage,
+        scope: DmScope,
+    ) -> String {
+        let peer = peer_id(channel, message).to_lowercase();
+        if peer.is_empty() {
+            return MAIN_KEY.to_owned();
+        }
+        let scoped = self.links.get(&format!("{channel}:{peer}"));
+        let link = scoped
+            .into_iter()
+            .chain(self.links.get(&peer))
+            .min_by_key(|(order, _)| *order);
+        let peer = link.map_or(peer, |(_, name)| name.clone());
+        match scope {
+            DmScope::Main => MAIN_KEY.to_owned(),
+            DmScope::PerPeer => format!("direct:{peer}"),
+            DmScope::PerChannelPeer => format!("{channel}:direct:{peer}"),
+            DmScope::PerAccountChannelPeer => format!("{channel}:{account}:direct:{peer}"),
+        }
     }
 }
 

@@ -53,8 +53,7 @@ fn route(config: &Value, channel: &str, account: &str, message: &InboundMessage)
 fn direct_messages_share_what_the_scope_says() {
     let dm = message(ChatKind::Direct, "42", "42");
     let check = |session: Value, expected: &str| {
-        let config =
-            json!({ "session": session, "channels": { "telegram": { "dmPolicy": "open" } } });
+        let config = json!({ "session": session, "channels": { "telegram": { "dmPolicy": "open", "allowFrom": ["*"], "accounts": { "work": {} } } } });
         assert_eq!(
             route(&config, "telegram", "work", &dm).session_key,
             expected
@@ -111,7 +110,7 @@ fn bindings_are_tried_in_the_originals_order() {
         { "agentId": "topic", "match": { "channel": "telegram", "peer": { "kind": "group", "id": "-100:topic:7" } } },
         { "agentId": "ann", "match": { "channel": "telegram", "peer": { "kind": "direct", "id": "42" } }, "session": { "dmScope": "per-peer" } },
     ]);
-    let config = json!({ "bindings": bindings, "channels": { "telegram": { "dmPolicy": "open", "groupPolicy": "open", "groups": { "*": { "requireMention": false } } } } });
+    let config = json!({ "bindings": bindings, "channels": { "telegram": { "dmPolicy": "open", "allowFrom": ["*"], "groupPolicy": "open", "groups": { "*": { "requireMention": false } } } } });
     let check = |account: &str, message: &InboundMessage, agent: &str, tier: &str| {
         let route = route(&config, "telegram", account, message);
         assert_eq!((route.agent.as_str(), route.matched_by), (agent, tier));
@@ -185,18 +184,32 @@ fn strangers_are_paired_listed_or_turned_away() {
     };
     check(json!({}), "pair");
     check(json!({ "allowFrom": ["tg:42"] }), "route");
-    check(json!({ "allowFrom": ["@ann"] }), "route");
+    check(json!({ "allowFrom": ["@ann"] }), "pair");
     check(json!({ "allowFrom": [42] }), "route");
     check(
         json!({ "dmPolicy": "allowlist", "allowFrom": ["41"] }),
         "sender 42 is not in allowFrom",
     );
-    check(json!({ "dmPolicy": "open" }), "route");
+    check(json!({ "dmPolicy": "open", "allowFrom": ["*"] }), "route");
+    check(
+        json!({ "dmPolicy": "open" }),
+        "dmPolicy is open and allowFrom lacks",
+    );
     check(json!({ "dmPolicy": "disabled" }), "dmPolicy is disabled");
     // As Matrix has it.
-    check(json!({ "dm": { "policy": "open" } }), "route");
-    check(json!({ "dm": { "allowFrom": ["42"] } }), "route");
+    check(
+        json!({ "dm": { "policy": "open", "allowFrom": ["*"] } }),
+        "route",
+    );
     check(json!({ "dm": { "enabled": false } }), "dm.enabled");
+    check(
+        json!({ "dm": { "policy": "disabled" } }),
+        "dmPolicy is disabled",
+    );
+    check(
+        json!({ "dm": { "policy": "allowlist", "allowFrom": ["42"] } }),
+        "route",
+    );
 }
 
 #[test]
@@ -252,6 +265,37 @@ fn groups_ask_for_a_mention() {
         json!({ "groupPolicy": "open" }),
         &|m| m.sender.is_bot = true,
         "the sender is a bot",
+    );
+}
+
+#[test]
+fn half_a_peer_binds_nobody() {
+    let config = json!({
+        "bindings": [
+            { "agentId": "a", "match": { "channel": "telegram", "accountId": "*", "peer": { "kind": "direct" } } },
+            { "agentId": "b", "match": { "channel": "telegram", "accountId": "*", "peer": { "kind": "person", "id": "42" } } },
+        ],
+        "channels": { "telegram": { "dmPolicy": "open", "allowFrom": ["*"] } },
+    });
+    let dm = message(ChatKind::Direct, "42", "42");
+    assert_eq!(
+        route(&config, "telegram", "default", &dm).matched_by,
+        "default"
+    );
+}
+
+#[test]
+fn a_binding_to_an_agent_that_is_not_there_is_not_guessed() {
+    let config = json!({
+        "agents": { "list": [{ "id": "ops" }] },
+        "bindings": [{ "agentId": "ghost", "match": { "channel": "telegram", "accountId": "*" } }],
+        "channels": { "telegram": { "dmPolicy": "open", "allowFrom": ["*"] } },
+    });
+    let dm = message(ChatKind::Direct, "42", "42");
+    let decision = decide(&config, "telegram", "default", &dm);
+    assert!(
+        matches!(&decision, Decision::Drop { rule } if rule.contains("ghost")),
+        "{decision:?}"
     );
 }
 

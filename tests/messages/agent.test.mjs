@@ -36,9 +36,13 @@ test("a person writes and the agent answers", { timeout: 300_000 }, async (t) =>
     const update = telegram.say(ann, 1, "SCRIPT say an answer in the chat");
     const answer = await heard("an answer in the chat");
     assert.equal(answer.chat, "1");
-    const { body } = await api.call("GET", `/api/why/${encodeURIComponent(`1/${update.message.message_id}`)}`);
-    const steps = body.steps.map((s) => s.step);
-    for (const step of ["routed", "queued", "attempt", "delivered"]) assert.ok(steps.includes(step), `${step} is missing in ${steps}`);
+    // The answer is in the chat before its receipt is on our disk.
+    const steps = await until("the receipt", async () => {
+      const { body } = await api.call("GET", `/api/why/${encodeURIComponent(`1/${update.message.message_id}`)}`);
+      const steps = body.steps.map((s) => s.step);
+      return steps.includes("delivered") && steps;
+    });
+    for (const step of ["routed", "queued", "attempt"]) assert.ok(steps.includes(step), `${step} is missing in ${steps}`);
   });
 
   await t.test("by webhook, signed both ways", async () => {

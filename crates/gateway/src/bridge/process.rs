@@ -200,6 +200,8 @@ pub struct Supervisor {
     epoch: u64,
     /// Who waits for the child to be gone.
     stopping: Vec<oneshot::Sender<()>>,
+    /// When a sleeping child's next job is due.
+    wake_at: Option<Instant>,
 }
 
 impl Supervisor {
@@ -234,6 +236,7 @@ impl Supervisor {
             memory,
             epoch: 0,
             stopping: Vec::new(),
+            wake_at: None,
         };
         (handle, tokio::spawn(supervisor.run()))
     }
@@ -297,10 +300,15 @@ impl Supervisor {
     /// Waits for an order to start. Answers false when the gateway stops.
     async fn rest(&mut self, state: UpstreamState) -> bool {
         let asleep = matches!(state, UpstreamState::Asleep);
+        let wake_at = self.wake_at.take().filter(|_| asleep);
         self.say(state);
         loop {
             tokio::select! {
                 () = self.wake.notified() => if asleep { return true },
+                () = job_due(wake_at) => {
+                    tracing::info!("openclaw has a job to do and is started");
+                    return true;
+                }
                 order = self.orders.recv() => match order {
                     Some(Order::Start | Order::Restart) => {
                         self.backoff.reset();
@@ -425,7 +433,8 @@ impl Supervisor {
                 }
                 () = idle(&hints, idle_stop, asked_to_sleep), if ready => {
                     asked_to_sleep = Some(Instant::now());
-                    if self.may_sleep().await {
+                    if let rest::Rest::Asleep { wake_in } = self.may_sleep().await {
+                        self.wake_at = wake_in.map(|wake_in| Instant::now() + wake_in);
                         self.say(UpstreamState::Asleep);
                         child.stop(times.stop).await;
                         return Ended::FellAsleep;
@@ -470,11 +479,19 @@ impl Supervisor {
         tracing::info!(pid = child.pid(), %exit, "openclaw has stopped");
     }
 
-    async fn may_sleep(&self) -> bool {
+    async fn may_sleep(&self) -> rest::Rest {
         match &self.call {
             Some(call) => rest::may_sleep(call).await,
-            None => true,
+            None => rest::Rest::Asleep { wake_in: None },
         }
+    }
+}
+
+/// Resolves when a sleeping child is to be started for its next job; never, when it has none.
+async fn job_due(wake_at: Option<Instant>) {
+    match wake_at {
+        Some(wake_at) => tokio::time::sleep_until(wake_at).await,
+        None => std::future::pending().await,
     }
 }
 

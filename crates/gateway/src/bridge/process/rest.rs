@@ -44,40 +44,66 @@ pub(super) async fn drain(call: &Call, deadline: Instant) {
     }
 }
 
-/// Whether the upstream may be stopped to save memory: no channel account runs, no cron job is enabled, no work is under
-/// way. In doubt it may not.
-pub(super) async fn may_sleep(call: &Call) -> bool {
+/// Whether the upstream may be stopped to save memory, and until when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// It owns something that goes on by itself.
+    Awake,
+    /// Until somebody calls it, or its next job is due.
+    Asleep { wake_in: Option<Duration> },
+}
+
+/// A job due sooner than this is not worth a stop and a start.
+const SLEEP_MIN: Duration = Duration::from_secs(120);
+/// It is started this much before its job is due.
+const HEAD_START: Duration = Duration::from_secs(45);
+
+/// Not while a channel account runs in it, work is under way, or a job is due soon. In doubt it stays awake.
+pub(super) async fn may_sleep(call: &Call) -> Rest {
     match owns_something(call).await {
-        Ok(None) => true,
-        Ok(Some(what)) => {
+        Ok(Ok(wake_in)) => Rest::Asleep { wake_in },
+        Ok(Err(what)) => {
             tracing::debug!(%what, "openclaw stays awake");
-            false
+            Rest::Awake
         }
         Err(why) => {
             tracing::debug!(%why, "openclaw stays awake: it can't be asked");
-            false
+            Rest::Awake
         }
     }
 }
 
-async fn owns_something(call: &Call) -> Result<Option<String>, String> {
+/// When its next job is due; the inner error is what keeps it awake.
+async fn owns_something(call: &Call) -> Result<Result<Option<Duration>, String>, String> {
     let channels = ask(call, "channels.status", json!({ "probe": false })).await?;
     if let Some(account) = running_account(&channels) {
-        return Ok(Some(format!("channel {account} runs in it")));
+        return Ok(Err(format!("channel {account} runs in it")));
     }
+    // Every OpenClaw has jobs of its own (heartbeat, memory), so having some can't be what keeps it awake.
     let cron = ask(call, "cron.status", json!({})).await?;
-    if cron["enabled"] == true && cron["jobs"].as_u64() != Some(0) {
-        return Ok(Some(format!("it has {} cron jobs", cron["jobs"])));
-    }
+    let has_jobs = cron["enabled"] == true && cron["jobs"].as_u64() != Some(0);
+    let wake_in = match cron["nextWakeAtMs"].as_u64().filter(|_| has_jobs) {
+        None => None,
+        Some(at_ms) => {
+            let due_in = Duration::from_millis(at_ms.saturating_sub(crate::clock::now_ms()));
+            if due_in < SLEEP_MIN {
+                return Ok(Err(format!(
+                    "its next job is due in {} s",
+                    due_in.as_secs()
+                )));
+            }
+            Some(due_in.saturating_sub(HEAD_START))
+        }
+    };
     // Ready only when nothing is under way, and then nothing new may begin: the suspension is not given back, since the
     // stop follows.
     let request =
         json!({ "requestId": format!("openclaw-gateway-sleep-{}", uuid::Uuid::new_v4()) });
     let answer = ask(call, "gateway.suspend.prepare", request).await?;
     if answer["status"] == "ready" {
-        return Ok(None);
+        return Ok(Ok(wake_in));
     }
-    Ok(Some(format!(
+    Ok(Err(format!(
         "{} pieces of work are under way",
         answer["activeCount"]
     )))

@@ -427,6 +427,15 @@ impl<'a> Outbox<'a> {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    /// Answers to an inbound message, oldest first.
+    pub fn answers(&self, cause: &str) -> Result<Vec<OutboxRow>, TxError> {
+        let mut statement = self.connection.prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM outbox WHERE cause = ?1 ORDER BY seq LIMIT 100"
+        ))?;
+        let rows = statement.query_map([cause], row)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// In doubt, oldest first.
     pub fn doubtful(&self, limit: usize) -> Result<Vec<OutboxRow>, TxError> {
         let mut statement = self.connection.prepare_cached(&format!(

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use store::{Claim, NewInbound, OutboxState, Spooled, StoreError};
+use store::{Claim, InboxState, NewInbound, OutboxState, Spooled, StoreError};
 
 use super::intake::{Inbound, TurnRequest};
 use super::request::SendRequest;
@@ -79,33 +79,62 @@ pub(super) async fn accept(
 pub(super) async fn outcome(
     messages: &Messages,
     id: &str,
+    is_turn: bool,
     finished: &mut tokio::sync::broadcast::Receiver<super::Finished>,
 ) -> Result<(&'static str, Option<String>), StoreError> {
     let until = tokio::time::Instant::now() + WAIT;
     loop {
         let wanted = id.to_owned();
-        let row = messages
+        let state = messages
             .store
-            .read(move |reader| reader.outbox().get(&wanted))
+            .read(move |reader| at_rest(reader, &wanted))
             .await?;
-        match row {
-            Some(row)
-                if matches!(
-                    row.state,
-                    OutboxState::Delivered | OutboxState::Dead | OutboxState::InDoubt
-                ) =>
-            {
-                return Ok((row.state.as_str(), row.error));
-            }
-            _ => {}
+        if let Some(state) = state {
+            return Ok(state);
         }
         loop {
             match tokio::time::timeout_at(until, finished.recv()).await {
-                Ok(Ok(done)) if &*done.id != id => {}
+                // An answer to a turn has an id of its own.
+                Ok(Ok(done)) if &*done.id != id && !is_turn => {}
                 // Ours, or so many that ours may have been missed.
                 Ok(Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_))) => break,
                 Ok(Err(_)) | Err(_) => return Ok(("queued", None)),
             }
+        }
+    }
+}
+
+/// What became of a message, or of the answers to one; `None` while something is still to come.
+fn at_rest(
+    reader: &store::Reader<'_>,
+    id: &str,
+) -> Result<Option<(&'static str, Option<String>)>, store::TxError> {
+    let rests = |state| {
+        matches!(
+            state,
+            OutboxState::Delivered | OutboxState::Dead | OutboxState::InDoubt
+        )
+    };
+    if let Some(row) = reader.outbox().get(id)? {
+        return Ok(rests(row.state).then(|| (row.state.as_str(), row.error)));
+    }
+    let Some(asked) = reader.inbox().get(id)? else {
+        return Ok(None);
+    };
+    match asked.state {
+        InboxState::Waiting | InboxState::Turn => Ok(None),
+        InboxState::Failed => Ok(Some(("dead", asked.note))),
+        InboxState::Done => {
+            let answers = reader.outbox().answers(id)?;
+            if answers.iter().any(|row| !rests(row.state)) {
+                return Ok(None);
+            }
+            let bad = answers
+                .into_iter()
+                .find(|row| row.state != OutboxState::Delivered);
+            Ok(Some(bad.map_or(("delivered", None), |row| {
+                (row.state.as_str(), row.error)
+            })))
         }
     }
 }

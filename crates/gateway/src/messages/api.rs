@@ -314,7 +314,7 @@ async fn send(
     let (id, repeated) = accept(messages, request, row).await?;
     let (state, error) = match &mut finished {
         None => ("queued", None),
-        Some(finished) => outcome(messages, &id, finished).await?,
+        Some(finished) => outcome(messages, &id, request.turn, finished).await?,
     };
     Ok(json!({
         "success": true, "message_id": id, "error": error, "status": state, "duplicate": repeated,

@@ -494,6 +494,10 @@ async fn finish(
         .await?;
     crash_point!("intake.after_close");
     messages.outbox.notify_one();
+    // A turn without an answer has come to rest with this.
+    drop(messages.finished.send(super::Finished {
+        id: row.id.as_str().into(),
+    }));
     Ok(())
 }
 
@@ -650,7 +654,12 @@ async fn fail(messages: &Messages, row: &InboxRow, why: &str) -> Result<(), Stor
     messages
         .store
         .write(move |tx| tx.inbox().fail(&id, &why, now_ms()))
-        .await
+        .await?;
+    // Whoever waits for the outcome of a turn.
+    drop(messages.finished.send(super::Finished {
+        id: row.id.as_str().into(),
+    }));
+    Ok(())
 }
 
 async fn wait(messages: &Messages, row: &InboxRow, why: &str) -> Result<(), StoreError> {

@@ -133,7 +133,7 @@ async fn send(
     let (id, _) = accept::accept(&messages, &request, row)
         .await
         .map_err(|error| of_store(&error))?;
-    let (state, error) = accept::outcome(&messages, &id, &mut finished)
+    let (state, error) = accept::outcome(&messages, &id, false, &mut finished)
         .await
         .map_err(|error| of_store(&error))?;
     let run_id = request.idempotency_key.unwrap_or_else(|| id.clone());

@@ -141,7 +141,7 @@ pub const KEYS: &[OwnKey] = &[
     key("log.format", Kind::Word(FORMATS), "\"auto\"", false,
         "`pretty` for people, `json` for machines, `auto`: pretty on a terminal, else json."),
     key("control_ui.package", Kind::Text, "", false,
-        "Path of the installed `openclaw` package whose Control UI is served. Unset: the package that `upstream.command` belongs to."),
+        "Path of the installed `openclaw` package whose Control UI is to be served. No effect yet: the Control UI comes from the upstream."),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

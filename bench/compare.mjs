@@ -7,6 +7,7 @@ import { Device, RawClient } from "../tests/lib/raw.mjs";
 import { gatewayBinary, until } from "../tests/lib/tools.mjs";
 import { withModel } from "./baseline.mjs";
 import { IdleLoad, commandLine, startPeer, wrk, wrkArgs, wsLoad } from "./load.mjs";
+import { accepts, sends } from "./messages.mjs";
 import { hasEnded, loadAverage, tree, treeMemory, vmRssMb, watched } from "./machine.mjs";
 import { median, medianOf } from "./numbers.mjs";
 import { timeToReady } from "./ready.mjs";
@@ -21,7 +22,7 @@ const PLANS = {
 /** A cheap method that only the upstream answers. */
 const BRIDGED_METHOD = "question.list";
 
-const MEASURES = [healthz, wsHealth, wsTrivial, bridged, fanout, start, memory, presence, stop];
+const MEASURES = [healthz, wsHealth, wsTrivial, bridged, fanout, start, memory, presence, stop, accepts, sends];
 
 export async function compare({ mode, say, only }) {
   const chosen = MEASURES.filter(({ name }) => !only || only.includes(name));

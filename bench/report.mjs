@@ -55,7 +55,7 @@ function throughput(measure, lines, chart) {
       const perSecond = medianOf(rounds, "perSecond");
       return [
         label, figure(perSecond), spread(rounds, "perSecond"), figure(medianOf(rounds, "latencyMs.p50")), figure(medianOf(rounds, "latencyMs.p99")),
-        figure(medianOf(rounds, "cores")), figure((medianOf(rounds, "cores") / perSecond) * 1e6), String(rounds.reduce((sum, round) => sum + round.errors.count, 0)), times(ours / perSecond),
+        figure(medianOf(rounds, "cores")), figure((medianOf(rounds, "cores") / perSecond) * 1e6), String(rounds.reduce((sum, round) => sum + (round.errors?.count ?? round.refused ?? 0), 0)), times(ours / perSecond),
       ];
     }),
   ));

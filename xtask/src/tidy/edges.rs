@@ -10,7 +10,7 @@ pub(super) struct Edges {
     pub(super) never: &'static [&'static str],
 }
 
-pub(super) const EDGES: [Edges; 9] = [
+pub(super) const EDGES: [Edges; 7] = [
     // No IO: no socket, no clock, no runtime.
     Edges {
         name: "wire",
@@ -24,7 +24,7 @@ pub(super) const EDGES: [Edges; 9] = [
         only: None,
         never: &["hyper", "axum"],
     },
-    // SQL lives here and in `memory`; it has never heard of methods, HTTP or chat services.
+    // SQL lives here; it has never heard of methods, HTTP or chat services.
     Edges {
         name: "store",
         ours: &[],
@@ -38,24 +38,10 @@ pub(super) const EDGES: [Edges; 9] = [
         only: None,
         never: &["rusqlite", "sqlx", "axum", "openssl", "native-tls"],
     },
-    // Pure functions on bytes.
-    Edges {
-        name: "media",
-        ours: &[],
-        only: None,
-        never: &["tokio", "hyper", "reqwest"],
-    },
-    // No network: vectors come in as data.
-    Edges {
-        name: "memory",
-        ours: &[],
-        only: None,
-        never: &["tokio", "hyper", "reqwest"],
-    },
     // Decisions 0006 (own WebSocket codec) and 0008 (hyper alone, ring, no SQL yet).
     Edges {
         name: "gateway",
-        ours: &["wire", "client", "store", "channels", "media", "memory"],
+        ours: &["wire", "client", "store", "channels"],
         only: None,
         never: &[
             "axum",

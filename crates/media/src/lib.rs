@@ -1,1 +1,0 @@
-//! Images, video and audio: bytes in, bytes out, under limits.

@@ -1,1 +1,0 @@
-//! Find text again: keyword and vector search over chunks.

@@ -52,6 +52,9 @@ const PARAMS = {
 /** Answers that are an error on purpose. */
 const ERRORS = {
   agent: /start OpenClaw .* or configure a model/,
+  "config.apply": /must have required property 'raw'/,
+  "config.patch": /must have required property 'raw'/,
+  "config.set": /must have required property 'raw'/,
   "chat.send": /start OpenClaw .* or configure a model/,
   "mentions.list": /verified user profile/,
   "sessions.resolve": /No session found: main/,

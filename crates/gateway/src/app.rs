@@ -100,6 +100,7 @@ pub struct App {
     pub(crate) stopping: watch::Sender<bool>,
     messages: std::sync::OnceLock<Arc<Messages>>,
     pub(crate) reloads: crate::reload::Counts,
+    follower: std::sync::OnceLock<crate::reload::Follower>,
 }
 
 impl App {
@@ -144,6 +145,7 @@ impl App {
                 stopping: watch::Sender::new(false),
                 messages: std::sync::OnceLock::new(),
                 reloads: crate::reload::Counts::default(),
+                follower: std::sync::OnceLock::new(),
             }
         })
     }
@@ -158,6 +160,22 @@ impl App {
         if self.messages.set(messages).is_err() {
             tracing::error!("the message path was set twice");
         }
+    }
+
+    /// From here on the configuration is read and written here.
+    pub(crate) fn follow(&self, follower: crate::reload::Follower) {
+        if self.follower.set(follower).is_err() {
+            tracing::error!("the configuration was followed twice");
+        }
+    }
+
+    pub(crate) fn follower(&self) -> Option<&crate::reload::Follower> {
+        self.follower.get()
+    }
+
+    /// The revision of the user's configuration that is in force.
+    pub(crate) fn applied_config_hash(&self) -> Option<Arc<String>> {
+        self.follower().map(|follower| follower.applied.load_full())
     }
 
     pub(crate) fn messages(&self) -> Option<&Arc<Messages>> {
@@ -293,6 +311,13 @@ impl App {
                 });
             }
             News::Event { name, .. } if name.starts_with("device.pair.") => self.import_pairings(),
+            // Of its own file; told on only while the file is its affair.
+            News::Event {
+                name: "config.changed",
+                payload: Some(payload),
+            } if crate::dispatch::natives::is_disabled(self, "config.get") => {
+                self.hub.broadcast("config.changed", payload.get(), None);
+            }
             News::Event { .. } => {}
         }
     }

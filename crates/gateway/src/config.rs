@@ -3,7 +3,10 @@
 //! Read in this order: [`Paths`] (where), [`ConfigDocument`] (what is written), [`Settings`] (what it
 //! means to a gateway), [`OwnSettings`] (what only we know), [`reload`].
 
+mod api;
+mod defaults;
 mod document;
+mod edit;
 mod env;
 mod env_policy;
 mod error;
@@ -19,6 +22,7 @@ pub mod schema;
 mod secret;
 pub mod settings;
 
+pub use api::{ConfigApi, Written};
 pub use document::ConfigDocument;
 pub use env::Env;
 pub use error::{ConfigError, EXIT_CODE_CONFIG, Issue};

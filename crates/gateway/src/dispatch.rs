@@ -18,6 +18,7 @@ use crate::bridge::link::{Link, UpCall};
 use crate::bridge::{self, UpstreamState};
 use crate::ingress::outbound::{Close, Outbound};
 
+pub(crate) mod config;
 pub(crate) mod devices;
 pub(crate) mod natives;
 

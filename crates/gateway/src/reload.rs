@@ -2,15 +2,22 @@
 //!
 //! A file that can't be used changes nothing: the old settings stay, and the log says which line is wrong.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::ArcSwap;
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::app::App;
 use crate::config::reload::{ReloadPlan, Watcher, plan};
-use crate::config::{AuthMode, ConfigDocument, Env, OwnSettings, Paths, Settings};
+use crate::config::settings::ReloadMode;
+use crate::config::{
+    AuthMode, ConfigApi, ConfigDocument, ConfigError, Env, OwnSettings, Paths, Settings,
+};
+use crate::dispatch::natives;
 use crate::ingress::outbound::Close;
 use crate::lower;
 use crate::messages::Messages;
@@ -26,20 +33,81 @@ pub(crate) struct Counts {
 /// What is in force.
 pub(crate) struct Current {
     pub(crate) config: Value,
+    /// What the user's file includes.
+    pub(crate) included: Vec<PathBuf>,
     pub(crate) settings: Settings,
     pub(crate) own: OwnSettings,
 }
 
-/// Follows both files until the gateway stops.
-pub(crate) async fn follow(
+/// The way to the task that follows the files.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    pub(crate) api: Arc<ConfigApi>,
+    /// The revision of the user's configuration that is in force.
+    pub(crate) applied: ArcSwap<String>,
+    requests: mpsc::Sender<oneshot::Sender<bool>>,
+}
+
+impl Follower {
+    /// Reads the files and applies them at once; answers whether they could be used.
+    pub(crate) async fn apply_now(&self) -> bool {
+        let (answer, done) = oneshot::channel();
+        self.requests.send(answer).await.is_ok() && done.await.unwrap_or(false)
+    }
+}
+
+/// Why the files are read.
+enum Cause {
+    Changed,
+    Hangup,
+    Asked(oneshot::Sender<bool>),
+}
+
+/// Begins to follow both files, and what the user's includes, until the gateway stops.
+///
+/// # Errors
+/// The key of the configuration's hashes can be neither read nor made.
+pub(crate) fn start(
+    app: &Arc<App>,
+    messages: &Arc<Messages>,
+    env: &Env,
+    paths: &Paths,
+    current: Current,
+) -> Result<(), ConfigError> {
+    let api = Arc::new(ConfigApi::open(paths, env)?);
+    let (requests, asked) = mpsc::channel(1);
+    app.follow(Follower {
+        applied: ArcSwap::from_pointee(api.revision(&current.config)),
+        api,
+        requests,
+    });
+    tokio::spawn(follow(
+        Arc::clone(app),
+        Arc::clone(messages),
+        env.clone(),
+        paths.clone(),
+        current,
+        asked,
+    ));
+    Ok(())
+}
+
+fn watch(paths: &Paths, included: &[PathBuf]) -> Watcher {
+    let own_channels = paths.own_dir.join(OWN_FILE);
+    let mut files: Vec<&Path> = vec![&paths.config_file, &paths.own_file, &own_channels];
+    files.extend(included.iter().map(PathBuf::as_path));
+    Watcher::new(&files)
+}
+
+async fn follow(
     app: Arc<App>,
     messages: Arc<Messages>,
     env: Env,
     paths: Paths,
     mut current: Current,
+    mut asked: mpsc::Receiver<oneshot::Sender<bool>>,
 ) {
-    let own_channels = paths.own_dir.join(OWN_FILE);
-    let mut watcher = Watcher::new(&[&paths.config_file, &paths.own_file, &own_channels]);
+    let mut watcher = watch(&paths, &current.included);
     let mut hangup = match signal(SignalKind::hangup()) {
         Ok(hangup) => hangup,
         Err(error) => {
@@ -49,16 +117,34 @@ pub(crate) async fn follow(
     };
     let mut stop = app.stopping.subscribe();
     loop {
-        tokio::select! {
-            () = watcher.changed() => {}
-            _ = hangup.recv() => tracing::info!("SIGHUP: reading the configuration again"),
+        let cause = tokio::select! {
+            () = watcher.changed() => Cause::Changed,
+            _ = hangup.recv() => {
+                tracing::info!("SIGHUP: reading the configuration again");
+                Cause::Hangup
+            }
+            Some(answer) = asked.recv() => Cause::Asked(answer),
             _ = stop.changed() => return,
-        }
-        match read(&env, &paths) {
+        };
+        let used = match read(&env, &paths) {
             Ok(new) => {
+                tell_changed(&app, &paths, &current, &new);
+                let new = match cause {
+                    // SIGHUP is an order; anything else waits for the next start, when it is to be so.
+                    Cause::Changed | Cause::Asked(_)
+                        if current.settings.reload == ReloadMode::Off =>
+                    {
+                        held_back(&current, new)
+                    }
+                    _ => new,
+                };
+                if new.included != current.included {
+                    watcher = watch(&paths, &new.included);
+                }
                 apply(&app, &messages, &current, &new).await;
                 current = new;
                 app.reloads.applied.fetch_add(1, Ordering::Relaxed);
+                true
             }
             Err(error) => {
                 app.reloads.refused.fetch_add(1, Ordering::Relaxed);
@@ -66,9 +152,46 @@ pub(crate) async fn follow(
                     error = format!("{error:#}"),
                     "the changed configuration can't be used; the old one stays"
                 );
+                false
             }
+        };
+        if let Cause::Asked(answer) = cause
+            && answer.send(used).is_err()
+        {
+            tracing::debug!("who asked for the reload is gone");
         }
     }
+}
+
+/// With `gateway.reload.mode: "off"` the user's file waits for the next start; ours does not.
+fn held_back(current: &Current, new: Current) -> Current {
+    if new.config != current.config {
+        tracing::warn!(
+            "gateway.reload.mode is off: the changed openclaw.json takes effect at the next start, or now by SIGHUP"
+        );
+    }
+    Current {
+        config: current.config.clone(),
+        settings: current.settings.clone(),
+        ..new
+    }
+}
+
+/// `config.changed`, as the original tells who may read the configuration.
+fn tell_changed(app: &App, paths: &Paths, old: &Current, new: &Current) {
+    let Some(follower) = app.follower().filter(|_| old.config != new.config) else {
+        return;
+    };
+    if natives::is_disabled(app, "config.get") {
+        return;
+    }
+    let payload = serde_json::json!({
+        "path": paths.config_file,
+        "hash": follower.api.hash(),
+        "ts": crate::clock::now_ms(),
+    });
+    app.hub
+        .broadcast("config.changed", &payload.to_string(), None);
 }
 
 fn read(env: &Env, paths: &Paths) -> anyhow::Result<Current> {
@@ -77,6 +200,7 @@ fn read(env: &Env, paths: &Paths) -> anyhow::Result<Current> {
     let settings = Settings::read(&document, paths)?;
     Ok(Current {
         config: document.resolved.clone(),
+        included: document.included.clone(),
         settings,
         own,
     })
@@ -99,6 +223,10 @@ async fn apply(app: &Arc<App>, messages: &Arc<Messages>, old: &Current, new: &Cu
     if same_mode && has_secret && plan.changed.iter().any(|path| path.starts_with("gateway")) {
         app.auth.reload(lower::auth_settings(&new.settings, None));
         close_stale(app);
+    }
+    if let Some(follower) = app.follower() {
+        let revision = follower.api.revision(&new.config);
+        follower.applied.store(revision.into());
     }
     let facts = app.facts.load_full();
     app.set_facts(crate::native::Facts {

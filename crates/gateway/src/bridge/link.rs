@@ -518,8 +518,11 @@ impl Task {
                 state_version,
                 recipient_profile_id,
             }) => {
-                // Ours: the client has our tick and hears of a shutdown from us.
-                if matches!(&*event, "connect.challenge" | "tick" | "shutdown") {
+                // Ours: the client has our tick, and hears of a shutdown and of the user's file from us.
+                if matches!(
+                    &*event,
+                    "connect.challenge" | "tick" | "shutdown" | "config.changed"
+                ) {
                     return;
                 }
                 let ours = EventText::with_recipient(

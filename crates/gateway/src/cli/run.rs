@@ -175,17 +175,13 @@ async fn serve(
     .context("the message store cannot be started")?;
     app.carry(Arc::clone(&messages));
     let carrying = messages.start();
-    tokio::spawn(crate::reload::follow(
-        Arc::clone(&app),
-        Arc::clone(&messages),
-        env.clone(),
-        paths.clone(),
-        crate::reload::Current {
-            config: document.resolved.clone(),
-            settings: settings.clone(),
-            own: own.clone(),
-        },
-    ));
+    let current = crate::reload::Current {
+        config: document.resolved.clone(),
+        included: document.included.clone(),
+        settings: settings.clone(),
+        own: own.clone(),
+    };
+    crate::reload::start(&app, &messages, env, paths, current)?;
     let child = upstream.supervise(&app, stopping.subscribe());
     summarise(
         paths,

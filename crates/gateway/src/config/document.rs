@@ -2,6 +2,8 @@
 
 mod include;
 
+pub(super) use include::Include;
+
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -29,6 +31,10 @@ pub struct ConfigDocument {
     pub resolved: Value,
     /// Files read through `$include`, sorted.
     pub included: Vec<PathBuf>,
+    /// Every `$include`, in the order of reading.
+    pub provenance: Vec<Include>,
+    /// Whether all of them could be merged.
+    pub is_merged: bool,
     /// `${NAME}` references without a value, which stay as written: the variable and the path.
     pub missing_vars: Vec<(String, String)>,
     /// The environment this file was resolved with: the process's, `.env` files, its `env` section.
@@ -127,6 +133,8 @@ impl ConfigDocument {
             parsed: Value::Object(Map::new()),
             resolved: Value::Object(Map::new()),
             included: Vec::new(),
+            provenance: Vec::new(),
+            is_merged: false,
             missing_vars: Vec::new(),
             env,
             fault: None,
@@ -181,8 +189,10 @@ impl ConfigDocument {
         includes.files.sort();
         includes.files.dedup();
         self.included = includes.files;
+        self.provenance = includes.provenance;
         match merged {
             Ok(merged) => {
+                self.is_merged = true;
                 self.env = self.env.with_config_vars(&merged);
                 let mut missing = Vec::new();
                 let resolved = substitute(&merged, &self.env, &mut String::new(), &mut missing);
@@ -249,6 +259,11 @@ pub(super) fn type_name(value: &Value) -> &'static str {
         Value::Array(_) => "array",
         Value::Object(_) => "object",
     }
+}
+
+/// `value` with every reference replaced that has a value.
+pub(super) fn substitute_all(value: &Value, env: &Env) -> Value {
+    substitute(value, env, &mut String::new(), &mut Vec::new())
 }
 
 /// Replaces `${NAME}` in every string; `$${NAME}` is a literal `${NAME}`. A variable without a value

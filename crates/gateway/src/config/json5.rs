@@ -15,7 +15,12 @@ pub(super) type Position = (u32, u32);
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Spans {
     pub at: Position,
-    children: Vec<(String, Spans)>,
+    /// Byte offsets in the text: where the member's key begins (the value itself in a list), and the value's
+    /// first byte and the one after its last.
+    pub key: usize,
+    pub start: usize,
+    pub end: usize,
+    pub children: Vec<(String, Spans)>,
 }
 
 /// A container's value and the places of its members.
@@ -46,6 +51,7 @@ pub(super) struct SyntaxError {
 pub(super) fn parse(text: &str) -> Result<(Value, Spans), SyntaxError> {
     let mut parser = Parser {
         rest: text.chars(),
+        bytes: text.len(),
         line: 1,
         column: 0,
         depth: 0,
@@ -61,6 +67,8 @@ pub(super) fn parse(text: &str) -> Result<(Value, Spans), SyntaxError> {
 
 struct Parser<'a> {
     rest: std::str::Chars<'a>,
+    /// Of the whole text.
+    bytes: usize,
     line: u32,
     column: u32,
     depth: u32,
@@ -103,6 +111,11 @@ impl Parser<'_> {
 
     fn here(&self) -> Position {
         (self.line, self.column + 1)
+    }
+
+    /// The byte offset of the next character.
+    fn offset(&self) -> usize {
+        self.bytes - self.rest.as_str().len()
     }
 
     fn blanks(&mut self) -> Result<(), SyntaxError> {
@@ -152,19 +165,11 @@ impl Parser<'_> {
     }
 
     fn value(&mut self) -> Result<(Value, Spans), SyntaxError> {
-        let at = self.here();
-        let leaf = |value| {
-            Ok((
-                value,
-                Spans {
-                    at,
-                    children: Vec::new(),
-                },
-            ))
-        };
-        match self.peek() {
-            Some('{') => self.nested(at, Self::object),
-            Some('[') => self.nested(at, Self::array),
+        let (at, start) = (self.here(), self.offset());
+        let leaf = |value| Ok((value, Vec::new()));
+        let (value, children) = match self.peek() {
+            Some('{') => self.nested(Self::object),
+            Some('[') => self.nested(Self::array),
             Some('n') => self.word("null").and_then(|()| leaf(Value::Null)),
             Some('t') => self.word("true").and_then(|()| leaf(Value::Bool(true))),
             Some('f') => self.word("false").and_then(|()| leaf(Value::Bool(false))),
@@ -173,22 +178,26 @@ impl Parser<'_> {
                 self.number().and_then(|number| leaf(number_value(number)))
             }
             _ => Err(self.invalid()),
-        }
+        }?;
+        let spans = Spans {
+            at,
+            key: start,
+            start,
+            end: self.offset(),
+            children,
+        };
+        Ok((value, spans))
     }
 
-    fn nested(
-        &mut self,
-        at: Position,
-        read: fn(&mut Self) -> Members,
-    ) -> Result<(Value, Spans), SyntaxError> {
+    fn nested(&mut self, read: fn(&mut Self) -> Members) -> Members {
         self.read();
         self.depth += 1;
         if self.depth > DEPTH_MAX {
             return Err(self.error(&format!("more than {DEPTH_MAX} nested levels")));
         }
-        let (value, children) = read(self)?;
+        let members = read(self)?;
         self.depth -= 1;
-        Ok((value, Spans { at, children }))
+        Ok(members)
     }
 
     fn object(&mut self) -> Result<(Value, Vec<(String, Spans)>), SyntaxError> {
@@ -196,7 +205,7 @@ impl Parser<'_> {
         let mut spans = Vec::new();
         loop {
             self.blanks()?;
-            let at = self.here();
+            let (at, start) = (self.here(), self.offset());
             let key = match self.peek() {
                 Some('}') => {
                     self.read();
@@ -212,7 +221,12 @@ impl Parser<'_> {
             self.read();
             self.blanks()?;
             let (value, inner) = self.value()?;
-            spans.push((key.clone(), Spans { at, ..inner }));
+            let inner = Spans {
+                at,
+                key: start,
+                ..inner
+            };
+            spans.push((key.clone(), inner));
             members.insert(key, value);
             self.blanks()?;
             match self.peek() {

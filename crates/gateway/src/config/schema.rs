@@ -24,12 +24,57 @@ impl Schema {
         Self(schema.expect("the recorded schema is JSON: a test reads it"))
     }
 
+    /// The `schema` of a `config.schema` answer, what this check does not read left out.
+    pub fn of(schema: &Value) -> Self {
+        Self(structure(schema))
+    }
+
     /// All findings, in the order the original lists them; empty when `config` is valid.
     pub fn check(&self, config: &Value) -> Vec<Issue> {
         let mut path = Vec::new();
         let findings = check(&self.0, config, &mut path);
         findings.into_iter().map(Finding::into_issue).collect()
     }
+}
+
+/// A schema without titles, texts, patterns and formats: as in `schema/core.json`.
+fn structure(node: &Value) -> Value {
+    const KEPT: [&str; 13] = [
+        "type",
+        "const",
+        "enum",
+        "required",
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "exclusiveMaximum",
+        "minLength",
+        "maxLength",
+        "minItems",
+        "maxItems",
+        "default",
+    ];
+    let Value::Object(members) = node else {
+        return node.clone();
+    };
+    let mut out = Map::new();
+    for (key, value) in members {
+        let kept = match (key.as_str(), value) {
+            (key, value) if KEPT.contains(&key) => value.clone(),
+            ("properties", Value::Object(properties)) => properties
+                .iter()
+                .map(|(name, child)| (name.clone(), structure(child)))
+                .collect(),
+            ("propertyNames", _) => Value::Object(Map::new()),
+            ("items" | "additionalProperties", value) => structure(value),
+            ("anyOf" | "oneOf" | "allOf", Value::Array(branches)) => {
+                branches.iter().map(structure).collect()
+            }
+            _ => continue,
+        };
+        out.insert(key.clone(), kept);
+    }
+    Value::Object(out)
 }
 
 /// What is wrong at one place.

@@ -39,17 +39,17 @@ pub(crate) fn find(app: &App, _principal: &Principal, method: &str) -> Option<Na
     })
 }
 
-/// The answer of a call that concerns messages or channel accounts of ours.
+/// The answer of a call that waits for something: about the configuration, messages or channel accounts of ours.
 pub(crate) fn task(
-    app: &App,
+    app: &Arc<App>,
     method: &str,
     params: Option<&RawValue>,
 ) -> Option<crate::messages::methods::Task> {
-    let messages = app.messages()?;
     if is_disabled(app, method) {
         return None;
     }
-    crate::messages::methods::find(messages, method, params)
+    super::config::find(app, method, params)
+        .or_else(|| crate::messages::methods::find(app.messages()?, method, params))
 }
 
 const OWN: [&str; 5] = [
@@ -60,7 +60,8 @@ const OWN: [&str; 5] = [
     "logs.tail",
 ];
 
-fn is_disabled(app: &App, method: &str) -> bool {
+/// Whether the row is handed back to the upstream.
+pub(crate) fn is_disabled(app: &App, method: &str) -> bool {
     let settings = app.settings.load();
     settings
         .native_disable
@@ -80,6 +81,7 @@ fn matches_pattern(pattern: &str, method: &str) -> bool {
 pub(crate) fn names(app: &App) -> Vec<&'static str> {
     let served = |name: &str| {
         OWN.contains(&name)
+            || super::config::NAMES.contains(&name)
             || super::devices::NAMES.contains(&name)
             || native::alone::find(name).is_some()
     };
@@ -94,7 +96,7 @@ pub(crate) fn names(app: &App) -> Vec<&'static str> {
 pub(crate) fn emits(event: &str) -> bool {
     matches!(
         event,
-        "connect.challenge" | "tick" | "health" | "presence" | "shutdown"
+        "connect.challenge" | "tick" | "health" | "presence" | "shutdown" | "config.changed"
     ) || event.starts_with("device.pair.")
 }
 

@@ -23,6 +23,12 @@ pub(crate) fn adopt(
     if let Some(auth) = auth {
         hello["auth"] = auth.clone();
     }
+    if !natives::is_disabled(app, "config.get")
+        && let Some(applied) = app.applied_config_hash()
+        && let Some(known) = hello.pointer_mut("/snapshot/appliedConfigHash")
+    {
+        *known = Value::from(applied.as_str());
+    }
     if !principal
         .scopes
         .iter()
@@ -76,6 +82,7 @@ pub(crate) fn own(app: &App, conn_id: &str, principal: &Principal, auth: &Value)
     let inputs = facts.inputs(crate::clock::now_ms(), app.uptime_ms());
     let state_version = app.state_version();
     let rows = app.presence.lock().list(inputs.now_ms);
+    let applied = app.applied_config_hash();
     let version = |name: &str| state_version[name].as_u64().unwrap_or(1);
     let snapshot = health::snapshot(
         &inputs,
@@ -84,7 +91,7 @@ pub(crate) fn own(app: &App, conn_id: &str, principal: &Principal, auth: &Value)
             health: &natives::own_health(app),
             presence_version: version("presence"),
             health_version: version("health"),
-            applied_config_hash: None,
+            applied_config_hash: applied.as_ref().map(|hash| hash.as_str()),
             auth_mode: app.auth.settings().mode.as_str(),
             admin: principal.scope_set.contains(wire::scope::Scope::Admin),
         },

@@ -26,12 +26,59 @@ pub(super) struct Fault {
     pub at: Option<Position>,
 }
 
+/// One `$include` that was followed: an item of `includeProvenance` in `config.get`.
+#[derive(Debug, Clone, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Include {
+    /// Where in the whole tree the included content hangs.
+    pub path: Vec<String>,
+    /// `single` or `multiple`.
+    pub kind: &'static str,
+    pub has_sibling_overrides: bool,
+    pub has_array_ancestor: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_path: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_paths: Option<Vec<PathBuf>>,
+    #[serde(skip)]
+    pub owns_roster: bool,
+    #[serde(skip)]
+    pub owns_bindings: bool,
+}
+
+impl Include {
+    /// Which of the two lists that the original guards the included content brings.
+    ///
+    /// Source: src/config/agent-roster-provenance.ts at 2026.9.6.
+    fn ownership(path: &[String], value: &Value) -> (bool, bool) {
+        let has_roster =
+            |agents: &Value| agents.get("entries").is_some() || agents.get("list").is_some();
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        let roster = match path.as_slice() {
+            [] => value.get("agents").is_some_and(has_roster),
+            ["agents"] => has_roster(value),
+            ["agents", "entries" | "list"] | ["agents", "entries" | "list", _] => true,
+            ["agents", "entries", _, field, ..] => *field == "default",
+            ["agents", "list", _, field, ..] => matches!(*field, "id" | "default"),
+            _ => false,
+        };
+        let bindings = match path.first() {
+            None => value.get("bindings").is_some(),
+            Some(first) => *first == "bindings",
+        };
+        (roster, bindings)
+    }
+}
+
 pub(super) struct Includes {
     /// Allowed directories: as written and with symbolic links resolved; the first is the
     /// configuration file's own.
     roots: Vec<(PathBuf, PathBuf)>,
     pub files: Vec<PathBuf>,
     pub sources: Vec<Source>,
+    pub provenance: Vec<Include>,
+    /// How many lists enclose what is being read.
+    lists: usize,
 }
 
 /// The file being read and those that led to it.
@@ -56,6 +103,8 @@ impl Includes {
             roots,
             files: Vec::new(),
             sources: Vec::new(),
+            provenance: Vec::new(),
+            lists: 0,
         }
     }
 
@@ -76,11 +125,13 @@ impl Includes {
         match value {
             Value::Array(items) => {
                 let mut out = Vec::with_capacity(items.len());
+                self.lists += 1;
                 for (index, item) in items.iter().enumerate() {
                     under.push(index.to_string());
                     out.push(self.value(chain, item, under)?);
                     under.pop();
                 }
+                self.lists -= 1;
                 Ok(Value::Array(out))
             }
             Value::Object(members) if members.contains_key(KEY) => {
@@ -115,8 +166,9 @@ impl Includes {
     ) -> Result<Value, Fault> {
         let place = under.clone();
         let fault = |what: String| Fault::at(chain, &place, what);
+        let mut targets = Vec::new();
         let mut included = match &members[KEY] {
-            Value::String(path) => self.load(chain, path, under)?,
+            Value::String(path) => self.load(chain, path, under, &mut targets)?,
             Value::Array(paths) => {
                 let mut merged = Value::Object(Map::new());
                 for path in paths {
@@ -126,7 +178,7 @@ impl Includes {
                             "Invalid $include array item: expected string, got {got}"
                         )));
                     };
-                    let next = self.load(chain, path, under)?;
+                    let next = self.load(chain, path, under, &mut targets)?;
                     merge(&mut merged, next);
                 }
                 merged
@@ -138,6 +190,18 @@ impl Includes {
                 )));
             }
         };
+        let (owns_roster, owns_bindings) = Include::ownership(&place, &included);
+        let single = members[KEY].is_string();
+        self.provenance.push(Include {
+            path: place.clone(),
+            kind: if single { "single" } else { "multiple" },
+            has_sibling_overrides: members.len() > 1,
+            has_array_ancestor: self.lists > 0,
+            target_path: targets.first().filter(|_| single).cloned(),
+            target_paths: (!single).then_some(targets),
+            owns_roster,
+            owns_bindings,
+        });
         if members.len() == 1 {
             return Ok(included);
         }
@@ -156,6 +220,7 @@ impl Includes {
         chain: &Chain<'_>,
         path: &str,
         under: &mut Vec<String>,
+        targets: &mut Vec<PathBuf>,
     ) -> Result<Value, Fault> {
         let resolved = self
             .resolve(chain.base, path)
@@ -194,6 +259,7 @@ impl Includes {
             under: under.clone(),
             spans,
         });
+        targets.push(resolved.clone());
         let mut visited = chain.visited.clone();
         visited.push(resolved.clone());
         self.value(

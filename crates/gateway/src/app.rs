@@ -21,6 +21,7 @@ use crate::auth::{Auth, AuthEvent, DeviceClose};
 use crate::bridge::UpstreamState;
 use crate::bridge::control::{self, Control, News};
 use crate::config::IdentityMode;
+use crate::control_ui::ControlUi;
 use crate::events::Hub;
 use crate::ingress::outbound::Close;
 use crate::ingress::preauth::PreauthBudget;
@@ -101,12 +102,14 @@ pub struct App {
     messages: std::sync::OnceLock<Arc<Messages>>,
     pub(crate) reloads: crate::reload::Counts,
     follower: std::sync::OnceLock<crate::reload::Follower>,
+    control_ui: ArcSwap<ControlUi>,
 }
 
 impl App {
-    pub fn new(
+    pub(crate) fn new(
         settings: Runtime,
         auth: Auth,
+        control_ui: ControlUi,
         upstream: watch::Receiver<UpstreamState>,
         wake: Arc<tokio::sync::Notify>,
     ) -> Arc<Self> {
@@ -146,6 +149,7 @@ impl App {
                 messages: std::sync::OnceLock::new(),
                 reloads: crate::reload::Counts::default(),
                 follower: std::sync::OnceLock::new(),
+                control_ui: ArcSwap::from_pointee(control_ui),
             }
         })
     }
@@ -171,6 +175,29 @@ impl App {
 
     pub(crate) fn follower(&self) -> Option<&crate::reload::Follower> {
         self.follower.get()
+    }
+
+    pub(crate) fn control_ui(&self) -> Arc<ControlUi> {
+        self.control_ui.load_full()
+    }
+
+    pub(crate) fn set_control_ui(&self, control_ui: ControlUi) {
+        self.control_ui.store(Arc::new(control_ui));
+    }
+
+    /// The page that is served is of this build from here on; pages of another one must reload.
+    pub(crate) fn serve_build(&self, build_id: Option<String>) {
+        let settings = self.auth.settings();
+        if settings.build_id != build_id {
+            tracing::info!(
+                build = build_id.as_deref().unwrap_or("unknown"),
+                "the Control UI was replaced"
+            );
+            self.auth.reload(crate::auth::AuthSettings {
+                build_id,
+                ..crate::auth::AuthSettings::clone(&settings)
+            });
+        }
     }
 
     /// The revision of the user's configuration that is in force.

@@ -6,6 +6,7 @@ pub mod bridge;
 pub mod cli;
 mod clock;
 pub mod config;
+mod control_ui;
 mod delivery;
 mod dispatch;
 mod events;

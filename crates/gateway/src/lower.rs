@@ -5,7 +5,9 @@ use std::time::Duration;
 use crate::app::Runtime;
 use crate::auth::limiter::Policy;
 use crate::auth::{AuthSettings, DeviceAutoApprove, Mode, TrustedProxy};
-use crate::config::{AuthMode, OwnSettings, Settings};
+use crate::bridge::process::find::{self, FindError, Places};
+use crate::config::{AuthMode, Env, OwnSettings, Settings};
+use crate::control_ui::Root;
 
 /// `build_id`: of the Control UI that is served, when one is.
 pub(crate) fn auth_settings(settings: &Settings, build_id: Option<String>) -> AuthSettings {
@@ -65,6 +67,31 @@ pub(crate) fn runtime(own: &OwnSettings) -> Runtime {
         buffered_bytes_max: own.limits.buffered_bytes_max,
         identity: own.upstream.identity,
         native_disable: own.native_disable.clone(),
+    }
+}
+
+/// Where the Control UI's files are: what is named, else the package that is installed.
+pub(crate) fn control_ui_root(settings: &Settings, own: &OwnSettings, env: &Env) -> Root {
+    if let Some(root) = &settings.control_ui.root {
+        return Root::Configured(root.clone());
+    }
+    let named = own
+        .control_ui_package
+        .as_ref()
+        .map(|path| vec![path.display().to_string()]);
+    let command = named.as_ref().unwrap_or(&own.upstream.command);
+    match find::package(&Places::from_env(env), command) {
+        Ok(package) => Root::Bundled(package.control_ui()),
+        Err(FindError::NotAPackage { named, why }) => {
+            let why = format!("{named} is not an openclaw package ({why})");
+            tracing::error!(
+                "the Control UI cannot be served: {why}; correct [control_ui] package in openclaw-gateway.toml"
+            );
+            Root::Missing(why)
+        }
+        Err(_not_installed) => {
+            Root::Missing("OpenClaw is not installed on this machine.".to_owned())
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use crate::config::settings::ReloadMode;
 use crate::config::{
     AuthMode, ConfigApi, ConfigDocument, ConfigError, Env, OwnSettings, Paths, Settings,
 };
+use crate::control_ui::ControlUi;
 use crate::dispatch::natives;
 use crate::ingress::outbound::Close;
 use crate::lower;
@@ -37,6 +38,8 @@ pub(crate) struct Current {
     pub(crate) included: Vec<PathBuf>,
     pub(crate) settings: Settings,
     pub(crate) own: OwnSettings,
+    /// As the user's file and its `.env` make it.
+    pub(crate) env: Env,
 }
 
 /// The way to the task that follows the files.
@@ -203,6 +206,7 @@ fn read(env: &Env, paths: &Paths) -> anyhow::Result<Current> {
         included: document.included.clone(),
         settings,
         own,
+        env: document.env.clone(),
     })
 }
 
@@ -221,12 +225,25 @@ async fn apply(app: &Arc<App>, messages: &Arc<Messages>, old: &Current, new: &Cu
     let same_mode = old.settings.auth.mode == new.settings.auth.mode;
     let has_secret = new.settings.auth.mode != AuthMode::Token || new.settings.auth.token.is_some();
     if same_mode && has_secret && plan.changed.iter().any(|path| path.starts_with("gateway")) {
-        app.auth.reload(lower::auth_settings(&new.settings, None));
+        let build_id = app.control_ui().build_id();
+        app.auth
+            .reload(lower::auth_settings(&new.settings, build_id));
         close_stale(app);
     }
     if let Some(follower) = app.follower() {
         let revision = follower.api.revision(&new.config);
         follower.applied.store(revision.into());
+    }
+    if old.settings.control_ui != new.settings.control_ui
+        || old.own.control_ui_native != new.own.control_ui_native
+        || old.own.control_ui_package != new.own.control_ui_package
+    {
+        let root = lower::control_ui_root(&new.settings, &new.own, &new.env);
+        app.set_control_ui(ControlUi::new(
+            new.settings.control_ui.clone(),
+            root,
+            new.own.control_ui_native,
+        ));
     }
     let facts = app.facts.load_full();
     app.set_facts(crate::native::Facts {

@@ -25,6 +25,7 @@ use crate::config::{
     AdminListen, AuthMode, BindMode, ConfigDocument, ConfigError, Env, LogFormat, OwnSettings,
     Paths, Settings, UpstreamMode,
 };
+use crate::control_ui::ControlUi;
 use crate::lower;
 use crate::messages::{self, Messages};
 
@@ -138,7 +139,12 @@ async fn serve(
     };
     let stopping = watch::Sender::new(false);
     let mut upstream = start_upstream(env, paths, &own, &token)?;
-    let auth = lower::auth_settings(&settings, None);
+    let control_ui = ControlUi::new(
+        settings.control_ui.clone(),
+        lower::control_ui_root(&settings, &own, &document.env),
+        own.control_ui_native,
+    );
+    let auth = lower::auth_settings(&settings, control_ui.build_id());
     let (auth, damaged) = Auth::open(&paths.own_dir, auth, crate::clock::now_ms())
         .context("cannot open the pairing book")?;
     if let Some(damaged) = damaged {
@@ -150,6 +156,7 @@ async fn serve(
     let app = App::new(
         lower::runtime(&own),
         auth,
+        control_ui,
         upstream.state.clone(),
         Arc::clone(&upstream.wake),
     );
@@ -180,6 +187,7 @@ async fn serve(
         included: document.included.clone(),
         settings: settings.clone(),
         own: own.clone(),
+        env: document.env.clone(),
     };
     crate::reload::start(&app, &messages, env, paths, current)?;
     let child = upstream.supervise(&app, stopping.subscribe());

@@ -141,7 +141,9 @@ pub const KEYS: &[OwnKey] = &[
     key("log.format", Kind::Word(FORMATS), "\"auto\"", false,
         "`pretty` for people, `json` for machines, `auto`: pretty on a terminal, else json."),
     key("control_ui.package", Kind::Text, "", false,
-        "Path of the installed `openclaw` package whose Control UI is to be served. No effect yet: the Control UI comes from the upstream."),
+        "Path of the installed `openclaw` package whose Control UI is served; by default the one that is found as for `upstream.command`."),
+    key("control_ui.native", Kind::Bool, "true", true,
+        "Serve the Control UI's files here, with and without OpenClaw running. `false` leaves its pages to the upstream."),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,6 +189,7 @@ pub struct OwnSettings {
     pub log_level: String,
     pub log_format: LogFormat,
     pub control_ui_package: Option<PathBuf>,
+    pub control_ui_native: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -301,6 +304,7 @@ impl OwnSettings {
                 _ => LogFormat::Auto,
             },
             control_ui_package: values.path("control_ui.package"),
+            control_ui_native: values.switch("control_ui.native"),
         })
     }
 
@@ -493,6 +497,10 @@ impl<'a> Values<'a> {
         }
     }
 
+    fn switch(&self, key: &str) -> bool {
+        matches!(self.values.get(key), Some(Parsed::Bool(true)))
+    }
+
     fn number(&self, name: &str) -> u64 {
         match self.values.get(name) {
             Some(Parsed::Number(number)) => *number,
@@ -575,10 +583,7 @@ impl<'a> Values<'a> {
                 .filter(|port| *port > 0),
             start_timeout: self.seconds("upstream.start_timeout_s"),
             stop_timeout: self.seconds("upstream.stop_timeout_s"),
-            on_demand: matches!(
-                self.values.get("upstream.on_demand"),
-                Some(Parsed::Bool(true))
-            ),
+            on_demand: self.switch("upstream.on_demand"),
             idle_stop: self.seconds("upstream.idle_stop_s"),
             identity: match self.word("upstream.identity") {
                 "backend" => IdentityMode::Backend,

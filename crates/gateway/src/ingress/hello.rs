@@ -96,6 +96,11 @@ pub(crate) fn own(app: &App, conn_id: &str, principal: &Principal, auth: &Value)
             admin: principal.scope_set.contains(wire::scope::Scope::Admin),
         },
     );
+    let mut server =
+        json!({ "version": wire::REFERENCE_VERSION, "bootId": app.boot_id, "connId": conn_id });
+    if let Some(build) = &app.auth.settings().build_id {
+        server["buildId"] = json!(build);
+    }
     let events: Vec<&str> = wire::events::EVENTS
         .iter()
         .filter(|event| event.advertised && natives::emits(event.name))
@@ -104,7 +109,7 @@ pub(crate) fn own(app: &App, conn_id: &str, principal: &Principal, auth: &Value)
     json!({
         "type": "hello-ok",
         "protocol": wire::PROTOCOL_VERSION,
-        "server": { "version": wire::REFERENCE_VERSION, "bootId": app.boot_id, "connId": conn_id },
+        "server": server,
         "features": { "methods": natives::names(app), "events": events, "capabilities": [] },
         "snapshot": snapshot,
         "auth": auth,

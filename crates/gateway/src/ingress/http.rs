@@ -24,6 +24,7 @@ use super::websocket;
 use crate::app::App;
 use crate::auth::{Attribution, HttpRefusal};
 use crate::bridge::{self, UpstreamState, link, proxy};
+use crate::control_ui;
 use crate::messages;
 
 /// Body of every response we give or pass on.
@@ -134,6 +135,9 @@ async fn respond(
     {
         let messages = Arc::clone(messages);
         return secured(messages::api::respond(&app, &messages, request, peer).await);
+    }
+    if let Some(page) = control_ui::respond(&app, &request, peer).await {
+        return page;
     }
     if matches!(*app.upstream.borrow(), UpstreamState::Off) {
         return secured(text(StatusCode::NOT_FOUND, "Not Found"));

@@ -148,6 +148,11 @@ static TABLE: &[(&str, Serve)] = &[
     ("worktrees.list", |_, _| Ok(json!({ "worktrees": [] }))),
 ];
 
+/// The default agent as the page shows it: `agentId`, `name`, `avatar`.
+pub(crate) fn assistant(inputs: &Inputs<'_>) -> Value {
+    agent_identity(inputs, None).unwrap_or_default()
+}
+
 /// Source of the name and the letter: `DEFAULT_ASSISTANT_IDENTITY` in src/gateway/assistant-avatar.ts.
 fn agent_identity(inputs: &Inputs<'_>, params: Option<&RawValue>) -> Answer {
     let roster = inputs.roster();

@@ -1,0 +1,74 @@
+// The unmodified Control UI in a real browser, served and answered by this gateway alone; and the page without it.
+// Screenshots are kept in artifacts/native.
+import assert from "node:assert/strict";
+import fs from "node:fs";
+import path from "node:path";
+import test, { after, before } from "node:test";
+import { chromium } from "playwright-core";
+import { startOurs, TOKEN } from "../lib/gateway.mjs";
+import { openclawEntry, repoRoot, until } from "../lib/tools.mjs";
+
+const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+const shots = path.join(repoRoot, "artifacts/native");
+fs.mkdirSync(shots, { recursive: true });
+
+let browser;
+before(async () => (browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", headless: true, args: FLAGS })));
+after(() => browser.close());
+
+/** A page, and what it complains of. */
+async function open(t, options = {}) {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, locale: "en-US", ...options });
+  t.after(() => context.close());
+  const page = await context.newPage();
+  page.setDefaultTimeout(30_000);
+  const complaints = [];
+  page.on("console", (message) => message.type() === "error" && complaints.push(`${message.text()} ${message.location().url}`));
+  page.on("pageerror", (error) => complaints.push(`uncaught: ${error.message}`));
+  return { page, complaints };
+}
+
+test("the Control UI loads, connects and survives a restart of the gateway, without OpenClaw running", async (t) => {
+  const ours = await startOurs({ toml: `[control_ui]\npackage = ${JSON.stringify(path.dirname(openclawEntry))}\n` });
+  t.after(() => ours.stop());
+  const { page, complaints } = await open(t);
+  await page.goto(`${ours.url}/#token=${TOKEN}`);
+  const composer = page.locator("textarea").first();
+  await composer.waitFor();
+  await page.screenshot({ path: path.join(shots, "control-ui-alone.png") });
+  // What it asks for at load and nobody has: pictures of people and workspaces, which it copes with.
+  const unexpected = complaints.filter((text) => !/404 \(Not Found\)/.test(text));
+  assert.deepEqual(unexpected, []);
+  await page.getByRole("heading", { name: "No AI provider configured" }).waitFor();
+  await ours.restart();
+  await until("the page to be connected again", async () => {
+    const connected = await page.evaluate(() => document.body.innerText);
+    return !/Reconnecting|Disconnected|Offline/i.test(connected);
+  }, { timeoutMs: 30_000 });
+  await page.reload();
+  await page.locator("textarea").first().waitFor();
+});
+
+test("a deep link opens the page that it names", async (t) => {
+  const ours = await startOurs({ toml: `[control_ui]\npackage = ${JSON.stringify(path.dirname(openclawEntry))}\n` });
+  t.after(() => ours.stop());
+  const { page, complaints } = await open(t);
+  await page.goto(`${ours.url}/agents#token=${TOKEN}`);
+  await page.getByText("Who is on your team and what they are doing").waitFor();
+  await page.screenshot({ path: path.join(shots, "control-ui-agents.png") });
+  assert.deepEqual(complaints.filter((text) => !/404 \(Not Found\)/.test(text)), []);
+});
+
+test("without the package the page says what runs and what to do, on a phone and in the dark", async (t) => {
+  const ours = await startOurs({ toml: `[control_ui]\npackage = "/nowhere"\n` });
+  t.after(() => ours.stop());
+  for (const colorScheme of ["light", "dark"]) {
+    const { page, complaints } = await open(t, { viewport: { width: 375, height: 720 }, colorScheme });
+    await page.goto(ours.url);
+    await page.getByRole("heading", { name: "The gateway is running." }).waitFor();
+    await page.screenshot({ path: path.join(shots, `own-page-${colorScheme}.png`), fullPage: true });
+    assert.deepEqual(complaints, []);
+    const wide = await page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
+    assert.equal(wide, false, "nothing hangs over the edge of a phone");
+  }
+});

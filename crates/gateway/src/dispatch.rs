@@ -69,6 +69,9 @@ impl Session {
 /// What a native method answers: JSON text, or an error.
 pub(crate) type NativeReply = Result<String, ErrorShape>;
 
+/// The profile of whoever holds the gateway's own secret.
+const OWNER_PROFILE: &str = "gateway-owner";
+
 /// How a native method runs.
 pub(crate) enum Native {
     /// In place: no waiting, no blocking.
@@ -117,6 +120,15 @@ pub(crate) fn receive(app: &Arc<App>, session: &Arc<Session>, text: &str) {
         return;
     }
     session.unauthorized_in_a_row.store(0, Ordering::Relaxed);
+    if let Some(profile) = frame.expected_profile_id.as_deref()
+        && profile != OWNER_PROFILE
+    {
+        // Who a connection's person is, only the upstream knows.
+        if app.upstream.borrow().word() == "off" {
+            return refuse(session, &frame.id, &profile_mismatch());
+        }
+        return forward(app, session, &frame, text);
+    }
     if let Some(task) = natives::task(app, &frame.method, frame.params) {
         return run_task(app, session, &frame, task);
     }
@@ -138,6 +150,17 @@ pub(crate) fn receive(app: &Arc<App>, session: &Arc<Session>, text: &str) {
         },
         None => forward(app, session, &frame, text),
     }
+}
+
+/// Source: src/gateway/server/expected-profile.ts at 2026.9.6.
+fn profile_mismatch() -> ErrorShape {
+    ErrorShape::invalid_request(
+        "Selected account changed or is unavailable. Select the account again before retrying.",
+    )
+    .with_details(serde_json::json!({
+        "reason": "EXPECTED_PROFILE_MISMATCH",
+        "execution": "not_started",
+    }))
 }
 
 fn refuse(session: &Session, id: &str, error: &ErrorShape) {

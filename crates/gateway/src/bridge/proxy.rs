@@ -32,8 +32,9 @@ const UNDER_WAY_MAX: usize = 512;
 /// From the request to the first byte of the answer. A whole agent turn may lie between (`/v1/chat/completions`
 /// without streaming), and a dead upstream shows by its closed socket, so this only ends what hangs for ever.
 const FIRST_BYTE: Duration = Duration::from_secs(15 * 60);
-/// How long the upstream may take to say whether it knows a token.
-const BEARER_QUESTION: Duration = Duration::from_secs(3);
+/// How long the upstream may take to say whether it knows a token. It holds a refusal back for seconds when there
+/// were others before, and a handshake has 15.
+const BEARER_QUESTION: Duration = Duration::from_secs(10);
 /// How long a request waits for a sleeping upstream to be ready.
 const WAKE_WAIT: Duration = Duration::from_secs(60);
 

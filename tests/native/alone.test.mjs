@@ -20,6 +20,7 @@ async function open(options = {}) {
 /** The least that each method's schema asks for. */
 const PARAMS = {
   agent: { message: "hi", idempotencyKey: "k" },
+  "agent.wait": { runId: "none", timeoutMs: 0 },
   "artifacts.list": { sessionKey: "main" },
   "board.get": { sessionKey: "main" },
   "chat.abort": { sessionKey: "main" },
@@ -27,6 +28,10 @@ const PARAMS = {
   "chat.send": { sessionKey: "main", message: "hi", idempotencyKey: "k" },
   "chat.startup": { sessionKey: "main" },
   "controlUi.sessionPullRequests.subscribe": { sessionKeys: [] },
+  "sessions.abort": { key: "main" },
+  "sessions.delete": { key: "other" },
+  "sessions.patch": { key: "other", label: "Other" },
+  "sessions.reset": { key: "other" },
   "device.pair.approve": { requestId: "none" },
   "device.pair.reject": { requestId: "none" },
   "device.pair.remove": { deviceId: "none" },

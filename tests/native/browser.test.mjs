@@ -6,6 +6,7 @@ import path from "node:path";
 import test, { after, before } from "node:test";
 import { chromium } from "playwright-core";
 import { startOurs, TOKEN } from "../lib/gateway.mjs";
+import { modelConfig, startModel } from "../lib/model.mjs";
 import { openclawEntry, repoRoot, until } from "../lib/tools.mjs";
 
 const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
@@ -33,7 +34,7 @@ test("the Control UI loads, connects and survives a restart of the gateway, with
   t.after(() => ours.stop());
   const { page, complaints } = await open(t);
   await page.goto(`${ours.url}/#token=${TOKEN}`);
-  const composer = page.locator("textarea").first();
+  const composer = page.getByPlaceholder(/^Message /);
   await composer.waitFor();
   await page.screenshot({ path: path.join(shots, "control-ui-alone.png") });
   // What it asks for at load and nobody has: pictures of people and workspaces, which it copes with.
@@ -46,7 +47,35 @@ test("the Control UI loads, connects and survives a restart of the gateway, with
     return !/Reconnecting|Disconnected|Offline/i.test(connected);
   }, { timeoutMs: 30_000 });
   await page.reload();
-  await page.locator("textarea").first().waitFor();
+  await page.getByPlaceholder(/^Message /).waitFor();
+});
+
+test("a chat with an agent that runs here: streamed, stopped, kept over a reload, with nothing but this gateway and a model", async (t) => {
+  const model = await startModel();
+  t.after(() => model.stop());
+  const ours = await startOurs({ config: modelConfig(model), toml: `[control_ui]\npackage = ${JSON.stringify(path.dirname(openclawEntry))}\n` });
+  t.after(() => ours.stop());
+  const { page, complaints } = await open(t);
+  await page.goto(`${ours.url}/#token=${TOKEN}`);
+  const composer = page.getByPlaceholder(/^Message /);
+  await composer.waitFor();
+  const say = async (text) => {
+    await composer.fill(text);
+    await composer.press("Enter");
+  };
+  await say("SCRIPT slow Half of it, then the rest.");
+  await page.getByText("Half", { exact: true }).waitFor();
+  await page.screenshot({ path: path.join(shots, "chat-streaming.png") });
+  model.release();
+  await page.getByText("Half of it, then the rest.", { exact: true }).waitFor();
+  await say("SCRIPT say A second answer.");
+  await page.getByText("A second answer.", { exact: true }).waitFor();
+  await page.screenshot({ path: path.join(shots, "chat-answered.png") });
+  await page.reload();
+  await page.getByText("A second answer.", { exact: true }).waitFor();
+  await page.getByText("Half of it, then the rest.", { exact: true }).waitFor();
+  await page.screenshot({ path: path.join(shots, "chat-reloaded.png") });
+  assert.deepEqual(complaints.filter((text) => !/404 \(Not Found\)/.test(text)), []);
 });
 
 test("a deep link opens the page that it names", async (t) => {

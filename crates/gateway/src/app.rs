@@ -103,6 +103,9 @@ pub struct App {
     pub(crate) reloads: crate::reload::Counts,
     follower: std::sync::OnceLock<crate::reload::Follower>,
     control_ui: ArcSwap<ControlUi>,
+    assistant: std::sync::OnceLock<Arc<crate::assistant::Assistant>>,
+    /// The environment that the user's file is read with.
+    env: ArcSwap<crate::config::Env>,
 }
 
 impl App {
@@ -150,6 +153,8 @@ impl App {
                 reloads: crate::reload::Counts::default(),
                 follower: std::sync::OnceLock::new(),
                 control_ui: ArcSwap::from_pointee(control_ui),
+                assistant: std::sync::OnceLock::new(),
+                env: ArcSwap::default(),
             }
         })
     }
@@ -175,6 +180,26 @@ impl App {
 
     pub(crate) fn follower(&self) -> Option<&crate::reload::Follower> {
         self.follower.get()
+    }
+
+    /// From here on agents may run here.
+    pub(crate) fn employ(&self, assistant: Arc<crate::assistant::Assistant>) {
+        if self.assistant.set(assistant).is_err() {
+            tracing::error!("the agents were started twice");
+        }
+    }
+
+    pub(crate) fn assistant(&self) -> Option<&Arc<crate::assistant::Assistant>> {
+        self.assistant.get()
+    }
+
+    pub(crate) fn set_env(&self, env: crate::config::Env) {
+        self.env.store(Arc::new(env));
+    }
+
+    /// The value of a variable that the user's file refers to.
+    pub(crate) fn variable(&self, name: &str) -> Option<String> {
+        self.env.load().trimmed(name).map(str::to_owned)
     }
 
     pub(crate) fn control_ui(&self) -> Arc<ControlUi> {

@@ -31,6 +31,7 @@ pub(crate) struct Principal {
     /// The same, as checked on every call.
     pub(crate) scope_set: ScopeSet,
     pub(crate) caps: Vec<String>,
+    pub(crate) client_id: String,
     pub(crate) client_mode: String,
     pub(crate) device_id: Option<String>,
 }
@@ -129,7 +130,7 @@ pub(crate) fn receive(app: &Arc<App>, session: &Arc<Session>, text: &str) {
         }
         return forward(app, session, &frame, text);
     }
-    if let Some(task) = natives::task(app, &frame.method, frame.params) {
+    if let Some(task) = natives::task(app, session, &frame) {
         return run_task(app, session, &frame, task);
     }
     match natives::find(app, principal, &frame.method) {

@@ -3,7 +3,7 @@
 //! An event is serialised once; a receiver's number is spliced in when it is queued. Nobody waits for a slow
 //! client: its queue is bounded and decides (see `ingress::outbound`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -33,7 +33,21 @@ pub(crate) struct Subscriber {
 #[derive(Debug, Default)]
 pub(crate) struct Hub {
     subscribers: RwLock<HashMap<Arc<str>, Arc<Subscriber>>>,
+    /// What connections asked to be told of, by connection id.
+    following: RwLock<HashMap<Arc<str>, Following>>,
 }
+
+/// What a connection follows of the agents that run here.
+#[derive(Debug, Default)]
+struct Following {
+    /// `sessions.subscribe`.
+    list: bool,
+    /// `sessions.messages.subscribe`.
+    sessions: HashSet<String>,
+}
+
+/// Sessions that one connection may follow at once; more are not told.
+const FOLLOWED_MAX: usize = 256;
 
 impl Hub {
     pub(crate) fn add(&self, subscriber: Arc<Subscriber>) {
@@ -42,7 +56,36 @@ impl Hub {
             .insert(Arc::clone(&subscriber.conn_id), subscriber);
     }
 
+    pub(crate) fn follow_list(&self, conn_id: &Arc<str>) {
+        let mut following = self.following.write();
+        following.entry(Arc::clone(conn_id)).or_default().list = true;
+    }
+
+    pub(crate) fn follow_session(&self, conn_id: &Arc<str>, key: &str, on: bool) {
+        let mut following = self.following.write();
+        let own = following.entry(Arc::clone(conn_id)).or_default();
+        if !on {
+            own.sessions.remove(key);
+        } else if own.sessions.len() < FOLLOWED_MAX {
+            own.sessions.insert(key.to_owned());
+        }
+    }
+
+    /// An event for those who follow the list of sessions, and those who follow `session`.
+    pub(crate) fn tell_followers(&self, event: &str, payload: &str, session: Option<&str>) {
+        let following = self.following.read();
+        if following.is_empty() {
+            return;
+        }
+        self.broadcast_if(event, payload, None, |subscriber| {
+            following.get(&subscriber.conn_id).is_some_and(|own| {
+                own.list || session.is_some_and(|key| own.sessions.contains(key))
+            })
+        });
+    }
+
     pub(crate) fn remove(&self, conn_id: &str) {
+        self.following.write().remove(conn_id);
         let mut subscribers = self.subscribers.write();
         subscribers.remove(conn_id);
         // A burst of thousands of clients must not leave its table behind.

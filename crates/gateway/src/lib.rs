@@ -1,6 +1,7 @@
 //! The gateway, in the order in which a request flows through it.
 
 pub mod app;
+mod assistant;
 pub mod auth;
 pub mod bridge;
 pub mod cli;

@@ -4,6 +4,7 @@
 //! [`crate::delivery::run`] (outbox → channel) and [`intake::run`] (spool → agent → outbox).
 
 mod accept;
+mod agents;
 pub(crate) mod api;
 pub(crate) mod crash;
 mod intake;
@@ -72,6 +73,8 @@ pub(crate) struct Messages {
     /// Folders that an agent's files may come from.
     pub(crate) file_roots: Vec<PathBuf>,
     pub(crate) stop: CancellationToken,
+    /// Whose agents answer while there is no upstream.
+    agents: std::sync::OnceLock<std::sync::Weak<crate::app::App>>,
 }
 
 impl std::fmt::Debug for Messages {
@@ -129,6 +132,7 @@ impl Messages {
             own_dir: setup.own_dir.to_owned(),
             file_roots: setup.file_roots,
             stop: CancellationToken::new(),
+            agents: std::sync::OnceLock::new(),
         }))
     }
 

@@ -245,6 +245,7 @@ async fn apply(app: &Arc<App>, messages: &Arc<Messages>, old: &Current, new: &Cu
             new.own.control_ui_native,
         ));
     }
+    app.set_env(new.env.clone());
     let facts = app.facts.load_full();
     app.set_facts(crate::native::Facts {
         config: new.config.clone(),

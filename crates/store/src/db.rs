@@ -2,7 +2,9 @@
 
 use crate::history::Count;
 use crate::writer::{self, Job, JobOf};
-use crate::{History, Inbox, Keys, Outbox, Pairings, Sessions, StoreError, Transcripts, TxError};
+use crate::{
+    Agents, History, Inbox, Keys, Outbox, Pairings, Sessions, StoreError, Transcripts, TxError,
+};
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 use std::cell::RefCell;
@@ -314,6 +316,9 @@ impl<'a> Reader<'a> {
     pub fn pairings(&self) -> Pairings<'a> {
         Pairings(self.connection)
     }
+    pub fn agents(&self) -> Agents<'a> {
+        Agents(self.connection)
+    }
     pub fn transcripts(&self) -> Transcripts<'a> {
         Transcripts(self.connection)
     }
@@ -348,6 +353,9 @@ pub struct Tx<'a> {
 impl<'a> Tx<'a> {
     pub fn pairings(&self) -> Pairings<'a> {
         Pairings(self.connection)
+    }
+    pub fn agents(&self) -> Agents<'a> {
+        Agents(self.connection)
     }
     pub fn transcripts(&self) -> Transcripts<'a> {
         Transcripts(self.connection)

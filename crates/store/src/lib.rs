@@ -5,8 +5,9 @@
 //! closure, so there is no acknowledgement before the commit. The store reads no clock: times are the caller's,
 //! milliseconds since the epoch.
 //!
-//! Start with [`Store`]; the tables are [`Sessions`], [`Inbox`], [`Outbox`], [`Keys`], [`History`].
+//! Start with [`Store`]; the tables are [`Sessions`], [`Inbox`], [`Outbox`], [`Keys`], [`History`], [`Agents`].
 
+mod agents;
 mod db;
 mod error;
 mod history;
@@ -21,6 +22,7 @@ mod sessions;
 mod transcripts;
 mod writer;
 
+pub use agents::{AgentSession, Agents, Begun, Entry, Run, RunState};
 pub use db::{Health, Options, Reader, Store, Tx, look};
 pub use error::{StoreError, TxError};
 pub use history::{Count, History, Step, Timeline};

@@ -4,8 +4,10 @@ use crate::StoreError;
 use rusqlite::{Connection, TransactionBehavior};
 use std::sync::Arc;
 
-const MIGRATIONS: &[(i64, &str, &str)] =
-    &[(1, "init", include_str!("../migrations/0001_init.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "init", include_str!("../migrations/0001_init.sql")),
+    (2, "agents", include_str!("../migrations/0002_agents.sql")),
+];
 
 /// The schema that this release writes.
 pub const SCHEMA: i64 = MIGRATIONS[MIGRATIONS.len() - 1].0;

@@ -82,6 +82,14 @@ pub(crate) fn maintain(
             Some(retention.keys),
         ),
         (
+            "DELETE FROM agent_runs WHERE run_id IN (SELECT run_id FROM agent_runs WHERE state <> 'accepted' AND ended_ms < ?1 LIMIT ?2)",
+            Some(retention.history),
+        ),
+        (
+            "DELETE FROM agent_entries WHERE seq IN (SELECT e.seq FROM agent_entries e LEFT JOIN agent_sessions s ON s.session_id = e.session_id WHERE s.key IS NULL AND e.at_ms < ?1 LIMIT ?2)",
+            Some(retention.history),
+        ),
+        (
             "DELETE FROM route_sessions WHERE key IN (SELECT key FROM route_sessions WHERE active_ms < ?1 LIMIT ?2)",
             retention.sessions,
         ),

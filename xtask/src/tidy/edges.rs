@@ -10,7 +10,7 @@ pub(super) struct Edges {
     pub(super) never: &'static [&'static str],
 }
 
-pub(super) const EDGES: [Edges; 7] = [
+pub(super) const EDGES: [Edges; 8] = [
     // No IO: no socket, no clock, no runtime.
     Edges {
         name: "wire",
@@ -38,10 +38,17 @@ pub(super) const EDGES: [Edges; 7] = [
         only: None,
         never: &["rusqlite", "sqlx", "axum", "openssl", "native-tls"],
     },
+    // Models alone: no sessions, no SQL, no methods.
+    Edges {
+        name: "agent",
+        ours: &[],
+        only: None,
+        never: &["rusqlite", "sqlx", "axum", "openssl", "native-tls"],
+    },
     // Decisions 0006 (own WebSocket codec) and 0008 (hyper alone, ring, no SQL yet).
     Edges {
         name: "gateway",
-        ours: &["wire", "client", "store", "channels"],
+        ours: &["wire", "client", "store", "channels", "agent"],
         only: None,
         never: &[
             "axum",

@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use super::target::environment;
 use super::{EXIT_CONFIG, complain, print};
 use crate::app::App;
+use crate::assistant::Assistant;
 use crate::auth::Auth;
 use crate::bridge::process::{self, Plan, Supervisor, find, plan};
 use crate::bridge::{Secret, UpstreamState, attach};
@@ -180,6 +181,13 @@ async fn serve(
         wake: Arc::clone(&upstream.wake),
     })
     .context("the message store cannot be started")?;
+    app.set_env(document.env.clone());
+    let assistant = Arc::new(
+        Assistant::new(messages.store.clone()).context("cannot set up TLS for model calls")?,
+    );
+    tokio::spawn(recover(Arc::clone(&assistant), crate::clock::now_ms()));
+    app.employ(assistant);
+    messages.employ(&app);
     app.carry(Arc::clone(&messages));
     let carrying = messages.start();
     let current = crate::reload::Current {
@@ -217,6 +225,25 @@ async fn serve(
         child.await.context("the supervisor ended badly")?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says in the conversations which turns the last stop interrupted, as soon as the store can be written.
+async fn recover(assistant: Arc<Assistant>, since_ms: u64) {
+    loop {
+        match assistant.recover(since_ms).await {
+            Ok(0) => return,
+            Ok(interrupted) => {
+                tracing::warn!(
+                    interrupted,
+                    "turns were interrupted by the last stop; their conversations say so"
+                );
+                return;
+            }
+            // Readiness tells of the store.
+            Err(error) => tracing::debug!(%error, "interrupted turns cannot be looked for yet"),
+        }
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
 }
 
 /// Where files that agents send may lie: their workspaces, and the original's media folder.

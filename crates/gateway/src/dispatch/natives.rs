@@ -11,6 +11,7 @@ use wire::error::ErrorShape;
 
 use super::{Native, NativeReply, Principal, Session};
 use crate::app::App;
+use crate::assistant;
 use crate::native::{self, Answer, health, log_tail, presence, system};
 use crate::{bridge, clock};
 
@@ -42,13 +43,15 @@ pub(crate) fn find(app: &App, _principal: &Principal, method: &str) -> Option<Na
 /// The answer of a call that waits for something: about the configuration, messages or channel accounts of ours.
 pub(crate) fn task(
     app: &Arc<App>,
-    method: &str,
-    params: Option<&RawValue>,
+    session: &Arc<Session>,
+    frame: &wire::frame::RequestFrame<'_>,
 ) -> Option<crate::messages::methods::Task> {
+    let (method, params) = (&*frame.method, frame.params);
     if is_disabled(app, method) {
         return None;
     }
     super::config::find(app, method, params)
+        .or_else(|| assistant::methods::find(app, session, &frame.id, method, params))
         .or_else(|| crate::messages::methods::find(app.messages()?, method, params))
 }
 
@@ -82,6 +85,7 @@ pub(crate) fn names(app: &App) -> Vec<&'static str> {
     let served = |name: &str| {
         OWN.contains(&name)
             || super::config::NAMES.contains(&name)
+            || assistant::methods::NAMES.contains(&name)
             || super::devices::NAMES.contains(&name)
             || native::alone::find(name).is_some()
     };
@@ -96,7 +100,16 @@ pub(crate) fn names(app: &App) -> Vec<&'static str> {
 pub(crate) fn emits(event: &str) -> bool {
     matches!(
         event,
-        "connect.challenge" | "tick" | "health" | "presence" | "shutdown" | "config.changed"
+        "connect.challenge"
+            | "tick"
+            | "health"
+            | "presence"
+            | "shutdown"
+            | "config.changed"
+            | "agent"
+            | "chat"
+            | "session.message"
+            | "sessions.changed"
     ) || event.starts_with("device.pair.")
 }
 

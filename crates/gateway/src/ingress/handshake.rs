@@ -309,6 +309,7 @@ impl Attempt {
     /// Lets in a client that we judged ourselves; the upstream sees a backend client with the same scopes.
     async fn admit(self, judged: auth::Principal, dialled: Option<Dialled>) -> Verdict {
         let principal = Principal {
+            client_id: self.params.client.id.clone(),
             role: judged.role.as_str().to_owned(),
             scope_set: ScopeSet::parse(&judged.scopes),
             scopes: judged.scopes.clone(),
@@ -432,6 +433,7 @@ impl Attempt {
         let connect: Value =
             serde_json::from_str(&self.frame).map_err(|error| error.to_string())?;
         let principal = Principal {
+            client_id: self.params.client.id.clone(),
             role: auth
                 .get("role")
                 .and_then(Value::as_str)

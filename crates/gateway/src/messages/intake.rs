@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use store::{InboxRow, NewOutbound, NewSession, StoreError};
 use tokio::task::JoinSet;
 
+use super::agents;
 use super::upstream::Turn;
 use super::{Messages, crash_point, now_ms};
 use crate::bridge::control::CallError;
@@ -181,7 +182,8 @@ async fn handle(messages: &Arc<Messages>, row: InboxRow) -> Result<(), StoreErro
         }
     };
     let begun = row.run_id.is_some();
-    if messages.upstream.is_off() {
+    let own = messages.own_agents(&route.agent);
+    if own.is_none() && messages.upstream.is_off() {
         return fail(
             messages,
             &row,
@@ -189,7 +191,7 @@ async fn handle(messages: &Arc<Messages>, row: InboxRow) -> Result<(), StoreErro
         )
         .await;
     }
-    if messages.upstream.word() != "ready" {
+    if own.is_none() && messages.upstream.word() != "ready" {
         note(
             messages,
             &row.id,
@@ -199,7 +201,8 @@ async fn handle(messages: &Arc<Messages>, row: InboxRow) -> Result<(), StoreErro
         .await?;
     }
     tokio::select! {
-        () = messages.upstream.ready() => {}
+        () = messages.upstream.ready(), if own.is_none() => {}
+        () = std::future::ready(()), if own.is_some() => {}
         () = messages.stop.cancelled() => return Ok(()),
     }
     let settings = messages.settings.load_full();
@@ -211,8 +214,14 @@ async fn handle(messages: &Arc<Messages>, row: InboxRow) -> Result<(), StoreErro
     crash_point!("intake.turn_begun");
     typing(messages, &back, true).await;
     let params = turn_params(messages, &row, &route, &message).await;
+    let turn = async {
+        match &own {
+            Some(app) => agents::turn(app, &route.agent, &params).await,
+            None => messages.upstream.turn(params, settings.turn_timeout).await,
+        }
+    };
     let outcome = tokio::select! {
-        outcome = messages.upstream.turn(params, settings.turn_timeout) => outcome,
+        outcome = turn => outcome,
         // The row stays a turn: the next start asks for the same run again.
         () = messages.stop.cancelled() => return Ok(()),
     };

@@ -151,7 +151,18 @@ impl Roster {
             .and_then(|agent| primary(agent.entry.get("model")));
         own.or_else(|| primary(config.pointer("/agents/defaults/model")))
             .filter(|name| !name.is_empty())
+            .or_else(|| first_model(config))
     }
+}
+
+/// Without a choice the first model of the first provider is meant: the original writes that into a file that names
+/// none (`agents.defaults.model`).
+fn first_model(config: &Value) -> Option<String> {
+    let providers = config.pointer("/models/providers")?.as_object()?;
+    providers.iter().find_map(|(provider, settings)| {
+        let id = settings.get("models")?.get(0)?.get("id")?.as_str()?;
+        Some(format!("{provider}/{id}"))
+    })
 }
 
 /// The directories that paths are derived from.

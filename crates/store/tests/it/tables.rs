@@ -346,6 +346,17 @@ impl Model {
             .collect()
     }
 
+    /// A row keeps its place in the order of arrival, whatever happened to it.
+    fn put_back(&mut self, lane: u8, id: &str, due: i64) {
+        let place = |id: &str| self.arrived.iter().position(|other| other == id);
+        let queue = self.lanes.entry(lane).or_default();
+        let at = queue
+            .iter()
+            .position(|(other, _)| place(other) > place(id))
+            .unwrap_or(queue.len());
+        queue.insert(at, (id.to_owned(), due));
+    }
+
     fn set(&mut self, id: &str, state: OutboxState) {
         self.states.get_mut(id).unwrap().0 = state;
     }
@@ -391,7 +402,7 @@ proptest! {
                 Act::Retry(after) => if let Some((id, lane)) = model.leased.pop() {
                     let due = now + i64::from(after);
                     model.set(&id, OutboxState::Pending);
-                    model.lanes.entry(lane).or_default().push_front((id.clone(), due));
+                    model.put_back(lane, &id, due);
                     runtime.block_on(store.write(move |tx| tx.outbox().retry(&id, "later", due, now))).unwrap();
                 },
                 Act::Doubt | Act::Bury => if let Some((id, lane)) = model.leased.pop() {
@@ -402,11 +413,7 @@ proptest! {
                 },
                 Act::Resend => if let Some((id, lane)) = model.stuck.pop_front() {
                     model.set(&id, OutboxState::Pending);
-                    // It keeps its place in the order of arrival.
-                    let queue = model.lanes.entry(lane).or_default();
-                    let place = |id: &String| model.arrived.iter().position(|other| other == id);
-                    let at = queue.iter().position(|(other, _)| place(other) > place(&id)).unwrap_or(queue.len());
-                    queue.insert(at, (id.clone(), now));
+                    model.put_back(lane, &id, now);
                     runtime.block_on(store.write(move |tx| tx.outbox().resend(&id, "by hand", now))).unwrap();
                 },
                 Act::Later(ms) => model.now += i64::from(ms),

@@ -1,0 +1,193 @@
+//! Talks to language models: which one a configuration means, over what protocol, and what comes back.
+//!
+//! [`Model::resolve`] reads the user's configuration; [`complete`] makes one call and hands out what arrives as it
+//! arrives. Dropping its future ends the request at the provider. No sessions, no storage, no tools: those are
+//! the caller's.
+
+mod model;
+mod openai;
+mod sse;
+
+use serde::Serialize;
+use serde_json::Value;
+use std::time::Duration;
+
+pub use model::{Api, Model, ModelError};
+
+/// Limits of one call.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Until the provider begins to answer.
+    pub first_byte: Duration,
+    /// Between two pieces of an answer.
+    pub idle: Duration,
+    /// Of one line of the stream, bytes.
+    pub line_bytes_max: usize,
+    /// Of all text of an answer, bytes.
+    pub text_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            first_byte: Duration::from_secs(300),
+            idle: Duration::from_secs(120),
+            line_bytes_max: 1 << 20,
+            text_bytes_max: 4 << 20,
+        }
+    }
+}
+
+/// One thing said, in the caller's order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    /// `system`, `user` or `assistant`.
+    pub role: &'static str,
+    pub parts: Vec<Part>,
+}
+
+impl Message {
+    pub fn text(role: &'static str, text: impl Into<String>) -> Self {
+        Self {
+            role,
+            parts: vec![Part::Text(text.into())],
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Part {
+    Text(String),
+    /// Base64 data and its type (`image/png`).
+    Image {
+        data: String,
+        mime: String,
+    },
+}
+
+/// What is asked of a model.
+#[derive(Debug, Clone, Default)]
+pub struct Prompt {
+    pub messages: Vec<Message>,
+    /// At most so many tokens of answer; the model's own limit when `None`.
+    pub max_tokens: Option<u64>,
+    pub temperature: Option<f64>,
+}
+
+/// What arrives while a model answers.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Piece {
+    Text(String),
+    /// Thinking that the provider shows.
+    Reasoning(String),
+}
+
+/// Tokens, as the provider counts them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Usage {
+    pub input: u64,
+    pub output: u64,
+    pub cache_read: u64,
+    pub cache_write: u64,
+}
+
+impl Usage {
+    pub const fn total(&self) -> u64 {
+        self.input + self.output + self.cache_read + self.cache_write
+    }
+}
+
+/// A whole answer.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Completion {
+    pub text: String,
+    pub reasoning: String,
+    pub usage: Usage,
+    /// `stop`, `length`, or what the provider said.
+    pub stop_reason: String,
+    /// The model that answered, when the provider names it.
+    pub response_model: Option<String>,
+    pub response_id: Option<String>,
+}
+
+/// Why a model gave no answer.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum CallError {
+    /// The provider refused. `message` is its own word.
+    #[error("{provider} refused ({status}): {message}")]
+    Refused {
+        provider: String,
+        status: u16,
+        message: String,
+        retry_after: Option<Duration>,
+    },
+    #[error("{provider} cannot be reached: {why}")]
+    Unreachable { provider: String, why: String },
+    #[error("{provider} did not answer within {after:?}")]
+    TimedOut { provider: String, after: Duration },
+    /// After the answer had begun.
+    #[error("{provider} broke off: {why}")]
+    BrokeOff { provider: String, why: String },
+    /// What came is no answer, or passes a limit.
+    #[error("{provider} sent what cannot be used: {why}")]
+    Garbage { provider: String, why: String },
+}
+
+impl CallError {
+    /// Whether another try may do better: nothing of an answer has been handed out.
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::Refused { status, .. } => matches!(*status, 408 | 409 | 429 | 500..=599),
+            Self::Unreachable { .. } | Self::TimedOut { .. } => true,
+            Self::BrokeOff { .. } | Self::Garbage { .. } => false,
+        }
+    }
+
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
+/// Makes one call. `on` gets what arrives, in order; dropping the future ends the request.
+///
+/// # Errors
+/// See [`CallError`]; whatever `on` was given before stays said.
+pub async fn complete(
+    client: &reqwest::Client,
+    model: &Model,
+    prompt: &Prompt,
+    limits: &Limits,
+    mut on: impl FnMut(Piece) + Send,
+) -> Result<Completion, CallError> {
+    match model.api {
+        Api::OpenAiCompletions => openai::complete(client, model, prompt, limits, &mut on).await,
+    }
+}
+
+/// The provider's own words in an error body, short enough for a log and a chat.
+pub(crate) fn words_of(body: &str) -> String {
+    const CHARS_MAX: usize = 300;
+    let parsed: Option<Value> = serde_json::from_str(body).ok();
+    let said = parsed.as_ref().and_then(|body| {
+        let error = body.get("error").unwrap_or(body);
+        error
+            .as_str()
+            .or_else(|| error.get("message").and_then(Value::as_str))
+    });
+    let said = said.unwrap_or(body).trim();
+    let mut short: String = said.chars().take(CHARS_MAX).collect();
+    if short.len() < said.len() {
+        short.push('…');
+    }
+    if short.is_empty() {
+        short.push_str("no reason given");
+    }
+    short
+}
+
+#[cfg(test)]
+mod tests;

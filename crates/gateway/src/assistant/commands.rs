@@ -1,0 +1,238 @@
+//! Commands in a chat: `/new`, `/stop`, `/status`, `/model`, `/help`. Anything else with a slash goes to the model.
+
+use std::sync::Arc;
+
+use agent::Completion;
+use serde_json::{Value, json};
+use store::{Begun, RunState};
+use wire::error::ErrorShape;
+
+use super::events::{self, Teller};
+use super::{Assistant, Input, clock_ms, conflict, fingerprint, rows, unavailable};
+use crate::app::App;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Command {
+    New,
+    Stop,
+    Status,
+    Help,
+    /// A name, or none to be told which it is.
+    Model(Option<String>),
+}
+
+const ALL: [(&str, &str); 5] = [
+    ("new", "Begin a new conversation."),
+    ("stop", "Stop what is being worked on."),
+    ("status", "Show the model, the tokens and the session."),
+    ("model", "Show or choose the model: /model provider/name."),
+    ("help", "List the commands."),
+];
+
+/// `commands.list` and `chat.metadata`.
+pub(super) fn list() -> Vec<Value> {
+    ALL.iter()
+        .map(|(name, description)| {
+            json!({
+                "name": name, "nativeName": name, "textAliases": [format!("/{name}")], "description": description,
+                "category": "session", "source": "native", "scope": "both", "acceptsArgs": *name == "model",
+            })
+        })
+        .collect()
+}
+
+pub(super) fn parse(message: &str) -> Option<Command> {
+    let text = message.trim().strip_prefix('/')?;
+    let (name, rest) = text
+        .split_once(char::is_whitespace)
+        .map_or((text, ""), |(name, rest)| (name, rest.trim()));
+    match (name.to_lowercase().as_str(), rest) {
+        ("new" | "reset", "") => Some(Command::New),
+        ("stop" | "abort", "") => Some(Command::Stop),
+        ("status", "") => Some(Command::Status),
+        ("help" | "commands", "") => Some(Command::Help),
+        ("model", "") => Some(Command::Model(None)),
+        ("model", name) => Some(Command::Model(Some(name.to_owned()))),
+        _ => None,
+    }
+}
+
+/// Does what a command says and answers in the chat. `false`: the run is known already.
+pub(super) async fn run(
+    app: &Arc<App>,
+    assistant: &Arc<Assistant>,
+    input: &Input,
+    command: Command,
+) -> Result<bool, ErrorShape> {
+    let known = {
+        let run_id = input.run_id.clone();
+        assistant
+            .store
+            .read(move |reader| reader.agents().run(&run_id))
+            .await
+            .map_err(|error| unavailable(&error))?
+    };
+    if let Some(known) = known {
+        return match known.fingerprint == fingerprint(input) {
+            true => Ok(false),
+            false => Err(conflict()),
+        };
+    }
+    let words = match &command {
+        Command::New => {
+            assistant.begin_anew(app, &input.session_key).await?;
+            "✅ New session started.".to_owned()
+        }
+        Command::Stop => {
+            let live = assistant.live_of(&input.session_key);
+            live.iter().for_each(|live| live.abort());
+            match live.len() {
+                0 => "Nothing is being worked on.".to_owned(),
+                _ => "⏹️ Stopped.".to_owned(),
+            }
+        }
+        Command::Status => status(app, assistant, input).await?,
+        Command::Help => ALL
+            .iter()
+            .map(|(name, description)| format!("/{name} — {description}"))
+            .collect::<Vec<_>>()
+            .join("\n"),
+        Command::Model(name) => model(app, assistant, input, name.as_deref()).await?,
+    };
+    answer(app, assistant, input, words).await?;
+    Ok(true)
+}
+
+async fn status(
+    app: &Arc<App>,
+    assistant: &Arc<Assistant>,
+    input: &Input,
+) -> Result<String, ErrorShape> {
+    let session = assistant.session(&input.session_key).await?;
+    let chosen = session
+        .as_ref()
+        .and_then(|session| rows::settings(session)["model"].as_str().map(str::to_owned));
+    let model = match assistant.model(app, &input.agent, chosen.as_deref()) {
+        Ok(model) => format!("{}/{}", model.provider, model.id),
+        Err(error) => error.to_string(),
+    };
+    let (tokens, count) = session.as_ref().map_or((0, (0, 0)), |session| {
+        (
+            session.context_tokens,
+            (session.input_tokens, session.output_tokens),
+        )
+    });
+    Ok(format!(
+        "🦞 openclaw-gateway {}\n🧠 Model: {model}\n🧮 Tokens: {} in / {} out, {tokens} in the last turn\n🧵 Session: {}\n⏱️ Working: {}",
+        env!("CARGO_PKG_VERSION"),
+        count.0,
+        count.1,
+        input.session_key,
+        assistant.live_of(&input.session_key).len(),
+    ))
+}
+
+async fn model(
+    app: &Arc<App>,
+    assistant: &Arc<Assistant>,
+    input: &Input,
+    name: Option<&str>,
+) -> Result<String, ErrorShape> {
+    let Some(name) = name else {
+        let facts = app.facts.load();
+        let all: Vec<String> = agent::Model::all(&facts.config)
+            .into_iter()
+            .filter_map(|(provider, model)| Some(format!("{provider}/{}", model["id"].as_str()?)))
+            .collect();
+        let now = assistant.model(app, &input.agent, None).map_or_else(
+            |error| error.to_string(),
+            |model| format!("{}/{}", model.provider, model.id),
+        );
+        return Ok(format!("🧠 {now}\nThere are: {}", all.join(", ")));
+    };
+    if let Err(error) = assistant.model(app, &input.agent, Some(name)) {
+        return Ok(format!("⚠️ {error}"));
+    }
+    let (key, agent, name, now) = (
+        input.session_key.clone(),
+        input.agent.clone(),
+        name.to_owned(),
+        clock_ms(),
+    );
+    let chosen = name.clone();
+    assistant
+        .store
+        .write(move |tx| {
+            let agents = tx.agents();
+            let fresh = uuid::Uuid::new_v4().to_string();
+            let session = agents.open(&key, &agent, &fresh, now)?;
+            let mut settings = rows::settings(&session);
+            settings["model"] = json!(chosen);
+            agents.set_settings(&key, &settings.to_string(), session.archived)
+        })
+        .await
+        .map_err(|error| unavailable(&error))?;
+    Ok(format!("🧠 This session now uses {name}."))
+}
+
+/// Both lines in one write, then what clients see.
+async fn answer(
+    app: &Arc<App>,
+    assistant: &Arc<Assistant>,
+    input: &Input,
+    words: String,
+) -> Result<(), ErrorShape> {
+    let now = clock_ms();
+    let completion = Completion {
+        text: words.clone(),
+        stop_reason: "stop".to_owned(),
+        ..Completion::default()
+    };
+    let asked = rows::user(input, now);
+    let said = rows::answer(&input.run_id, &completion, None, now);
+    let (run_id, key, agent, print) = (
+        input.run_id.clone(),
+        input.session_key.clone(),
+        input.agent.clone(),
+        fingerprint(input),
+    );
+    let outcome = json!({ "text": words, "stopReason": "stop" }).to_string();
+    let session = assistant
+        .store
+        .write(move |tx| {
+            let agents = tx.agents();
+            let fresh = uuid::Uuid::new_v4().to_string();
+            let session = agents.open(&key, &agent, &fresh, now)?;
+            if agents.begin(&run_id, &session, &print, now)? == Begun::New {
+                agents.append(&session.session_id, &asked)?;
+                agents.append(&session.session_id, &said)?;
+                agents.end(&run_id, RunState::Ok, &outcome, now)?;
+            }
+            Ok(session)
+        })
+        .await
+        .map_err(|error| unavailable(&error))?;
+    let mut teller = Teller::new(app, input, &session.session_id);
+    teller.assistant(&words, &words);
+    teller.last("final", "stop", &words);
+    events::session_changed(app, assistant, &session, "command");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_commands_are_commands() {
+        assert_eq!(parse(" /NEW "), Some(Command::New));
+        assert_eq!(
+            parse("/model a/b"),
+            Some(Command::Model(Some("a/b".to_owned())))
+        );
+        assert_eq!(parse("/model"), Some(Command::Model(None)));
+        assert_eq!(parse("/new and more"), None);
+        assert_eq!(parse("/usr/bin is a path"), None);
+        assert_eq!(parse("new"), None);
+    }
+}

@@ -1,0 +1,299 @@
+//! Rows as clients are shown them: lines of a conversation, and sessions.
+
+use std::sync::Arc;
+
+use agent::{Completion, Model};
+use base64::Engine as _;
+use serde_json::{Map, Value, json};
+use store::{AgentSession, Entry};
+
+use super::{Assistant, Input};
+use crate::app::App;
+use crate::clock;
+use crate::native::sessions as empty;
+
+const PREVIEW_CHARS: usize = 160;
+
+pub(super) fn user_id(run_id: &str) -> String {
+    format!("{run_id}:user")
+}
+
+pub(super) fn user(input: &Input, now_ms: i64) -> Entry {
+    let content =
+        if input.images.is_empty() {
+            json!(input.message)
+        } else {
+            // The pictures themselves are not kept: a line of a conversation stays small.
+            let mut parts = vec![json!({ "type": "text", "text": input.message })];
+            parts.extend(input.images.iter().map(
+                |image| json!({ "type": "text", "text": format!("[image: {}]", image.mime) }),
+            ));
+            json!(parts)
+        };
+    let mut message = json!({
+        "role": "user", "content": content, "timestamp": now_ms,
+        "idempotencyKey": user_id(&input.run_id),
+    });
+    let mut own = json!({ "senderIsOwner": true, "idempotencyKey": user_id(&input.run_id) });
+    if let Some((id, mode)) = &input.client {
+        own["transport"] = json!({ "clients": [{ "id": id, "mode": mode }] });
+    }
+    message["__openclaw"] = own;
+    entry(
+        user_id(&input.run_id),
+        "user",
+        &input.run_id,
+        message,
+        now_ms,
+    )
+}
+
+pub(super) fn answer(
+    run_id: &str,
+    completion: &Completion,
+    model: Option<&Model>,
+    now_ms: i64,
+) -> Entry {
+    let mut content = Vec::new();
+    if !completion.reasoning.is_empty() {
+        content.push(json!({ "type": "thinking", "thinking": completion.reasoning }));
+    }
+    content.push(json!({ "type": "text", "text": completion.text }));
+    let usage = completion.usage;
+    let cost = model.map_or(0.0, |model| model.price(&usage));
+    let mut message = json!({
+        "role": "assistant", "content": content, "timestamp": now_ms,
+        "api": "openai-completions", "stopReason": completion.stop_reason,
+        "usage": {
+            "input": usage.input, "output": usage.output,
+            "cacheRead": usage.cache_read, "cacheWrite": usage.cache_write, "totalTokens": usage.total(),
+            "cost": { "input": 0, "output": 0, "cacheRead": 0, "cacheWrite": 0, "total": cost },
+        },
+    });
+    if let Some(model) = model {
+        message["provider"] = json!(model.provider);
+        message["model"] = json!(model.id);
+    }
+    if let Some(id) = &completion.response_id {
+        message["responseId"] = json!(id);
+    }
+    message["__openclaw"] = json!({ "runId": run_id });
+    entry(
+        format!("{run_id}:answer"),
+        "assistant",
+        run_id,
+        message,
+        now_ms,
+    )
+}
+
+pub(super) fn aborted(run_id: &str, text: &str, now_ms: i64) -> Entry {
+    let key = format!("{run_id}:assistant");
+    let message = json!({
+        "role": "assistant", "content": [{ "type": "text", "text": text }], "timestamp": now_ms,
+        "stopReason": "stop", "idempotencyKey": key,
+        "openclawAbort": { "aborted": true, "origin": "rpc", "runId": run_id },
+        "__openclaw": { "runId": run_id, "idempotencyKey": key },
+    });
+    entry(key, "assistant", run_id, message, now_ms)
+}
+
+pub(super) fn failure_id(run_id: &str) -> String {
+    format!("{run_id}:terminal-error")
+}
+
+/// A line that says why there is no answer; models are not shown it.
+pub(super) fn failure(run_id: &str, why: &str, now_ms: i64) -> Entry {
+    let key = failure_id(run_id);
+    let message = json!({
+        "role": "assistant", "content": [{ "type": "text", "text": format!("⚠️ {why}") }], "timestamp": now_ms,
+        "stopReason": "error", "idempotencyKey": key,
+        "__openclaw": { "runId": run_id, "idempotencyKey": key },
+    });
+    entry(key, "assistant", run_id, message, now_ms)
+}
+
+fn entry(id: String, role: &str, run_id: &str, message: Value, at_ms: i64) -> Entry {
+    Entry {
+        seq: 0,
+        id,
+        role: role.to_owned(),
+        run_id: Some(run_id.to_owned()),
+        message: message.to_string(),
+        at_ms,
+    }
+}
+
+/// A line with its place in the conversation, `position` from 1.
+pub(super) fn message(entry: &Entry, position: usize, session_id: &str) -> Value {
+    let mut message: Value = serde_json::from_str(&entry.message).unwrap_or_default();
+    let hash = ring::digest::digest(&ring::digest::SHA256, session_id.as_bytes());
+    let source = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(hash);
+    let own = &mut message["__openclaw"];
+    own["id"] = json!(entry.id);
+    own["recordTimestampMs"] = json!(entry.at_ms);
+    own["transcriptPosition"] = json!({ "source": source, "rawSeq": position });
+    own["seq"] = json!(position);
+    message
+}
+
+/// The words of a message's content.
+pub(super) fn text_of(content: &Value) -> String {
+    match content {
+        Value::String(text) => text.clone(),
+        Value::Array(parts) => {
+            let texts: Vec<&str> = parts
+                .iter()
+                .filter(|part| part["type"] == "text")
+                .filter_map(|part| part["text"].as_str())
+                .collect();
+            texts.join("\n")
+        }
+        _ => String::new(),
+    }
+}
+
+pub(super) fn settings(session: &AgentSession) -> Value {
+    serde_json::from_str(&session.settings).unwrap_or_else(|_| json!({}))
+}
+
+/// The defaults of a session: the model and what it can do.
+pub(super) fn defaults(app: &App, assistant: &Assistant, agent: &str) -> Value {
+    let facts = app.facts.load();
+    let mut defaults = empty::defaults(&facts.inputs(clock::now_ms(), 0), agent);
+    if let Ok(model) = assistant.model(app, agent, None) {
+        defaults["modelProvider"] = json!(model.provider);
+        defaults["model"] = json!(model.id);
+        defaults["contextTokens"] = json!(model.context_window);
+    }
+    defaults["agentRuntime"] = json!({
+        "id": "auto", "cloudPlacementSupported": false, "devicePlacementSupported": false, "source": "implicit",
+    });
+    defaults["modelSelectionTarget"] = json!("session");
+    defaults
+}
+
+fn thinking(row: &mut Value) {
+    row["thinkingLevels"] = json!([{ "id": "off", "label": "off" }]);
+    row["thinkingOptions"] = json!(["off"]);
+    row["thinkingDefault"] = json!("off");
+}
+
+/// A row of `sessions.list`, without what is said in it.
+pub(super) fn session(app: &Arc<App>, assistant: &Assistant, session: &AgentSession) -> Value {
+    let settings = settings(session);
+    let last: Value = session
+        .last_run
+        .as_deref()
+        .and_then(|last| serde_json::from_str(last).ok())
+        .unwrap_or_default();
+    let live = assistant.live_of(&session.key);
+    let chosen = settings["model"].as_str();
+    let model = assistant.model(app, &session.agent, chosen).ok();
+    let facts = app.facts.load();
+    let roster = facts.inputs(0, 0).roster();
+    let is_main = session.key == "global" || session.key == roster.main_session_key(&session.agent);
+    let mut row = Map::new();
+    let mut put = |key: &str, value: Value| {
+        row.insert(key.to_owned(), value);
+    };
+    put("key", json!(session.key));
+    put("permissionModePending", json!(false));
+    put("createdVia", json!("operator"));
+    put("createdAt", json!(session.created_ms));
+    put(
+        "kind",
+        json!(if session.key == "global" {
+            "global"
+        } else {
+            "direct"
+        }),
+    );
+    put(
+        "classification",
+        json!(if is_main { "main" } else { "direct" }),
+    );
+    put("agentId", json!(session.agent));
+    put("isMain", json!(is_main));
+    put("isBackground", json!(false));
+    put("chatType", json!("direct"));
+    put("updatedAt", json!(session.updated_ms));
+    put("archived", json!(session.archived));
+    put("pinned", json!(settings["pinned"] == true));
+    put(
+        "unread",
+        json!(session.read_ms > 0 && session.updated_ms > session.read_ms),
+    );
+    put("lastInteractionAt", json!(session.updated_ms));
+    put("sessionId", json!(session.session_id));
+    put("systemSent", json!(true));
+    put("abortedLastRun", json!(last["status"] == "killed"));
+    for key in ["label", "displayName", "category", "color", "icon"] {
+        if let Some(value) = settings.get(key).filter(|value| !value.is_null()) {
+            put(key, value.clone());
+        }
+    }
+    put("inputTokens", json!(session.input_tokens));
+    put("outputTokens", json!(session.output_tokens));
+    put("totalTokens", json!(session.context_tokens));
+    put("totalTokensFresh", json!(true));
+    let status = match live.first() {
+        Some(_) => json!("running"),
+        None => last["status"].clone(),
+    };
+    if !status.is_null() {
+        put("status", status);
+    }
+    if let Some(first) = live.first() {
+        put("startedAt", json!(first.started_ms));
+    } else {
+        for key in ["startedAt", "endedAt"] {
+            if !last[key].is_null() {
+                put(key, last[key].clone());
+            }
+        }
+        if let Some(run) = last["runId"].as_str() {
+            put("lastRunId", json!(run));
+        }
+        if let Some(error) = last["error"].as_str() {
+            put("lastRunError", json!(error));
+        }
+    }
+    if let Some(model) = &model {
+        put("modelProvider", json!(model.provider));
+        put("model", json!(model.id));
+        put("contextTokens", json!(model.context_window));
+    }
+    put(
+        "modelOverrideSource",
+        chosen.map_or(Value::Null, |_| json!("user")),
+    );
+    put("runtimeSelectionLocked", json!(false));
+    put(
+        "agentRuntime",
+        json!({ "id": "openclaw-rs", "cloudPlacementSupported": false, "devicePlacementSupported": false, "source": "implicit" }),
+    );
+    put("effectiveFastMode", json!(false));
+    put("effectiveFastModeSource", json!("default"));
+    put("effectiveQueueMode", json!("followup"));
+    put("effectiveResponseUsage", json!("off"));
+    put("hasActiveRun", json!(!live.is_empty()));
+    put(
+        "activeRunIds",
+        live.iter().map(|live| json!(live.run_id)).collect(),
+    );
+    put("snapshotAt", json!(clock::now_ms()));
+    put("sharingRole", json!("admin"));
+    let mut row = Value::Object(row);
+    thinking(&mut row);
+    row
+}
+
+/// The first words of the last thing said.
+pub(super) fn preview(entry: &Entry) -> Option<String> {
+    let message: Value = serde_json::from_str(&entry.message).ok()?;
+    let text = text_of(&message["content"]);
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let short: String = line.chars().take(PREVIEW_CHARS).collect();
+    (!short.is_empty()).then_some(short)
+}

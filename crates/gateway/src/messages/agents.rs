@@ -1,0 +1,79 @@
+//! Turns by agents that run in this gateway.
+
+use std::sync::Arc;
+
+use agent::ModelError;
+use serde_json::Value;
+use store::RunState;
+
+use super::Messages;
+use super::upstream::{Reply, Turn};
+use crate::app::App;
+use crate::assistant::{Image, Input};
+use crate::bridge::control::CallError;
+
+impl Messages {
+    /// From here on agents of our own may answer.
+    pub(crate) fn employ(&self, app: &Arc<App>) {
+        if self.agents.set(Arc::downgrade(app)).is_err() {
+            tracing::error!("the agents were introduced twice");
+        }
+    }
+
+    /// The gateway whose own agents answer messages: there is no upstream, and a model is configured.
+    pub(super) fn own_agents(&self, agent: &str) -> Option<Arc<App>> {
+        let app = self.agents.get()?.upgrade()?;
+        let model = app.assistant()?.model(&app, agent, None);
+        (self.upstream.is_off() && model != Err(ModelError::None)).then_some(app)
+    }
+}
+
+/// Lets an agent of ours work on a message; `params` as for the upstream's `agent`. Asking again with the same id
+/// resumes and does not repeat.
+pub(super) async fn turn(app: &Arc<App>, agent: &str, params: &Value) -> Result<Turn, CallError> {
+    let text = |key: &str| params[key].as_str().unwrap_or_default().to_owned();
+    let images = params["attachments"].as_array();
+    let input = Input {
+        run_id: text("idempotencyKey"),
+        session_key: text("sessionKey"),
+        agent: agent.to_owned(),
+        message: text("message"),
+        images: images
+            .into_iter()
+            .flatten()
+            .map(|file| Image {
+                data: file["content"].as_str().unwrap_or_default().to_owned(),
+                mime: file["mimeType"].as_str().unwrap_or_default().to_owned(),
+            })
+            .collect(),
+        extra_system: None,
+        is_chat: false,
+        client: None,
+    };
+    let Some(assistant) = app.assistant() else {
+        return Err(CallError::NotSent("no agent runs here".to_owned()));
+    };
+    let outcome = match assistant.turn(app, input).await {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            let error = serde_json::to_string(&error).unwrap_or_default();
+            return Err(CallError::Refused(error));
+        }
+    };
+    let reply = Reply {
+        text: outcome.text.trim().to_owned(),
+        media: Vec::new(),
+    };
+    let is_ok = outcome.state == RunState::Ok;
+    Ok(Turn {
+        replies: (is_ok && !reply.text.is_empty())
+            .then_some(reply)
+            .into_iter()
+            .collect(),
+        failed: (!is_ok).then(|| {
+            outcome
+                .error
+                .unwrap_or_else(|| "the turn failed".to_owned())
+        }),
+    })
+}

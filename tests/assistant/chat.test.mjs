@@ -1,0 +1,193 @@
+// An agent that this gateway runs itself: the same chat on the original and here, with the same scripted model.
+import assert from "node:assert/strict";
+import test, { after, before } from "node:test";
+import { startOriginal, startOurs, TOKEN } from "../lib/gateway.mjs";
+import { modelConfig, startModel } from "../lib/model.mjs";
+import { RawClient } from "../lib/raw.mjs";
+
+let model, original, ours;
+before(async () => {
+  model = await startModel();
+  const config = { ...modelConfig(model), agents: { defaults: { model: { primary: "scripted/scripted-1" } } } };
+  [original, ours] = await Promise.all([startOriginal({ config }), startOurs({ config })]);
+});
+after(async () => {
+  await Promise.all([original?.stop(), ours?.stop()]);
+  await model.stop();
+});
+
+/** What a client sees of a run: kinds, phases and states in order; pieces of the answer joined. */
+function seen(frames, runId) {
+  const rows = [];
+  for (const frame of frames) {
+    if (frame.type !== "event" || frame.payload?.runId !== runId) continue;
+    const { stream, state, data, phase } = frame.payload;
+    if (frame.event === "agent") rows.push(stream === "assistant" ? "agent assistant" : `agent ${stream} ${data.phase ?? ""}`.trim());
+    if (frame.event === "chat") rows.push(`chat ${state} ${phase ?? ""}`.trim());
+  }
+  // How an answer is cut into pieces is the moment's affair.
+  const pieces = /^(agent assistant|chat delta)$/;
+  const first = rows.findIndex((row) => pieces.test(row));
+  return rows.filter((row, index) => !pieces.test(row) || index === first);
+}
+
+const mask = (value) => JSON.parse(JSON.stringify(value)
+  .replace(/"[0-9a-f]{8}-[0-9a-f-]{27}(:\d+)?"/g, '"<uuid>"')
+  .replace(/"(startedAt|endedAt|timestamp|ts|acceptedAt|recordTimestampMs)":\d{13}/g, '"$1":0'));
+
+const ended = (runId) => (frame) => frame.event === "chat" && frame.payload.runId === runId && !["status", "delta"].includes(frame.payload.state);
+
+/** Runs the same steps on both sides and hands both results to `check`. */
+async function both(steps) {
+  return Promise.all([original, ours].map(async (target) => {
+    const client = await RawClient.open(target.wsUrl);
+    const hello = await client.connect({ token: TOKEN });
+    assert.equal(hello.ok, true, JSON.stringify(hello));
+    const result = await steps(client);
+    await client.end();
+    return result;
+  }));
+}
+
+test("a streamed answer: events, waiting, repeating, history", async () => {
+  const [theirs, own] = await both(async (client) => {
+    const params = { sessionKey: "agent:main:one", message: "SCRIPT say The quick brown fox jumps.", idempotencyKey: "run-1" };
+    const sent = await client.call("chat.send", params);
+    const last = await client.frame("the end", ended("run-1"), { timeoutMs: 60_000 });
+    const waited = await client.call("agent.wait", { runId: "run-1", timeoutMs: 5000 });
+    const again = await client.call("chat.send", params);
+    const conflict = await client.call("chat.send", { ...params, message: "something else" });
+    const { payload: history } = await client.call("chat.history", { sessionKey: "agent:main:one" });
+    return { sent, last, waited, again, conflict, history, events: seen(client.frames, "run-1") };
+  });
+  assert.deepEqual(own.events, theirs.events);
+  for (const name of ["sent", "again", "conflict"]) assert.deepEqual({ ...own[name], id: 0 }, { ...theirs[name], id: 0 }, name);
+  assert.deepEqual(mask(own.last.payload.message), mask(theirs.last.payload.message));
+  const waited = ({ payload: { livenessState: _state, startedAt: _at, ...rest } }) => mask(rest);
+  assert.deepEqual(waited(own.waited), waited(theirs.waited));
+  const lines = ({ messages }) => messages.map(({ role, content, stopReason, provider, model: id, usage, idempotencyKey, responseId, api }) => ({ role, content, stopReason, provider, id, usage, idempotencyKey, responseId, api }));
+  assert.deepEqual(lines(own.history), lines(theirs.history));
+  for (const key of ["key", "kind", "classification", "agentId", "isMain", "modelProvider", "model", "contextTokens", "inputTokens", "outputTokens", "status", "hasActiveRun", "activeRunIds", "lastRunId", "archived", "abortedLastRun"]) {
+    assert.deepEqual(own.history.sessionInfo[key], theirs.history.sessionInfo[key], key);
+  }
+  assert.deepEqual(own.history.defaults, theirs.history.defaults);
+  const shape = ({ totalMessages, hasMore, pendingInputs, sessionKey, thinkingLevel }) => ({ totalMessages, hasMore, pendingInputs, sessionKey, thinkingLevel });
+  assert.deepEqual(shape(own.history), shape(theirs.history));
+});
+
+test("an abort keeps what was said and stops the model's work", async () => {
+  const [theirs, own] = await both(async (client) => {
+    const params = { sessionKey: "agent:main:two", message: "SCRIPT slow One two three.", idempotencyKey: "run-2" };
+    await client.call("chat.send", params);
+    await client.frame("the first word", (frame) => frame.event === "chat" && frame.payload.runId === "run-2" && frame.payload.state === "delta", { timeoutMs: 60_000 });
+    const inFlight = await client.call("chat.send", params);
+    const { payload: meanwhile } = await client.call("chat.history", { sessionKey: "agent:main:two" });
+    const wrong = await client.call("chat.abort", { sessionKey: "agent:main:two", runId: "nope" });
+    const abort = await client.call("chat.abort", { sessionKey: "agent:main:two", runId: "run-2" });
+    const last = await client.frame("the end", ended("run-2"), { timeoutMs: 60_000 });
+    const waited = await client.call("agent.wait", { runId: "run-2", timeoutMs: 5000 });
+    const { payload: history } = await client.call("chat.history", { sessionKey: "agent:main:two" });
+    return { inFlight, wrong, abort, last, waited, history, meanwhile };
+  });
+  for (const name of ["inFlight", "wrong", "abort"]) assert.deepEqual(own[name].payload, theirs[name].payload, name);
+  const { seq: _a, ...ownLast } = mask(own.last.payload);
+  const { seq: _b, ...theirLast } = mask(theirs.last.payload);
+  assert.deepEqual(ownLast, theirLast);
+  assert.deepEqual(mask(own.waited.payload), mask(theirs.waited.payload));
+  assert.equal(own.meanwhile.inFlightRun.runId, theirs.meanwhile.inFlightRun.runId);
+  assert.match(own.meanwhile.inFlightRun.text, /^One/);
+  assert.equal(own.meanwhile.sessionInfo.status, theirs.meanwhile.sessionInfo.status);
+  const lines = ({ messages }) => messages.map(({ role, content, openclawAbort, idempotencyKey }) => ({ role, content, openclawAbort, idempotencyKey }));
+  assert.deepEqual(lines(own.history), lines(theirs.history));
+});
+
+test("`agent` answers twice, and repeats its answer", async () => {
+  const [theirs, own] = await both(async (client) => {
+    const params = { sessionKey: "agent:main:three", message: "SCRIPT say Agent says hello.", idempotencyKey: "run-3" };
+    const first = await client.call("agent", params);
+    const final = await client.frame("the outcome", (frame) => frame.type === "res" && frame.id === first.id && frame.payload?.status === "ok", { timeoutMs: 60_000 });
+    const again = await client.call("agent", params);
+    const unknown = await client.call("agent", { message: "hi", agentId: "nobody", idempotencyKey: "run-4" });
+    return { first, final, again, unknown, events: seen(client.frames, "run-3") };
+  });
+  assert.deepEqual(mask(own.first.payload), mask(theirs.first.payload));
+  const outcome = ({ runId, status, summary, result }) => ({ runId, status, summary, payloads: result.payloads, usage: result.meta.agentMeta.usage, receipt: mask(result.meta.agentMeta.terminalReceipt) });
+  assert.deepEqual(outcome(own.final.payload), outcome(theirs.final.payload));
+  assert.deepEqual(outcome(own.again.payload), outcome(theirs.again.payload));
+  assert.deepEqual({ ...own.unknown, id: 0 }, { ...theirs.unknown, id: 0 });
+  assert.deepEqual(own.events, theirs.events);
+});
+
+test("a model that refuses is told, in the chat and to those who wait", async () => {
+  const [theirs, own] = await both(async (client) => {
+    await client.call("chat.send", { sessionKey: "agent:main:four", message: "SCRIPT fail 400", idempotencyKey: "run-5" });
+    const last = await client.frame("the end", ended("run-5"), { timeoutMs: 60_000 });
+    const waited = await client.call("agent.wait", { runId: "run-5", timeoutMs: 5000 });
+    const { payload: history } = await client.call("chat.history", { sessionKey: "agent:main:four" });
+    return { last, waited, history };
+  });
+  assert.equal(own.last.payload.state, theirs.last.payload.state);
+  assert.match(own.last.payload.errorMessage, /scripted refused \(400\): scripted failure/, "in the provider's own words");
+  assert.equal(own.waited.payload.status, theirs.waited.payload.status);
+  assert.deepEqual(own.history.messages.map((m) => [m.role, m.stopReason]), theirs.history.messages.map((m) => [m.role, m.stopReason]));
+});
+
+test("sessions: listed, described, labelled, begun anew, deleted", async () => {
+  const client = await RawClient.open(ours.wsUrl);
+  await client.connect({ token: TOKEN });
+  const ok = async (method, params = {}) => {
+    const answer = await client.call(method, params);
+    assert.equal(answer.ok, true, `${method}: ${JSON.stringify(answer.error)}`);
+    return answer.payload;
+  };
+  await ok("sessions.subscribe");
+  const { key } = await ok("sessions.create", { label: "Plans" });
+  assert.match(key, /^agent:main:dashboard:/);
+  const answered = async (message, runId) => {
+    await ok("chat.send", { sessionKey: key, message, idempotencyKey: runId });
+    return (await client.frame(`the end of ${runId}`, ended(runId))).payload;
+  };
+  await answered("SCRIPT say First.", "s-1");
+  await client.frame("the list to change", (frame) => frame.event === "sessions.changed" && frame.payload.sessionKey === key && frame.payload.session.status === "done");
+  const { sessions } = await ok("sessions.list", { includeLastMessage: true });
+  const row = sessions.find((one) => one.key === key);
+  assert.deepEqual([row.label, row.lastMessagePreview, row.status], ["Plans", "First.", "done"]);
+  assert.equal((await ok("sessions.describe", { key })).session.sessionId, row.sessionId);
+  assert.equal((await ok("sessions.resolve", { key })).key, key);
+  assert.deepEqual((await ok("sessions.preview", { keys: [key] })).previews[0].items.map((i) => i.text), ["SCRIPT say First.", "First."]);
+
+  // What was said before is part of the next prompt.
+  await answered("SCRIPT say Second.", "s-2");
+  assert.deepEqual(model.requests.at(-1).call.messages.map((m) => m.role), ["system", "user", "assistant", "user"]);
+  const reset = await answered("/new", "s-3");
+  assert.match(reset.message.content[0].text, /New session started/);
+  await answered("SCRIPT say Third.", "s-4");
+  assert.doesNotMatch(JSON.stringify(model.requests.at(-1).call.messages), /First\./);
+  assert.notEqual((await ok("sessions.describe", { key })).session.sessionId, row.sessionId);
+
+  assert.match((await answered("/status", "s-5")).message.content[0].text, /scripted\/scripted-1/);
+  assert.match((await answered("/model nope/none", "s-6")).message.content[0].text, /not among models\.providers/);
+  assert.equal((await client.call("sessions.delete", { key: "main" })).ok, false);
+  assert.equal((await ok("sessions.delete", { key })).deleted, true);
+  assert.equal((await ok("sessions.describe", { key })).session, null);
+  const refused = await client.call("chat.send", { sessionKey: "agent:nobody:main", message: "x", idempotencyKey: "s-7" });
+  assert.match(refused.error.message, /unknown agent id "nobody"/);
+  await client.end();
+});
+
+test("turns of one session follow each other, turns of others do not wait", async () => {
+  const client = await RawClient.open(ours.wsUrl);
+  await client.connect({ token: TOKEN });
+  const send = (session, message, runId) => client.call("chat.send", { sessionKey: `agent:main:${session}`, message, idempotencyKey: runId });
+  await send("lane-a", "SCRIPT slow Held back.", "l-1");
+  await client.frame("the first word", (frame) => frame.event === "chat" && frame.payload.runId === "l-1" && frame.payload.state === "delta");
+  await send("lane-a", "SCRIPT say After it.", "l-2");
+  await send("lane-b", "SCRIPT say Beside it.", "l-3");
+  await client.frame("the other session", ended("l-3"));
+  assert.equal(client.frames.some((frame) => frame.event === "chat" && frame.payload.runId === "l-2"), false, "it waits");
+  model.release();
+  await client.frame("the second turn", ended("l-2"));
+  const order = client.frames.filter((frame) => frame.event === "chat" && frame.payload.state === "final").map((frame) => frame.payload.runId);
+  assert.deepEqual(order, ["l-3", "l-1", "l-2"]);
+  await client.end();
+});

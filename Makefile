@@ -70,16 +70,20 @@ bench-routing: toolchain ## A message's route with 10,000 bindings and 1,000,000
 	@mkdir -p bench/results
 	@target/release/examples/routes $(ARGS) | tee bench/results/$$(date -u +%F)-routing.json
 
-# Cargo itself and, when root on Debian, the C compiler that linking needs.
+# Cargo itself and, when root on Debian, what building needs: a C compiler to link, CMake and NASM for
+# libjpeg-turbo, whose speed is its assembly (its build stops rather than go without).
 .PHONY: toolchain
 toolchain:
 	@command -v $(CARGO) >/dev/null || { \
 	  echo "error: no cargo on PATH: install Rust from https://rustup.rs (the version in rust-toolchain.toml follows by itself)" >&2; exit 1; }
-	@command -v cc >/dev/null || { \
-	  packages="build-essential"; \
+	@packages=""; \
+	command -v cc >/dev/null || packages="build-essential"; \
+	command -v cmake >/dev/null || packages="$$packages cmake"; \
+	command -v nasm >/dev/null || packages="$$packages nasm"; \
+	test -z "$$packages" || { \
 	  if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-	    echo "installing $$packages (no C compiler found; linking needs one)"; \
+	    echo "installing $$packages (building needs them)"; \
 	    apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $$packages; \
 	  else \
-	    echo "error: no C compiler: run  sudo apt-get install -y $$packages  (or your system's equivalent)" >&2; exit 1; \
+	    echo "error: building needs: sudo apt-get install -y $$packages  (or your system's equivalent)" >&2; exit 1; \
 	  fi; }

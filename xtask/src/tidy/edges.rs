@@ -10,7 +10,7 @@ pub(super) struct Edges {
     pub(super) never: &'static [&'static str],
 }
 
-pub(super) const EDGES: [Edges; 8] = [
+pub(super) const EDGES: [Edges; 9] = [
     // No IO: no socket, no clock, no runtime.
     Edges {
         name: "wire",
@@ -45,10 +45,17 @@ pub(super) const EDGES: [Edges; 8] = [
         only: None,
         never: &["rusqlite", "sqlx", "axum", "openssl", "native-tls"],
     },
+    // Bytes in, bytes out: no runtime, no socket.
+    Edges {
+        name: "media",
+        ours: &[],
+        only: None,
+        never: &["tokio", "hyper", "reqwest", "axum", "rusqlite"],
+    },
     // Decisions 0006 (own WebSocket codec) and 0008 (hyper alone, ring, no SQL yet).
     Edges {
         name: "gateway",
-        ours: &["wire", "client", "store", "channels", "agent"],
+        ours: &["wire", "client", "store", "channels", "agent", "media"],
         only: None,
         never: &[
             "axum",

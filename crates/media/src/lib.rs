@@ -1,0 +1,26 @@
+//! Images: bytes in, bytes out, under limits.
+//!
+//! [`probe`] reads headers, [`process`] fits and converts. Both are synchronous and take no more
+//! memory than [`Limits`] allow; run them on threads that may block. JPEG to JPEG stays in Y, Cb
+//! and Cr planes from the file to the file; everything else goes over RGB or RGBA.
+
+mod decode;
+mod encode;
+mod error;
+mod fit;
+mod format;
+mod jpeg;
+mod limits;
+mod png;
+mod probe;
+mod process;
+mod raster;
+#[cfg(test)]
+mod tests;
+
+pub use error::MediaError;
+pub use fit::Fit;
+pub use format::Format;
+pub use limits::{Cancel, Limits};
+pub use probe::{Exif, Metadata, probe};
+pub use process::{Options, Output, Target, process};

@@ -1,0 +1,389 @@
+//! One image from file to file.
+
+use crate::decode::{self, Frame};
+use crate::fit::Plan;
+use crate::jpeg::{Jpeg, Planes};
+use crate::probe::{blocks, describe};
+use crate::raster::Raster;
+use crate::{Cancel, Fit, Format, Limits, MediaError, encode};
+
+/// What the result is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Target {
+    /// The kind of the source where it can be written, else PNG.
+    #[default]
+    Same,
+    /// The smallest of those that can hold the picture at the quality.
+    Auto,
+    /// This kind.
+    Format(Format),
+}
+
+/// What is wanted.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Pixels across at most (with [`Fit::Inside`]) or exactly.
+    pub max_width: Option<u32>,
+    /// Pixels down, likewise.
+    pub max_height: Option<u32>,
+    /// How the image meets that box.
+    pub fit: Fit,
+    /// Whether a smaller image is blown up.
+    pub enlarge: bool,
+    /// Whether EXIF orientation is carried out (the tag is never written).
+    pub auto_orient: bool,
+    /// The kind of the result.
+    pub target: Target,
+    /// 1–100, for lossy kinds.
+    pub quality: u8,
+    /// WebP without loss.
+    pub lossless: bool,
+    /// What shows through transparency where the result has none, RGB.
+    pub background: [u8; 3],
+    /// The result must fit into this many bytes: quality, then size, give way.
+    pub max_bytes: Option<usize>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_width: None,
+            max_height: None,
+            fit: Fit::Inside,
+            enlarge: false,
+            auto_orient: true,
+            target: Target::Same,
+            quality: 85,
+            lossless: false,
+            background: [255; 3],
+            max_bytes: None,
+        }
+    }
+}
+
+/// A finished file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// The file.
+    pub data: Vec<u8>,
+    /// Its kind.
+    pub format: Format,
+    /// Pixels across.
+    pub width: u32,
+    /// Pixels down.
+    pub height: u32,
+    /// Frames.
+    pub frames: u32,
+    /// The quality it took, below [`Options::quality`] if bytes were short.
+    pub quality: u8,
+}
+
+/// Qualities tried, from the wanted one down, before the picture is made smaller.
+const QUALITIES: [u8; 4] = [75, 65, 55, 45];
+/// Below this side nothing is gained by going on.
+const SIDE_MIN: u32 = 64;
+
+/// Decode, fit, encode. Metadata and location are left behind; colours come out as sRGB.
+///
+/// # Errors
+/// Every [`MediaError`]; nothing large is allocated before the limits are checked.
+pub fn process(
+    data: &[u8],
+    options: &Options,
+    limits: &Limits,
+    cancel: &Cancel,
+) -> Result<Output, MediaError> {
+    if !(1..=100).contains(&options.quality) {
+        return Err(MediaError::Options(format!(
+            "quality {} is not within 1–100",
+            options.quality
+        )));
+    }
+    let (format, found) = blocks(data, limits)?;
+    let metadata = describe(format, &found);
+    limits.frame(metadata.width, metadata.height)?;
+    cancel.check()?;
+
+    let orientation = if options.auto_orient {
+        metadata.orientation
+    } else {
+        1
+    };
+    let stored = (metadata.width, metadata.height);
+    let upright = if orientation >= 5 {
+        (stored.1, stored.0)
+    } else {
+        stored
+    };
+    let bounds = (options.max_width, options.max_height);
+    let plan = Plan::new(upright, bounds, options.fit, options.enlarge)?;
+    limits.frame(plan.to.0, plan.to.1)?;
+    let plan = if orientation >= 5 {
+        plan.transposed()
+    } else {
+        plan
+    };
+
+    let wanted = target(format, options.target);
+    let mut picture = match wanted {
+        Some(Format::Gif | Format::WebP) if metadata.frames > 1 => {
+            let mut frames = Vec::new();
+            decode::frames(data, &metadata, limits, cancel, |frame| {
+                let raster = if plan.is_identity(stored) {
+                    frame.raster
+                } else {
+                    frame.raster.resized(plan)?
+                };
+                frames.push(Frame { raster, ..frame });
+                Ok(())
+            })?;
+            Picture::Frames(frames)
+        }
+        _ => still(data, &metadata, limits, plan, wanted, found.icc.as_deref())?,
+    };
+    cancel.check()?;
+
+    // The picture may be decoded smaller than stored; the plan follows it.
+    let mut plan = match picture.size() {
+        Some(have) => scaled(plan, stored, have),
+        None => plan,
+    };
+    let qualities = || {
+        std::iter::once(options.quality)
+            .chain(QUALITIES.into_iter().filter(|&q| q < options.quality))
+    };
+    let mut least = usize::MAX;
+    loop {
+        let mut encoder = picture.fitted(plan, orientation)?;
+        for quality in qualities() {
+            cancel.check()?;
+            let output = encoder.encode(wanted, options, quality)?;
+            if options
+                .max_bytes
+                .is_none_or(|most| output.data.len() <= most)
+            {
+                return Ok(output);
+            }
+            least = least.min(output.data.len());
+            if matches!(output.format, Format::Png | Format::Gif) || options.lossless {
+                break;
+            }
+        }
+        let limit = options.max_bytes.unwrap_or(usize::MAX);
+        if plan.to.0.min(plan.to.1) * 3 / 4 < SIDE_MIN {
+            return Err(MediaError::Limit {
+                what: "smallest result in bytes",
+                have: least as u64,
+                limit: limit as u64,
+            });
+        }
+        plan.to = (plan.to.0 * 3 / 4, plan.to.1 * 3 / 4);
+        picture.shrink(plan.to)?;
+    }
+}
+
+/// `None`: the smallest of several.
+fn target(source: Format, wanted: Target) -> Option<Format> {
+    match wanted {
+        Target::Format(format) => Some(format),
+        Target::Auto => None,
+        Target::Same => Some(match source {
+            Format::Jpeg | Format::Png | Format::WebP | Format::Gif => source,
+            _ => Format::Png,
+        }),
+    }
+}
+
+fn scaled(plan: Plan, from: (u32, u32), to: (u32, u32)) -> Plan {
+    let (x, y) = (
+        f64::from(to.0) / f64::from(from.0),
+        f64::from(to.1) / f64::from(from.1),
+    );
+    let (left, top) = (plan.left * x, plan.top * y);
+    Plan {
+        left,
+        top,
+        width: (plan.width * x).min(f64::from(to.0) - left),
+        height: (plan.height * y).min(f64::from(to.1) - top),
+        to: plan.to,
+    }
+}
+
+/// A decoded source, kept while several results are tried.
+enum Picture {
+    Planes(Planes),
+    Raster(Raster),
+    Frames(Vec<Frame>),
+}
+
+fn still(
+    data: &[u8],
+    metadata: &crate::Metadata,
+    limits: &Limits,
+    plan: Plan,
+    wanted: Option<Format>,
+    icc: Option<&[u8]>,
+) -> Result<Picture, MediaError> {
+    let profile = icc.filter(|_| {
+        !metadata
+            .icc
+            .as_deref()
+            .is_some_and(|name| name.contains("sRGB"))
+    });
+    if metadata.format == Format::Jpeg && wanted == Some(Format::Jpeg) && profile.is_none() {
+        let jpeg = Jpeg::open(data, limits)?;
+        if jpeg.planar() {
+            return Ok(Picture::Planes(jpeg.planes(plan.shrink())?));
+        }
+    }
+    let mut raster = decode::still(data, metadata, limits, plan.shrink())?;
+    if let Some(profile) = profile {
+        to_srgb(&mut raster, profile);
+    }
+    Ok(Picture::Raster(raster))
+}
+
+/// Pixels of an RGB profile as sRGB. A profile that is broken or of other colours changes nothing:
+/// the pixels are then taken as sRGB, as viewers do.
+fn to_srgb(raster: &mut Raster, profile: &[u8]) {
+    use moxcms::{ColorProfile, DataColorSpace, Layout, TransformOptions};
+    let Ok(source) = ColorProfile::new_from_slice(profile) else {
+        return;
+    };
+    if source.color_space != DataColorSpace::Rgb {
+        return;
+    }
+    let layout = if raster.channels == 4 {
+        Layout::Rgba
+    } else {
+        Layout::Rgb
+    };
+    let srgb = ColorProfile::new_srgb();
+    let Ok(transform) =
+        source.create_transform_8bit(layout, &srgb, layout, TransformOptions::default())
+    else {
+        return;
+    };
+    let mut out = vec![0; raster.data.len()];
+    if transform.transform(&raster.data, &mut out).is_ok() {
+        raster.data = out;
+    }
+}
+
+impl Picture {
+    /// Size of the decoded source; animations are fitted while they are decoded.
+    fn size(&self) -> Option<(u32, u32)> {
+        match self {
+            Self::Planes(planes) => Some(planes.size()),
+            Self::Raster(raster) => Some(raster.size()),
+            Self::Frames(_) => None,
+        }
+    }
+
+    fn fitted(&self, plan: Plan, orientation: u8) -> Result<Fitted<'_>, MediaError> {
+        Ok(match self {
+            Self::Planes(planes) => Fitted::Planes(planes, plan, orientation),
+            Self::Raster(raster) => {
+                let fitted = if plan.is_identity(raster.size()) {
+                    raster.clone()
+                } else {
+                    raster.resized(plan)?
+                };
+                Fitted::Raster(fitted.oriented(orientation))
+            }
+            Self::Frames(frames) => Fitted::Frames(frames),
+        })
+    }
+
+    /// Animations are made smaller in place: their full-size frames are gone.
+    fn shrink(&mut self, to: (u32, u32)) -> Result<(), MediaError> {
+        if let Self::Frames(frames) = self {
+            for frame in frames {
+                let plan = Plan::new(
+                    frame.raster.size(),
+                    (Some(to.0), Some(to.1)),
+                    Fit::Exact,
+                    false,
+                )?;
+                frame.raster = frame.raster.resized(plan)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A picture at its size, ready for one or more encodes.
+enum Fitted<'a> {
+    Planes(&'a Planes, Plan, u8),
+    Raster(Raster),
+    Frames(&'a [Frame]),
+}
+
+impl Fitted<'_> {
+    fn encode(
+        &mut self,
+        wanted: Option<Format>,
+        options: &Options,
+        quality: u8,
+    ) -> Result<Output, MediaError> {
+        match self {
+            Self::Planes(planes, plan, orientation) => {
+                let data = planes.to_jpeg(*plan, *orientation, quality)?;
+                let (width, height) = if *orientation >= 5 {
+                    (plan.to.1, plan.to.0)
+                } else {
+                    plan.to
+                };
+                Ok(Output {
+                    data,
+                    format: Format::Jpeg,
+                    width,
+                    height,
+                    frames: 1,
+                    quality,
+                })
+            }
+            Self::Raster(raster) => {
+                let candidates: &[Format] = match wanted {
+                    Some(ref format) => std::slice::from_ref(format),
+                    None if raster.has_transparency() => &[Format::WebP, Format::Png],
+                    None => &[Format::WebP, Format::Jpeg, Format::Png],
+                };
+                let mut best: Option<(Format, Vec<u8>)> = None;
+                for &format in candidates {
+                    let data = encode::still(raster, format, options, quality)?;
+                    if best
+                        .as_ref()
+                        .is_none_or(|(_, least)| data.len() < least.len())
+                    {
+                        best = Some((format, data));
+                    }
+                }
+                let (format, data) =
+                    best.ok_or_else(|| MediaError::Options("no kind to write".into()))?;
+                Ok(Output {
+                    data,
+                    format,
+                    width: raster.width,
+                    height: raster.height,
+                    frames: 1,
+                    quality,
+                })
+            }
+            Self::Frames(frames) => {
+                let format = wanted.unwrap_or(Format::WebP);
+                let data = encode::animation(frames, format, options, quality)?;
+                let (width, height) = frames.first().map_or((0, 0), |frame| frame.raster.size());
+                let count = u32::try_from(frames.len()).unwrap_or(u32::MAX);
+                Ok(Output {
+                    data,
+                    format,
+                    width,
+                    height,
+                    frames: count,
+                    quality,
+                })
+            }
+        }
+    }
+}

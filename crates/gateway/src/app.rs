@@ -42,6 +42,9 @@ pub struct Runtime {
     pub identity: IdentityMode,
     /// Native rows handed back to the upstream: names, or prefixes with `*`.
     pub native_disable: Vec<String>,
+    /// Percent of clients whose native rows are answered here.
+    pub rollout_percent: u8,
+    pub rollout_paused: bool,
 }
 
 impl Default for Runtime {
@@ -54,6 +57,8 @@ impl Default for Runtime {
             buffered_bytes_max: limits::BUFFERED_BYTES_MAX,
             identity: IdentityMode::Auto,
             native_disable: Vec::new(),
+            rollout_percent: 100,
+            rollout_paused: false,
         }
     }
 }
@@ -70,6 +75,8 @@ pub(crate) struct Known {
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     pub(crate) requests: AtomicU64,
+    /// Of them handed to the upstream.
+    pub(crate) bridged: AtomicU64,
 }
 
 #[derive(Debug)]

@@ -10,6 +10,7 @@ mod call;
 mod channels;
 mod config;
 mod doctor;
+mod rollout;
 mod route;
 mod run;
 mod target;
@@ -103,6 +104,11 @@ enum Command {
     Pairing {
         #[command(subcommand)]
         command: api::PairingCommand,
+    },
+    /// How many clients are served here, and how many by OpenClaw.
+    Rollout {
+        #[command(subcommand)]
+        command: rollout::RolloutCommand,
     },
     /// Print the version.
     Version {
@@ -225,6 +231,7 @@ pub fn main() -> ExitCode {
         Command::Messages { command } => api::messages(cli.profile.as_deref(), &command),
         Command::Channels { command } => channels::run(cli.profile.as_deref(), &command),
         Command::Route { command } => route::run(cli.profile.as_deref(), command),
+        Command::Rollout { command } => rollout::run(cli.profile.as_deref(), &command),
         Command::Pairing { command } => api::pairing(cli.profile.as_deref(), &command),
         command => call::run(cli.profile.as_deref(), command),
     };

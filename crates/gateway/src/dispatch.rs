@@ -46,6 +46,8 @@ pub(crate) struct Session {
     /// What our own authentication found; `None` when the upstream judged this client.
     pub(crate) judged: Option<Arc<auth::Principal>>,
     unauthorized_in_a_row: AtomicU32,
+    /// Its place in the rollout; see [`crate::rollout`].
+    pub(crate) place: u16,
 }
 
 impl Session {
@@ -57,6 +59,12 @@ impl Session {
         judged: Option<Arc<auth::Principal>>,
     ) -> Self {
         Self {
+            place: crate::rollout::place(
+                principal
+                    .device_id
+                    .as_deref()
+                    .unwrap_or(&principal.client_id),
+            ),
             conn_id,
             principal,
             outbound,
@@ -133,7 +141,7 @@ pub(crate) fn receive(app: &Arc<App>, session: &Arc<Session>, text: &str) {
     if let Some(task) = natives::task(app, session, &frame) {
         return run_task(app, session, &frame, task);
     }
-    match natives::find(app, principal, &frame.method) {
+    match natives::find(app, session, &frame.method) {
         Some(Native::Now(serve)) => {
             let reply = guarded(&frame.method, || serve(app, session, frame.params));
             answer(session, &frame.id, reply);
@@ -276,6 +284,7 @@ fn forward(app: &App, session: &Session, frame: &RequestFrame<'_>, text: &str) {
         frame: text.to_owned(),
         repeatable: is_repeatable(frame),
     };
+    app.metrics.bridged.fetch_add(1, Ordering::Relaxed);
     if let Err(call) = link.forward(call) {
         session
             .outbound

@@ -16,4 +16,5 @@ mod lower;
 mod messages;
 pub mod native;
 mod reload;
+mod rollout;
 pub mod routing;

@@ -67,6 +67,8 @@ pub(crate) fn runtime(own: &OwnSettings) -> Runtime {
         buffered_bytes_max: own.limits.buffered_bytes_max,
         identity: own.upstream.identity,
         native_disable: own.native_disable.clone(),
+        rollout_percent: own.rollout_percent,
+        rollout_paused: own.rollout_paused,
     }
 }
 

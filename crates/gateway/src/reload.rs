@@ -49,9 +49,16 @@ pub(crate) struct Follower {
     /// The revision of the user's configuration that is in force.
     pub(crate) applied: ArcSwap<String>,
     requests: mpsc::Sender<oneshot::Sender<bool>>,
+    own_file: PathBuf,
+    own_dir: PathBuf,
 }
 
 impl Follower {
+    /// `openclaw-gateway.toml`, and where our state is.
+    pub(crate) fn own_files(&self) -> (&Path, &Path) {
+        (&self.own_file, &self.own_dir)
+    }
+
     /// Reads the files and applies them at once; answers whether they could be used.
     pub(crate) async fn apply_now(&self) -> bool {
         let (answer, done) = oneshot::channel();
@@ -83,6 +90,8 @@ pub(crate) fn start(
         applied: ArcSwap::from_pointee(api.revision(&current.config)),
         api,
         requests,
+        own_file: paths.own_file.clone(),
+        own_dir: paths.own_dir.clone(),
     });
     tokio::spawn(follow(
         Arc::clone(app),

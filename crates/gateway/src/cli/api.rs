@@ -147,6 +147,20 @@ impl Api {
     }
 }
 
+/// What the running gateway answers to a GET of this path.
+pub(super) fn get(profile: Option<&str>, to: &To, path: &str) -> anyhow::Result<Value> {
+    let api = Api::new(profile, to)?;
+    blocking(async { api.ask(Method::GET, path, None).await })
+}
+
+/// Waits before the running gateway is asked again.
+pub(super) fn pause(time: Duration) -> anyhow::Result<()> {
+    blocking(async {
+        tokio::time::sleep(time).await;
+        Ok(())
+    })
+}
+
 fn blocking<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -134,6 +134,10 @@ pub const KEYS: &[OwnKey] = &[
         "Base URL of a bridge that takes messages for channels that are not ours at `POST /api/legacy/message`. Unset: they go to the upstream's `send`."),
     key("messages.keep_days", Kind::Number(1, 3650), "30", true,
         "Days that finished messages, their history and tombstones are kept."),
+    key("rollout.percent", Kind::Number(0, 100), "100", true,
+        "Percent of clients, by device, whose native methods are answered here; the others' go to the upstream. `openclaw-gateway rollout` changes it. Without an upstream everything is answered here."),
+    key("rollout.paused", Kind::Bool, "false", true,
+        "`openclaw-gateway rollout promote` is refused while this is set."),
     key("admin.listen", Kind::Listen, "\"127.0.0.1:18689\"", false,
         "Address of the listener with metrics and detailed readiness, or `off`; port 0 chooses a free one. It has no authentication: keep it on a loopback address."),
     key("log.level", Kind::Word(LEVELS), "\"info\"", true,
@@ -190,6 +194,9 @@ pub struct OwnSettings {
     pub log_format: LogFormat,
     pub control_ui_package: Option<PathBuf>,
     pub control_ui_native: bool,
+    /// `[rollout] percent`.
+    pub rollout_percent: u8,
+    pub rollout_paused: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -305,6 +312,8 @@ impl OwnSettings {
             },
             control_ui_package: values.path("control_ui.package"),
             control_ui_native: values.switch("control_ui.native"),
+            rollout_percent: u8::try_from(values.number("rollout.percent")).unwrap_or(100),
+            rollout_paused: values.switch("rollout.paused"),
         })
     }
 

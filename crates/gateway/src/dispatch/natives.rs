@@ -9,19 +9,22 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use wire::error::ErrorShape;
 
-use super::{Native, NativeReply, Principal, Session};
+use super::{Native, NativeReply, Session};
 use crate::app::App;
 use crate::assistant;
 use crate::native::{self, Answer, health, log_tail, presence, system};
 use crate::{bridge, clock};
 
 /// The native row of a method, unless it is handed back to the upstream (`native.disable`).
-pub(crate) fn find(app: &App, _principal: &Principal, method: &str) -> Option<Native> {
+pub(crate) fn find(app: &App, session: &Session, method: &str) -> Option<Native> {
     let alone = matches!(&*app.upstream.borrow(), bridge::UpstreamState::Off);
     if is_disabled(app, method) {
         return None;
     }
     if !alone {
+        if !crate::rollout::includes(app.settings.load().rollout_percent, session.place) {
+            return None;
+        }
         return match method {
             "health" | "last-heartbeat" => Some(Native::Known(known)),
             _ => None,

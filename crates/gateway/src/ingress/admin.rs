@@ -141,6 +141,12 @@ fn metrics(app: &App) -> String {
         app.metrics.requests.load(Ordering::Relaxed),
     );
     row(
+        "openclaw_rs_requests_bridged_total",
+        "counter",
+        "Request frames handed to the TypeScript gateway; the others were answered here.",
+        app.metrics.bridged.load(Ordering::Relaxed),
+    );
+    row(
         "openclaw_rs_upstream_ready",
         "gauge",
         "1 while the TypeScript gateway answers.",
@@ -163,6 +169,12 @@ fn metrics(app: &App) -> String {
         "counter",
         "Changed configurations that could not be used; the old one stayed.",
         app.reloads.refused.load(Ordering::Relaxed),
+    );
+    row(
+        "openclaw_rs_rollout_percent",
+        "gauge",
+        "Percent of clients whose native methods are answered here; 100 without an upstream.",
+        u64::from(crate::rollout::effective(app)),
     );
     row(
         "openclaw_rs_uptime_seconds",

@@ -237,6 +237,11 @@ impl Attempt {
     /// Whether the upstream must know this very client: the pages whose answers depend on a user profile or on
     /// the client id itself.
     fn wants_exact_identity(&self) -> bool {
+        // At 0 % the upstream serves this machine's clients as if we were not there. A client elsewhere would look
+        // local to it and stays with our own judgement.
+        if self.app.settings.load().rollout_percent == 0 && self.attribution.is_local() {
+            return true;
+        }
         let is_page = matches!(
             self.params.client.id.as_str(),
             client_id::CONTROL_UI

@@ -26,6 +26,7 @@ use crate::auth::{Attribution, HttpRefusal};
 use crate::bridge::{self, UpstreamState, link, proxy};
 use crate::control_ui;
 use crate::messages;
+use crate::rollout;
 
 /// Body of every response we give or pass on.
 pub(crate) type Body = BoxBody<Bytes, hyper::Error>;
@@ -135,6 +136,9 @@ async fn respond(
     {
         let messages = Arc::clone(messages);
         return secured(messages::api::respond(&app, &messages, request, peer).await);
+    }
+    if path == rollout::PATH {
+        return secured(rollout::respond(&app, &request, peer).await);
     }
     if let Some(page) = control_ui::respond(&app, &request, peer).await {
         return page;

@@ -187,40 +187,10 @@ pub(crate) async fn respond(
     let (method, scope) = route.rule();
     let wrong_method = *request.method() != method
         && !(method == Method::GET && *request.method() == Method::HEAD);
-    if !scope.is_empty() {
-        let now = crate::clock::now_ms();
-        let trust = crate::auth::UpstreamTrust::Absent;
-        match app.auth.bearer(
-            request.headers(),
-            &attribution,
-            HttpSurface::Api,
-            trust,
-            now,
-        ) {
-            HttpAuth::Allowed(principal) => {
-                let allowed = principal.scopes.iter().any(|have| {
-                    have == scope
-                        || have == "operator.admin"
-                        || (scope == "operator.read" && have == "operator.write")
-                });
-                if !allowed {
-                    return answer(Err(Refusal::new(
-                        StatusCode::FORBIDDEN,
-                        "MISSING_SCOPE",
-                        format!("missing scope: {scope}"),
-                    )));
-                }
-            }
-            HttpAuth::Refused(refusal) => {
-                if !refusal.delay.is_zero() {
-                    tokio::time::sleep(refusal.delay).await;
-                }
-                return refused(&refusal);
-            }
-            HttpAuth::AskUpstream { .. } => {
-                return refused(&crate::auth::HttpRefusal::unauthorized("device token"));
-            }
-        }
+    if !scope.is_empty()
+        && let Err(refusal) = authorize(app, request.headers(), &attribution, scope).await
+    {
+        return *refusal;
     }
     if wrong_method {
         let mut refusal = Refusal::new(
@@ -241,6 +211,46 @@ pub(crate) async fn respond(
         *response.body_mut() = full("");
     }
     response
+}
+
+/// Whether a request may do what takes `scope`: a bearer of the gateway's own secret, or what the mode knows instead.
+pub(crate) async fn authorize(
+    app: &App,
+    headers: &http::HeaderMap,
+    attribution: &crate::auth::Attribution,
+    scope: &str,
+) -> Result<(), Box<Response<Body>>> {
+    let now = crate::clock::now_ms();
+    let trust = crate::auth::UpstreamTrust::Absent;
+    match app
+        .auth
+        .bearer(headers, attribution, HttpSurface::Api, trust, now)
+    {
+        HttpAuth::Allowed(principal) => {
+            let allowed = principal.scopes.iter().any(|have| {
+                have == scope
+                    || have == "operator.admin"
+                    || (scope == "operator.read" && have == "operator.write")
+            });
+            if allowed {
+                return Ok(());
+            }
+            Err(Box::new(answer(Err(Refusal::new(
+                StatusCode::FORBIDDEN,
+                "MISSING_SCOPE",
+                format!("missing scope: {scope}"),
+            )))))
+        }
+        HttpAuth::Refused(refusal) => {
+            if !refusal.delay.is_zero() {
+                tokio::time::sleep(refusal.delay).await;
+            }
+            Err(Box::new(refused(&refusal)))
+        }
+        HttpAuth::AskUpstream { .. } => Err(Box::new(refused(
+            &crate::auth::HttpRefusal::unauthorized("device token"),
+        ))),
+    }
 }
 
 async fn serve(messages: &Arc<Messages>, route: Route<'_>, request: Request<Incoming>) -> Answer {

@@ -34,6 +34,10 @@ pub(crate) type Body = BoxBody<Bytes, hyper::Error>;
 /// How long a client's greeting may wait for the upstream's challenge before it gets one of ours.
 pub(crate) const CHALLENGE_WAIT: Duration = Duration::from_secs(1);
 
+/// Largest head of a request, bytes; more is 431. Source: Node's default `--max-http-header-size`, which the original
+/// leaves as it is.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+
 pub(crate) fn full(text: impl Into<Bytes>) -> Body {
     Full::new(text.into())
         .map_err(|never| match never {})
@@ -103,6 +107,7 @@ async fn connection(app: Arc<App>, transport: Transport, peer: SocketAddr) {
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
         .max_buf_size(64 * 1024)
+        .max_header_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(transport), service)
         .with_upgrades();
     tokio::pin!(served);

@@ -10,6 +10,7 @@ mod call;
 mod channels;
 mod config;
 mod doctor;
+mod media;
 mod rollout;
 mod route;
 mod run;
@@ -99,6 +100,11 @@ enum Command {
     Route {
         #[command(subcommand)]
         command: route::RouteCommand,
+    },
+    /// Look at, fit and convert images; needs no gateway.
+    Media {
+        #[command(subcommand)]
+        command: media::MediaCommand,
     },
     /// Who may write to our accounts by direct message.
     Pairing {
@@ -232,6 +238,7 @@ pub fn main() -> ExitCode {
         Command::Channels { command } => channels::run(cli.profile.as_deref(), &command),
         Command::Route { command } => route::run(cli.profile.as_deref(), command),
         Command::Rollout { command } => rollout::run(cli.profile.as_deref(), &command),
+        Command::Media { command } => Ok(media::run(command)),
         Command::Pairing { command } => api::pairing(cli.profile.as_deref(), &command),
         command => call::run(cli.profile.as_deref(), command),
     };

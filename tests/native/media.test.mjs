@@ -1,0 +1,108 @@
+// `media probe|fit|convert|thumbnail` from the spawned binary: no configuration, no gateway. The images are made here
+// with Node's own zlib, so reader and writer are both judged by something that is not ours.
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import fs from "node:fs";
+import path from "node:path";
+import test from "node:test";
+import zlib from "node:zlib";
+import { gatewayBinary, isolatedEnv, tempDir } from "../lib/tools.mjs";
+
+function chunk(kind, body) {
+  const out = Buffer.alloc(body.length + 12);
+  out.writeUInt32BE(body.length);
+  out.write(kind, 4, "latin1");
+  body.copy(out, 8);
+  out.writeUInt32BE(zlib.crc32(out.subarray(4, -4)), body.length + 8);
+  return out;
+}
+
+/** An RGB PNG, left half red and right half blue. */
+function png(width, height, extra = []) {
+  const header = Buffer.alloc(13);
+  header.writeUInt32BE(width);
+  header.writeUInt32BE(height, 4);
+  header.set([8, 2, 0, 0, 0], 8);
+  const row = Buffer.alloc(width * 3 + 1);
+  for (let x = 0; x < width; x++) row[1 + x * 3 + (x < width / 2 ? 0 : 2)] = 255;
+  const pixels = zlib.deflateSync(Buffer.concat(Array(height).fill(row)));
+  const signature = Buffer.from("89504e470d0a1a0a", "hex");
+  return Buffer.concat([signature, chunk("IHDR", header), ...extra, chunk("IDAT", pixels), chunk("IEND", Buffer.alloc(0))]);
+}
+
+/** Width, height and the corners' colours of a PNG whose rows have no filter. */
+function readPng(file) {
+  const data = fs.readFileSync(file);
+  const parts = [];
+  for (let at = 8; at < data.length; at += data.readUInt32BE(at) + 12) {
+    const body = data.subarray(at + 8, at + 8 + data.readUInt32BE(at));
+    assert.equal(zlib.crc32(data.subarray(at + 4, at + 8 + body.length)), data.readUInt32BE(at + 8 + body.length));
+    if (data.toString("latin1", at + 4, at + 8) === "IDAT") parts.push(body);
+  }
+  const pixels = zlib.inflateSync(Buffer.concat(parts));
+  const [width, height] = [data.readUInt32BE(16), data.readUInt32BE(20)];
+  assert.equal(pixels.length, (width * 3 + 1) * height);
+  assert.equal(pixels[0], 0);
+  return { width, height, left: [...pixels.subarray(1, 4)], right: [...pixels.subarray(width * 3 - 2, width * 3 + 1)] };
+}
+
+function folder() {
+  const dir = tempDir("media-cli");
+  const run = (...args) => {
+    const done = spawnSync(gatewayBinary(), ["media", ...args], {
+      cwd: dir, env: isolatedEnv(dir), encoding: "utf8", timeout: 30_000,
+    });
+    const lines = () => done.stdout.trim().split("\n").map((line) => JSON.parse(line));
+    return { code: done.status, out: done.stdout, err: done.stderr, lines };
+  };
+  return { dir, run };
+}
+
+test("fit keeps the picture and the proportions, whatever the file is called", () => {
+  const { dir, run } = folder();
+  fs.writeFileSync(path.join(dir, "photo.jpg"), png(400, 200));
+  const { code, err } = run("fit", "photo.jpg", "--max", "100", "-o", "small.png");
+  assert.equal(code, 0, err);
+  assert.deepEqual(readPng(path.join(dir, "small.png")), { width: 100, height: 50, left: [255, 0, 0], right: [0, 0, 255] });
+  assert.equal(run("thumbnail", "photo.jpg", "--size", "64", "-o", "thumb.png").code, 0);
+  assert.deepEqual([readPng(path.join(dir, "thumb.png"))].map(({ width, height }) => [width, height]), [[64, 64]]);
+});
+
+test("a folder becomes a folder, and every kind is what it says", () => {
+  const { dir, run } = folder();
+  fs.mkdirSync(path.join(dir, "in", "deep"), { recursive: true });
+  for (const name of ["a.png", "b.png", "deep/c.png"]) fs.writeFileSync(path.join(dir, "in", name), png(300, 300));
+  fs.writeFileSync(path.join(dir, "in", "notes.txt"), "no image");
+  for (const [format, magic] of [["jpeg", /^ffd8ff/], ["webp", /^52494646.{8}57454250/], ["gif", /^474946383961/]]) {
+    const done = run("convert", "in", "--format", format, "-o", `out-${format}`, "--json");
+    assert.equal(done.code, 0, done.err);
+    const made = done.lines();
+    assert.equal(made.length, 3);
+    for (const row of made) {
+      const data = fs.readFileSync(path.join(dir, row.output));
+      assert.match(data.toString("hex", 0, 12), magic);
+      assert.equal(data.length, row.bytes);
+      assert.deepEqual(run("probe", row.output, "--json").lines().map((r) => [r.format, r.width, r.height]), [[format, 300, 300]]);
+    }
+  }
+});
+
+test("wrong files exit 1, wrong usage exits 2, and a bomb costs nothing", () => {
+  const { dir, run } = folder();
+  fs.writeFileSync(path.join(dir, "text.png"), "not an image at all");
+  fs.writeFileSync(path.join(dir, "cut.png"), png(400, 200).subarray(0, 80));
+  const bomb = png(8, 8);
+  bomb.writeUInt32BE(60_000, 16);
+  bomb.writeUInt32BE(60_000, 20);
+  fs.writeFileSync(path.join(dir, "bomb.png"), bomb);
+  const profile = chunk("iCCP", Buffer.concat([Buffer.from("x\0\0"), zlib.deflateSync(Buffer.alloc(32 << 20))]));
+  fs.writeFileSync(path.join(dir, "profile.png"), png(8, 8, [profile]));
+  for (const [file, code] of [["text.png", "unsupported"], ["cut.png", "broken"], ["bomb.png", "limit"], ["profile.png", "limit"], ["none.png", "io"]]) {
+    const done = run("fit", file, "--max", "10", "-o", "x.png", "--json");
+    assert.deepEqual([done.code, done.lines().map((row) => row.code)], [1, [code]], file);
+  }
+  assert.equal(fs.existsSync(path.join(dir, "x.png")), false);
+  assert.equal(run("fit", "bomb.png").code, 2);
+  assert.equal(run("convert", "bomb.png", "--format", "mp3", "-o", "x").code, 2);
+  assert.equal(run("fit", "cut.png", "--quality", "0", "-o", "x").code, 2);
+});

@@ -2,4 +2,9 @@
 // differ exactly as written, so that one that stops differing is noticed.
 //
 // { suite, step, at: [keys into the observation], direct: value, ours: value, why }
-export const KNOWN = [];
+export const KNOWN = [
+  {
+    suite: "sdk", step: "curl: GET /readyz", at: ["body", "eventLoop"], direct: "<object>", ours: undefined,
+    why: "The lag of Node's event loop: this process has none, and that of a process behind would not be its own.",
+  },
+];

@@ -17,7 +17,7 @@ export const TEXT = [
 /** In JSON, by key: the value is replaced by its type. */
 export const KEYS = [
   "ts", "createdAtMs", "updatedAtMs", "nextRunAtMs", "nextWakeAtMs", "lastRunAtMs", "durationMs", "uptimeMs", "latencyMs", "elapsedMs",
-  "connectLatencyMs", "configRevision", "updatedAt", "startedAt", "endedAt", "generatedAt", "age", "eventLoop", "pid", "processMemory",
+  "connectLatencyMs", "configRevision", "updatedAt", "snapshotAt", "startedAt", "endedAt", "generatedAt", "age", "eventLoop", "pid", "processMemory",
   "rootRequests",
 ];
 

@@ -52,7 +52,7 @@ const helloOf = (hello, side) => {
 
 /** The kinds of event in the order of their first appearance, as `event/stream/state`. */
 const kindsOf = (events) => [...new Set(events
-  .filter(({ event }) => !["tick", "health", "presence"].includes(event))
+  .filter(({ event }) => !["tick", "health", "presence", "update.available"].includes(event))
   .map(({ event, payload }) => [event, payload?.stream, payload?.data?.phase, payload?.state, payload?.phase].filter(Boolean).join("/")))];
 
 const gatewayClient = {

@@ -161,7 +161,7 @@ fn documents_are_kept_in_step() {
     let good = [
         text(
             "ARCHITECTURE.md",
-            "`wire` `client` `store` `channels` `gateway` `bench` `xtask` `app` [tests](docs/testing.md#x)",
+            "`wire` `client` `store` `channels` `agent` `media` `gateway` `bench` `xtask` `app` [tests](docs/testing.md#x)",
         ),
         text("CHANGELOG.md", "## [Unreleased]"),
         text("Makefile", "\nrun: x\n"),

@@ -10,7 +10,7 @@ pub(super) struct Edges {
     pub(super) never: &'static [&'static str],
 }
 
-pub(super) const EDGES: [Edges; 9] = [
+pub(super) const EDGES: [Edges; 10] = [
     // No IO: no socket, no clock, no runtime.
     Edges {
         name: "wire",
@@ -51,6 +51,13 @@ pub(super) const EDGES: [Edges; 9] = [
         ours: &[],
         only: None,
         never: &["tokio", "hyper", "reqwest", "axum", "rusqlite"],
+    },
+    // Its own SQL; no runtime, no methods, no chat services.
+    Edges {
+        name: "memory",
+        ours: &[],
+        only: None,
+        never: &["tokio", "hyper", "axum"],
     },
     // Decisions 0006 (own WebSocket codec) and 0008 (hyper alone, ring, no SQL yet).
     Edges {

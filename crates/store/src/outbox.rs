@@ -383,9 +383,15 @@ impl<'a> Outbox<'a> {
         self.connection
             .prepare_cached(
                 "INSERT INTO outbox_lanes (lane, channel, account, due_ms) VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT DO UPDATE SET due_ms = min(due_ms, excluded.due_ms)",
+                 ON CONFLICT DO NOTHING",
             )?
             .execute(params![row.lane, row.channel, row.account, now_ms])?;
+        // The lane is due when its oldest message is, which may be another that waits for its next try.
+        self.connection
+            .prepare_cached(
+                "UPDATE outbox_lanes SET due_ms = (SELECT not_before_ms FROM outbox WHERE lane = ?1 AND state = 'pending' ORDER BY seq LIMIT 1) WHERE lane = ?1",
+            )?
+            .execute([&row.lane])?;
         history::note(self.connection, id, now_ms, "resent", why)
     }
 

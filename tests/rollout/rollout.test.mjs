@@ -111,6 +111,18 @@ test("in front of OpenClaw: the share is served here, moves within a second, and
   assert.equal((await over("POST", "?set=100")).body.effective, 100);
   assert.equal(await bridged(), 0);
 
+  // A file that no gateway takes is named and left as it is.
+  const good = fs.readFileSync(own, "utf8");
+  for (const [wrong, named] of [["rollout = 5\n", /rollout: is a section/], ["[log]\nlevel = \"loud\"\n", /log\.level: expected/]]) {
+    fs.writeFileSync(own, wrong);
+    const refused = await over("POST", "?set=25");
+    assert.equal(refused.status, 400, JSON.stringify(refused.body));
+    assert.match(refused.body.error, named);
+    assert.equal(fs.readFileSync(own, "utf8"), wrong);
+  }
+  fs.writeFileSync(own, good);
+  assert.equal((await over("GET")).body.percent, 100);
+
   // At 0 % a client of this machine is the upstream's own: its handshake is relayed.
   await set("rollback");
   const exact = await RawClient.open(ours.wsUrl);

@@ -153,7 +153,7 @@ pub(crate) async fn respond(
     answer(StatusCode::OK, &status(app, &Note::read(own_dir)))
 }
 
-fn answer(status: StatusCode, body: &Value) -> Response<Body> {
+pub(crate) fn answer(status: StatusCode, body: &Value) -> Response<Body> {
     let mut response = Response::new(full(body.to_string()));
     *response.status_mut() = status;
     response.headers_mut().insert(
@@ -231,10 +231,19 @@ pub(crate) fn change(
             .fix("correct it first (`openclaw-gateway config check`)")
     })?;
     let table = document.entry("rollout").or_insert_with(toml_edit::table);
+    if !table.is_table_like() {
+        return Err(ConfigError::new("is a section, not a value")
+            .file(own_file)
+            .key("rollout")
+            .fix("write [rollout] and its keys below it"));
+    }
     table["percent"] = toml_edit::value(i64::from(next));
     if pause || table.get("paused").is_some() {
         table["paused"] = toml_edit::value(pause);
     }
+    // The whole file must be one that a gateway takes: another wrong key would keep the percent from being in force.
+    let text = document.to_string();
+    crate::config::OwnSettings::parse(own_file, &text)?;
     crate::config::create_private_dir(own_dir).map_err(|error| failed(own_dir, "made", &error))?;
     let note = Note {
         reason,
@@ -243,7 +252,7 @@ pub(crate) fn change(
     };
     note.write(own_dir)
         .map_err(|error| failed(own_dir, "written", &error))?;
-    replace_private(own_file, document.to_string().as_bytes())
+    replace_private(own_file, text.as_bytes())
         .map_err(|error| failed(own_file, "written", &error))?;
     Ok(next)
 }
@@ -298,6 +307,25 @@ mod tests {
         std::fs::write(&file, "= broken").expect("written");
         assert!(run((100, false), &Action::Rollback).is_err());
         assert_eq!(std::fs::read_to_string(&file).expect("read"), "= broken");
+    }
+
+    #[test]
+    fn a_file_that_no_gateway_takes_is_named_and_left_as_it_is() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("openclaw-gateway.toml");
+        for (wrong, named) in [
+            ("rollout = 5\n", "rollout: is a section, not a value"),
+            ("[rollout]\nprecent = 5\n", "rollout.precent: unknown key"),
+            ("[log]\nlevel = \"loud\"\n", "log.level: expected"),
+            ("[[rollout]]\npercent = 5\n", "rollout: is a section"),
+        ] {
+            std::fs::write(&file, wrong).expect("written");
+            let refused =
+                change(&file, dir.path(), (100, false), &Action::Set(25)).expect_err("refused");
+            assert!(refused.to_string().contains(named), "{refused}");
+            assert_eq!(std::fs::read_to_string(&file).expect("read"), wrong);
+            assert_eq!(Note::read(dir.path()).percent, None, "no reason is kept");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod rollout;
 mod route;
 mod run;
 mod target;
+mod upstream;
 
 /// Exit code of a configuration error, as the original. Source: `EX_CONFIG`, docs/gateway/embedding.md.
 pub const EXIT_CONFIG: u8 = 78;
@@ -115,6 +116,11 @@ enum Command {
     Rollout {
         #[command(subcommand)]
         command: rollout::RolloutCommand,
+    },
+    /// The OpenClaw gateway behind this one: how it does, what it wrote, start it again.
+    Upstream {
+        #[command(subcommand)]
+        command: upstream::UpstreamCommand,
     },
     /// Print the version.
     Version {
@@ -238,6 +244,7 @@ pub fn main() -> ExitCode {
         Command::Channels { command } => channels::run(cli.profile.as_deref(), &command),
         Command::Route { command } => route::run(cli.profile.as_deref(), command),
         Command::Rollout { command } => rollout::run(cli.profile.as_deref(), &command),
+        Command::Upstream { command } => upstream::run(cli.profile.as_deref(), &command),
         Command::Media { command } => Ok(media::run(command)),
         Command::Pairing { command } => api::pairing(cli.profile.as_deref(), &command),
         command => call::run(cli.profile.as_deref(), command),

@@ -18,3 +18,4 @@ pub mod native;
 mod reload;
 mod rollout;
 pub mod routing;
+mod upstream;

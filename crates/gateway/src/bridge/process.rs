@@ -16,6 +16,7 @@ use self::backoff::Backoff;
 use self::child::{Child, Exit};
 use self::life::Life;
 use self::orphan::Memory;
+use self::output::Output;
 use super::UpstreamState;
 
 mod backoff;
@@ -23,6 +24,7 @@ mod child;
 pub mod find;
 pub(crate) mod life;
 mod orphan;
+pub(crate) mod output;
 pub mod plan;
 pub mod ports;
 pub(crate) mod probe;
@@ -120,9 +122,15 @@ pub struct Handle {
     orders: mpsc::Sender<Order>,
     hints: Arc<Hints>,
     wake: Arc<Notify>,
+    output: Arc<Output>,
 }
 
 impl Handle {
+    /// What the child wrote, over all its runs.
+    pub(crate) fn output(&self) -> &Output {
+        &self.output
+    }
+
     /// Starts a child that is stopped, asleep or waiting for its next try. Nothing happens to a running one.
     pub fn start(&self) {
         self.order(Order::Start);
@@ -197,6 +205,7 @@ pub struct Supervisor {
     shutdown: watch::Receiver<bool>,
     backoff: Backoff,
     memory: Memory,
+    output: Arc<Output>,
     epoch: u64,
     /// Who waits for the child to be gone.
     stopping: Vec<oneshot::Sender<()>>,
@@ -218,7 +227,9 @@ impl Supervisor {
     ) -> (Handle, tokio::task::JoinHandle<()>) {
         let (sender, orders) = mpsc::channel(ORDERS_WAITING_MAX);
         let hints = Arc::new(Hints::default());
+        let output = Arc::new(Output::default());
         let handle = Handle {
+            output: Arc::clone(&output),
             orders: sender,
             hints: Arc::clone(&hints),
             wake: Arc::clone(&wake),
@@ -234,6 +245,7 @@ impl Supervisor {
             shutdown,
             backoff: Backoff::default(),
             memory,
+            output,
             epoch: 0,
             stopping: Vec::new(),
             wake_at: None,
@@ -371,7 +383,7 @@ impl Supervisor {
             Err(why) => return Ended::Failed { why },
         };
         let began = Instant::now();
-        let mut child = match Child::start(&spec).await {
+        let mut child = match Child::start(&spec, &self.output).await {
             Ok(child) => child,
             Err(error) => {
                 return Ended::Failed {

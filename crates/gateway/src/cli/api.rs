@@ -153,6 +153,12 @@ pub(super) fn get(profile: Option<&str>, to: &To, path: &str) -> anyhow::Result<
     blocking(async { api.ask(Method::GET, path, None).await })
 }
 
+/// What it answers to a POST without a body.
+pub(super) fn post(profile: Option<&str>, to: &To, path: &str) -> anyhow::Result<Value> {
+    let api = Api::new(profile, to)?;
+    blocking(async { api.ask(Method::POST, path, None).await })
+}
+
 /// Waits before the running gateway is asked again.
 pub(super) fn pause(time: Duration) -> anyhow::Result<()> {
     blocking(async {
@@ -433,7 +439,7 @@ fn text(value: &Value) -> String {
 }
 
 /// UTC, to the millisecond.
-fn clock(at_ms: i64) -> String {
+pub(super) fn clock(at_ms: i64) -> String {
     let ms = u64::try_from(at_ms).unwrap_or(0);
     let time = std::time::UNIX_EPOCH + Duration::from_millis(ms);
     let date = httpdate::HttpDate::from(time).to_string();

@@ -27,6 +27,7 @@ use crate::bridge::{self, UpstreamState, link, proxy};
 use crate::control_ui;
 use crate::messages;
 use crate::rollout;
+use crate::upstream;
 
 /// Body of every response we give or pass on.
 pub(crate) type Body = BoxBody<Bytes, hyper::Error>;
@@ -144,6 +145,9 @@ async fn respond(
     }
     if path == rollout::PATH {
         return secured(rollout::respond(&app, &request, peer).await);
+    }
+    if path == upstream::PATH || path.starts_with("/api/upstream/") {
+        return secured(upstream::respond(&app, &request, peer).await);
     }
     if let Some(page) = control_ui::respond(&app, &request, peer).await {
         return page;

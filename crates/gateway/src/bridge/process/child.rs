@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::{oneshot, watch};
 
+use super::output::Output;
 use crate::bridge::Secret;
 
 /// Longest line of the child's output that is logged whole.
@@ -134,7 +135,7 @@ impl Child {
     ///
     /// # Errors
     /// When it can't be started.
-    pub(super) async fn start(spec: &ChildSpec) -> io::Result<Self> {
+    pub(super) async fn start(spec: &ChildSpec, output: &Arc<Output>) -> io::Result<Self> {
         let mut command = spec.command();
         let (started, starting) = oneshot::channel();
         let (ended, exited) = watch::channel(None);
@@ -182,18 +183,21 @@ impl Child {
             group,
             tail: Arc::clone(&tail),
         };
+        output.started();
+        let sink = |stream| Sink {
+            stream,
+            pid: child.pid(),
+            token: spec.token.clone(),
+            tail: Arc::clone(&tail),
+            output: Arc::clone(output),
+        };
         if let Some(stdout) = stdout {
             let stdout = tokio::process::ChildStdout::from_std(stdout)?;
-            tokio::spawn(log_lines(
-                stdout,
-                "stdout",
-                spec.token.clone(),
-                Arc::clone(&tail),
-            ));
+            tokio::spawn(log_lines(stdout, sink("stdout")));
         }
         if let Some(stderr) = stderr {
             let stderr = tokio::process::ChildStderr::from_std(stderr)?;
-            tokio::spawn(log_lines(stderr, "stderr", spec.token.clone(), tail));
+            tokio::spawn(log_lines(stderr, sink("stderr")));
         }
         Ok(child)
     }
@@ -291,14 +295,18 @@ fn ignore_gone(result: rustix::io::Result<()>) {
     }
 }
 
-/// Logs line by line until the stream ends. A longer line is cut; its rest is read and counted, so that the child never
-/// waits for us.
-async fn log_lines(
-    mut stream: impl AsyncRead + Unpin,
-    name: &'static str,
+/// Where lines of one stream go.
+struct Sink {
+    stream: &'static str,
+    pid: u32,
     token: Secret,
     tail: Arc<Mutex<VecDeque<String>>>,
-) {
+    output: Arc<Output>,
+}
+
+/// Logs line by line until the stream ends. A longer line is cut; its rest is read and counted, so that the child never
+/// waits for us.
+async fn log_lines(mut stream: impl AsyncRead + Unpin, sink: Sink) {
     let mut line = Vec::with_capacity(256);
     let mut cut = 0_usize;
     let mut chunk = [0; 4096];
@@ -307,20 +315,20 @@ async fn log_lines(
             Ok(0) => break,
             Ok(read) => read,
             Err(error) => {
-                tracing::warn!(%error, stream = name, "cannot read openclaw's output");
+                tracing::warn!(%error, stream = sink.stream, "cannot read openclaw's output");
                 break;
             }
         };
         let mut rest = &chunk[..read];
         while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
             take(&mut line, &mut cut, &rest[..end]);
-            log_line(&mut line, &mut cut, name, &token, &tail);
+            log_line(&mut line, &mut cut, &sink);
             rest = &rest[end + 1..];
         }
         take(&mut line, &mut cut, rest);
     }
     if !line.is_empty() {
-        log_line(&mut line, &mut cut, name, &token, &tail);
+        log_line(&mut line, &mut cut, &sink);
     }
 }
 
@@ -331,13 +339,8 @@ fn take(line: &mut Vec<u8>, cut: &mut usize, bytes: &[u8]) {
     *cut += dropped.len();
 }
 
-fn log_line(
-    line: &mut Vec<u8>,
-    cut: &mut usize,
-    stream: &'static str,
-    token: &Secret,
-    tail: &Mutex<VecDeque<String>>,
-) {
+fn log_line(line: &mut Vec<u8>, cut: &mut usize, sink: &Sink) {
+    let (stream, token) = (sink.stream, &sink.token);
     let mut text = String::from_utf8_lossy(line).trim_end().to_owned();
     if !token.expose().is_empty() && text.contains(token.expose()) {
         text = text.replace(token.expose(), "***");
@@ -351,7 +354,8 @@ fn log_line(
         return;
     }
     tracing::info!(target: "openclaw", stream, "{text}");
-    let mut tail = tail.lock();
+    sink.output.push(sink.pid, stream, text.clone());
+    let mut tail = sink.tail.lock();
     if tail.len() == TAIL_LINES_MAX {
         tail.pop_front();
     }

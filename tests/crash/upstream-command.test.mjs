@@ -1,0 +1,80 @@
+// `openclaw-gateway upstream`: a real OpenClaw is looked at, read and restarted from the command line, clients stay.
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import fs from "node:fs";
+import path from "node:path";
+import { test } from "node:test";
+import { Child } from "../lib/child.mjs";
+import { startOurs, TOKEN } from "../lib/gateway.mjs";
+import { RawClient } from "../lib/raw.mjs";
+import { gatewayBinary, until } from "../lib/tools.mjs";
+
+function cli(target, ...args) {
+  return new Promise((resolve) => {
+    execFile(gatewayBinary(), ["upstream", ...args], { env: target.env, cwd: target.stateDir }, (error, stdout, stderr) =>
+      resolve({ code: error?.code ?? 0, stdout, stderr }));
+  });
+}
+
+test("status, logs and restart of a supervised OpenClaw", async (t) => {
+  const ours = await startOurs({ upstream: "supervise" });
+  t.after(() => ours.stop());
+  const json = async (...args) => {
+    const { code, stdout, stderr } = await cli(ours, ...args, "--json");
+    assert.equal(code, 0, stderr + stdout);
+    return JSON.parse(stdout);
+  };
+  const first = await json("status");
+  assert.deepEqual([first.state, first.supervised, first.starts, first.version], ["ready", true, 1, "2026.9.6"]);
+  assert.ok(first.lastOutput.length > 0 && first.lastOutput.every((line) => line.pid === first.pid), JSON.stringify(first));
+
+  const follower = new Child(gatewayBinary(), ["upstream", "logs", "--follow", "--json"], { env: ours.env, cwd: ours.stateDir });
+  t.after(() => follower.stop());
+  await until("the lines so far", () => follower.output.includes(`"pid":${first.pid}`));
+
+  const client = await RawClient.open(ours.wsUrl);
+  assert.equal((await client.connect({ token: TOKEN })).ok, true);
+  const second = await json("restart");
+  assert.deepEqual([second.state, second.starts], ["ready", 2]);
+  assert.notEqual(second.pid, first.pid);
+  assert.ok(!fs.existsSync(`/proc/${first.pid}`), "the old one is gone");
+  await until("a bridged call", async () => (await client.call("sessions.list", { limit: 1 })).ok);
+  assert.equal(client.close_, undefined, "our client stayed");
+  await client.end();
+  await until("the new one's lines to be followed", () => follower.output.includes(`"pid":${second.pid}`));
+  const numbers = follower.output.trim().split("\n").map((line) => JSON.parse(line).seq);
+  assert.deepEqual(numbers, numbers.map((_, index) => numbers[0] + index), "every line once, in order");
+  assert.match((await cli(ours, "logs")).stdout, new RegExp(`^\\S.*\\.\\d{3}  ${first.pid}  `, "m"));
+
+  const over = async (method, what = "", headers = { authorization: `Bearer ${TOKEN}` }) => {
+    const response = await fetch(`${ours.url}/api/upstream${what}`, { method, headers });
+    return { status: response.status, body: await response.json() };
+  };
+  assert.equal((await over("GET", "", {})).status, 401);
+  assert.equal((await over("POST", "/restart", {})).status, 401);
+  assert.equal((await over("GET", "/restart")).status, 405);
+  assert.equal((await over("GET", "/nope")).status, 404);
+  assert.match((await over("GET", "/logs?after=x")).body.error, /after: "x" is no whole number/);
+
+  // What it wrote before it failed is told, and a restart that fails says so.
+  const config = path.join(ours.stateDir, "openclaw.json");
+  const good = fs.readFileSync(config, "utf8");
+  fs.writeFileSync(config, JSON.stringify({ ...JSON.parse(good), noSuchKey: true }));
+  const failed = await cli(ours, "restart");
+  assert.equal(failed.code, 1, failed.stdout + failed.stderr);
+  assert.match(failed.stdout, /^state {4}(down|stopped)\nwhy {6}\S/);
+  fs.writeFileSync(config, good);
+  const started = await cli(ours, "start");
+  assert.equal(started.code, 0, started.stdout + started.stderr);
+  assert.match(started.stdout, /^state {4}ready\n/);
+});
+
+test("without one: status says so, orders are refused with what to do", async (t) => {
+  const ours = await startOurs();
+  t.after(() => ours.stop());
+  const status = await cli(ours, "status");
+  assert.equal(status.stdout, "state    off\n", status.stderr);
+  const refused = await cli(ours, "restart");
+  assert.equal(refused.code, 1);
+  assert.match(refused.stderr, /no OpenClaw is supervised by this gateway/);
+});

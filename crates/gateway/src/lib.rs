@@ -18,4 +18,5 @@ pub mod native;
 mod reload;
 mod rollout;
 pub mod routing;
+mod systemd;
 mod upstream;

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio_rustls::TlsAcceptor;
 
@@ -29,6 +29,7 @@ use crate::config::{
 use crate::control_ui::ControlUi;
 use crate::lower;
 use crate::messages::{self, Messages};
+use crate::systemd::Notifier;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
@@ -77,8 +78,19 @@ pub(super) fn run(profile: Option<&str>, options: &Options) -> anyhow::Result<Ex
         .worker_threads(2)
         .enable_all()
         .build()?;
-    runtime.block_on(serve(&env, &paths, own, options))
+    let mut hurried = false;
+    let ended = runtime.block_on(serve(&env, &paths, own, options, &mut hurried));
+    if hurried {
+        // Drops the supervisor, which kills the child's group; waits for nothing else.
+        runtime.shutdown_timeout(HURRY);
+    }
+    ended
 }
+
+/// After a second signal: longest wait for threads that are in the middle of something.
+const HURRY: std::time::Duration = std::time::Duration::from_millis(500);
+/// Exit code after a second signal, as a shell gives it after Ctrl-C.
+const EXIT_HURRIED: u8 = 130;
 
 fn log_to_stderr(own: &OwnSettings) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
@@ -112,6 +124,7 @@ async fn serve(
     paths: &Paths,
     own: OwnSettings,
     options: &Options,
+    hurried: &mut bool,
 ) -> anyhow::Result<ExitCode> {
     create_own_dir(&paths.own_dir)?;
     let (document, settings, token, source) = credentials(env, paths)?;
@@ -208,23 +221,50 @@ async fn serve(
         &upstream,
         admin.as_ref().and_then(|admin| admin.local_addr().ok()),
     );
-    let (mut terminate, mut interrupt) = (
+    let signals = (
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
     );
-    app.run(listeners, tls, admin, async {
-        tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
-        tracing::info!("stopping");
-        // Both ends at once: the child needs as long as our clients.
-        stopping.send_replace(true);
-        messages.stop.cancel();
-    })
-    .await;
-    carrying.await.context("the message path ended badly")?;
-    if let Some(child) = child {
-        child.await.context("the supervisor ended badly")?;
+    let manager = Notifier::new(env);
+    let (first, told) = tokio::sync::oneshot::channel();
+    let served = async {
+        app.run(listeners, tls, admin, async {
+            manager.ready();
+            // Whoever tells us lives as long as this.
+            drop(told.await);
+            tracing::info!("stopping");
+            manager.stopping();
+            // Both ends at once: the child needs as long as our clients.
+            stopping.send_replace(true);
+            messages.stop.cancel();
+        })
+        .await;
+        carrying.await.context("the message path ended badly")?;
+        if let Some(child) = child {
+            child.await.context("the supervisor ended badly")?;
+        }
+        Ok(ExitCode::SUCCESS)
+    };
+    tokio::select! {
+        ended = served => ended,
+        () = manager.keep_alive() => Ok(ExitCode::FAILURE),
+        () = second_signal(signals, first) => {
+            tracing::warn!("a second signal: stopping at once; what was acknowledged is on disk");
+            *hurried = true;
+            Ok(ExitCode::from(EXIT_HURRIED))
+        }
     }
-    Ok(ExitCode::SUCCESS)
+}
+
+/// Tells of the first SIGTERM or SIGINT; resolves at the second.
+async fn second_signal(
+    (mut terminate, mut interrupt): (Signal, Signal),
+    first: tokio::sync::oneshot::Sender<()>,
+) {
+    tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+    // Nobody to tell means that it has ended already.
+    first.send(()).ok();
+    tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
 }
 
 /// Says in the conversations which turns the last stop interrupted, as soon as the store can be written.

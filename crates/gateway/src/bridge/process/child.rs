@@ -42,6 +42,9 @@ const SUPERVISOR_HINTS: [&str; 12] = [
     "OPENCLAW_SERVICE_KIND",
 ];
 
+/// The service manager's socket and watchdog are for us alone: a child that said READY or STOPPING would say it of us.
+const MANAGER_VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+
 /// What to start.
 #[derive(Debug, Clone)]
 pub struct ChildSpec {
@@ -75,7 +78,7 @@ impl ChildSpec {
             .env("OPENCLAW_NO_RESPAWN", "1")
             .env("OPENCLAW_DISABLE_BONJOUR", "1")
             .env("NO_COLOR", "1");
-        for name in SUPERVISOR_HINTS {
+        for name in SUPERVISOR_HINTS.into_iter().chain(MANAGER_VARIABLES) {
             command.env_remove(name);
         }
         for name in &self.env_remove {

@@ -11,6 +11,7 @@ mod channels;
 mod config;
 mod doctor;
 mod media;
+mod memory;
 mod rollout;
 mod route;
 mod run;
@@ -106,6 +107,11 @@ enum Command {
     Media {
         #[command(subcommand)]
         command: media::MediaCommand,
+    },
+    /// What an agent remembers: index a folder, search it; needs no gateway.
+    Memory {
+        #[command(subcommand)]
+        command: memory::MemoryCommand,
     },
     /// Who may write to our accounts by direct message.
     Pairing {
@@ -246,6 +252,7 @@ pub fn main() -> ExitCode {
         Command::Rollout { command } => rollout::run(cli.profile.as_deref(), &command),
         Command::Upstream { command } => upstream::run(cli.profile.as_deref(), &command),
         Command::Media { command } => Ok(media::run(command)),
+        Command::Memory { command } => memory::run(cli.profile.as_deref(), &command),
         Command::Pairing { command } => api::pairing(cli.profile.as_deref(), &command),
         command => call::run(cli.profile.as_deref(), command),
     };

@@ -1,17 +1,19 @@
-//! What agents remember. SQLite holds every document and its chunks; a search ranks the chunks of one agent by BM25.
+//! What agents remember. SQLite holds every document and its chunks and is the truth; a keyword index for each agent
+//! is derived from it and may be deleted at any time.
 //!
-//! A write is on disk when it returns and in the next answer. A search reads, never writes, and stops at its deadline.
-//! There is no derived index yet: a search reads all chunks of its agent, so its time grows with them.
+//! A write is on disk when it returns and in the next answer: what the index does not hold yet is read from the
+//! database. A search reads, never writes, and stops at its deadline.
 
 mod analyse;
 mod chunk;
+mod keyword;
 mod rank;
 mod store;
 
-pub use analyse::terms;
+pub use analyse::{terms, words};
 pub use chunk::{Chunk, chunks};
 pub use rank::{Found, Hit, Query};
-pub use store::{Memory, Status};
+pub use store::{DOCUMENT_BYTES_MAX, Indexed, Memory, Status};
 
 /// Whose memory it is. Every call takes one: there is no way to ask for all.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,4 +60,8 @@ pub enum MemoryError {
         "memory database: {0}: check that its disk has room and that its file is whole and writable"
     )]
     Sqlite(#[from] rusqlite::Error),
+    #[error(
+        "keyword index: {0}: check that its disk has room; what is kept is safe, and `memory rebuild` makes the index again"
+    )]
+    Index(#[from] tantivy::TantivyError),
 }

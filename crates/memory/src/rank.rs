@@ -1,16 +1,21 @@
-//! Chunks ranked for a query: BM25 over the terms, any of which may match.
+//! What a query asks for, and BM25 over chunks that are read one by one.
 
-use crate::analyse::terms;
+use crate::analyse::{terms, words};
 use std::collections::HashMap;
 use std::time::Instant;
 
-/// The usual constants, those of FTS5 and of Lucene.
+/// The usual constants, those of FTS5, of Lucene and of the keyword index.
 const K1: f64 = 1.2;
 const B: f64 = 0.75;
+/// Distinct terms, phrases and prefixes of one query that count; a pasted book does not take a search down.
+const WANTED_MAX: usize = 256;
+/// Words that one prefix stands for, the most frequent first.
+pub(crate) const EXPANSIONS_MAX: usize = 64;
 
 /// What is looked for.
 #[derive(Debug, Clone)]
 pub struct Query {
+    /// Words of which any may match; `"a phrase"` must be there as it stands; `pre*` is any word that begins so.
     pub text: String,
     pub limit: usize,
     /// The best hit has 1; those below are left out.
@@ -45,93 +50,297 @@ pub struct Hit {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Found {
-    /// Best first; ties in the order of path and line.
+    /// Best first; ties in the order they were written.
     pub hits: Vec<Hit>,
     /// The deadline passed before all chunks were read.
     pub partial: bool,
+    /// Why the keyword index could not be used: the answer is whole, but every chunk had to be read.
+    pub degraded: Option<String>,
 }
 
-/// Collects what a scan shows it; knows document frequencies only at the end.
-pub(crate) struct Scorer {
-    /// Query terms and how often the query says each.
-    wanted: HashMap<String, (usize, f64)>,
-    chunks: usize,
-    terms_total: usize,
-    matched_by: Vec<usize>,
+/// Where a term is looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Leg {
+    /// Stems and whole identifiers.
+    Terms,
+    /// Words as they stand.
+    Words,
+}
+
+/// A query taken apart.
+#[derive(Debug, Default)]
+pub(crate) struct Parsed {
+    /// Any may match; how often the query says each, since FTS5 and Lucene count repeats.
+    pub(crate) terms: Vec<(String, u32)>,
+    /// All must match; one word or more each.
+    pub(crate) phrases: Vec<Vec<String>>,
+    pub(crate) prefixes: Vec<String>,
+}
+
+impl Parsed {
+    pub(crate) fn new(text: &str) -> Self {
+        let mut parsed = Self::default();
+        let quotes = text.matches('"').count();
+        for (at, part) in text.split('"').enumerate() {
+            // A quote that is never closed is no phrase.
+            let quoted = at % 2 == 1 && at < quotes;
+            if quoted {
+                let phrase = words(part);
+                if !phrase.is_empty() {
+                    parsed.phrases.push(phrase);
+                }
+                continue;
+            }
+            part.split_whitespace().for_each(|word| parsed.word(word));
+        }
+        parsed.terms.truncate(WANTED_MAX);
+        parsed.phrases.truncate(WANTED_MAX);
+        parsed.prefixes.truncate(WANTED_MAX / EXPANSIONS_MAX);
+        parsed
+    }
+
+    fn word(&mut self, word: &str) {
+        if let Some(start) = word.strip_suffix('*') {
+            let mut all = words(start);
+            if let Some(prefix) = all.pop().filter(|last| last.chars().count() > 1) {
+                self.prefixes.push(prefix);
+                all.iter()
+                    .flat_map(|word| terms(word))
+                    .for_each(|term| self.term(term));
+                return;
+            }
+        }
+        terms(word).into_iter().for_each(|term| self.term(term));
+    }
+
+    fn term(&mut self, term: String) {
+        match self.terms.iter_mut().find(|(known, _)| *known == term) {
+            Some((_, repeats)) => *repeats += 1,
+            None => self.terms.push((term, 1)),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.terms.is_empty() && self.phrases.is_empty() && self.prefixes.is_empty()
+    }
+
+    const fn needs_words(&self) -> bool {
+        !self.phrases.is_empty() || !self.prefixes.is_empty()
+    }
+}
+
+/// What an index knows of its chunks: document frequencies of the query's terms among it.
+#[derive(Debug, Default)]
+pub(crate) struct Statistics {
+    pub(crate) chunks: u64,
+    pub(crate) terms: u64,
+    pub(crate) words: u64,
+    pub(crate) frequencies: HashMap<(Leg, String), u64>,
+    /// Words of the index that the query's prefixes stand for.
+    pub(crate) expansions: Vec<String>,
+}
+
+/// Scores the chunks it is shown as if they were in the index whose statistics it was given.
+pub(crate) struct Scorer<'a> {
+    parsed: &'a Parsed,
+    statistics: Statistics,
+    slots: HashMap<(Leg, String), (usize, f64)>,
+    /// How many of the shown chunks have the slot's term.
+    shown_by: Vec<u64>,
     matches: Vec<Match>,
 }
 
 struct Match {
     id: i64,
     terms: usize,
-    counts: Vec<u32>,
+    words: usize,
+    counts: Vec<(usize, u32)>,
+    phrases: Vec<u32>,
 }
 
-impl Scorer {
-    pub(crate) fn new(query: &str) -> Self {
-        let mut wanted: HashMap<String, (usize, f64)> = HashMap::new();
-        for term in terms(query) {
-            let next = wanted.len();
-            wanted.entry(term).or_insert((next, 0.0)).1 += 1.0;
+impl<'a> Scorer<'a> {
+    pub(crate) fn new(parsed: &'a Parsed, statistics: Statistics) -> Self {
+        let mut slots = HashMap::new();
+        for (term, repeats) in &parsed.terms {
+            let next = slots.len();
+            slots.insert((Leg::Terms, term.clone()), (next, f64::from(*repeats)));
+        }
+        for word in &statistics.expansions {
+            let next = slots.len();
+            slots
+                .entry((Leg::Words, word.clone()))
+                .or_insert((next, 1.0));
+        }
+        // Words of phrases are counted for their weight; only the phrase scores.
+        for word in parsed.phrases.iter().flatten() {
+            let next = slots.len();
+            let scores = parsed
+                .prefixes
+                .iter()
+                .any(|prefix| word.starts_with(prefix));
+            slots
+                .entry((Leg::Words, word.clone()))
+                .or_insert((next, f64::from(u8::from(scores))));
         }
         Self {
-            chunks: 0,
-            terms_total: 0,
-            matched_by: vec![0; wanted.len()],
+            shown_by: vec![0; slots.len()],
+            parsed,
+            statistics,
+            slots,
             matches: Vec::new(),
-            wanted,
         }
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.wanted.is_empty()
     }
 
     pub(crate) fn see(&mut self, id: i64, text: &str) {
         let all = terms(text);
-        let mut counts = vec![0; self.wanted.len()];
-        for term in &all {
-            if let Some(&(slot, _)) = self.wanted.get(term) {
-                counts[slot] += 1;
-            }
-        }
-        self.chunks += 1;
-        self.terms_total += all.len();
-        if counts.iter().all(|&count| count == 0) {
-            return;
-        }
-        for (matched, &count) in self.matched_by.iter_mut().zip(&counts) {
-            *matched += usize::from(count > 0);
-        }
-        self.matches.push(Match {
-            id,
-            terms: all.len(),
-            counts,
-        });
-    }
-
-    /// Chunk ids with their scores, best first, the earliest id first among equals.
-    pub(crate) fn ranked(self) -> Vec<(i64, f64)> {
-        let chunks = self.chunks as f64;
-        let mean = (self.terms_total as f64 / chunks.max(1.0)).max(1.0);
-        let mut weights = vec![0.0; self.wanted.len()];
-        for &(slot, repeats) in self.wanted.values() {
-            let matched = self.matched_by[slot] as f64;
-            weights[slot] = repeats * (1.0 + (chunks - matched + 0.5) / (matched + 0.5)).ln();
-        }
-        let mut ranked: Vec<(i64, f64)> = self
-            .matches
-            .into_iter()
-            .map(|found| {
-                let long = K1 * (1.0 - B + B * found.terms as f64 / mean);
-                let score = found.counts.iter().zip(&weights).map(|(&count, weight)| {
-                    let count = f64::from(count);
-                    weight * count * (K1 + 1.0) / (count + long)
-                });
-                (found.id, score.sum())
+        let plain = if self.parsed.needs_words() {
+            words(text)
+        } else {
+            Vec::new()
+        };
+        self.statistics.chunks += 1;
+        self.statistics.terms += all.len() as u64;
+        self.statistics.words += plain.len() as u64;
+        let phrases: Vec<u32> = self
+            .parsed
+            .phrases
+            .iter()
+            .map(|phrase| {
+                plain
+                    .windows(phrase.len())
+                    .filter(|run| run == phrase)
+                    .count() as u32
             })
             .collect();
-        ranked.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        ranked
+        let mut counts: HashMap<usize, u32> = HashMap::new();
+        let (sizes, wanted) = ((all.len(), plain.len()), self.parsed);
+        for (leg, word) in all
+            .into_iter()
+            .map(|term| (Leg::Terms, term))
+            .chain(plain.into_iter().map(|word| (Leg::Words, word)))
+        {
+            let prefixed = leg == Leg::Words
+                && wanted
+                    .prefixes
+                    .iter()
+                    .any(|prefix| word.starts_with(prefix));
+            let next = self.slots.len();
+            let slot = match self.slots.get(&(leg, word.clone())) {
+                Some(&(slot, _)) => slot,
+                // A word the index does not have yet, bounded as those it has.
+                None if prefixed && next < WANTED_MAX + EXPANSIONS_MAX => {
+                    self.slots.insert((leg, word), (next, 1.0));
+                    self.shown_by.push(0);
+                    next
+                }
+                None => continue,
+            };
+            *counts.entry(slot).or_default() += 1;
+        }
+        for &slot in counts.keys() {
+            self.shown_by[slot] += 1;
+        }
+        let required = phrases.iter().all(|&count| count > 0);
+        if required && (!counts.is_empty() || !phrases.is_empty()) {
+            let mut counts: Vec<_> = counts.into_iter().collect();
+            counts.sort_unstable();
+            self.matches.push(Match {
+                id,
+                terms: sizes.0,
+                words: sizes.1,
+                counts,
+                phrases,
+            });
+        }
+    }
+
+    /// What index and shown chunks are together.
+    pub(crate) fn statistics(&self) -> Statistics {
+        let mut frequencies = self.statistics.frequencies.clone();
+        for (key, &(slot, _)) in &self.slots {
+            *frequencies.entry(key.clone()).or_default() += self.shown_by[slot];
+        }
+        Statistics {
+            chunks: self.statistics.chunks,
+            terms: self.statistics.terms,
+            words: self.statistics.words,
+            frequencies,
+            expansions: self.statistics.expansions.clone(),
+        }
+    }
+
+    /// Ids of the shown chunks that match, with their scores, in no order.
+    pub(crate) fn scored(self) -> Vec<(i64, f64)> {
+        let all = self.statistics();
+        let chunks = all.chunks as f64;
+        let idf = |leg, term: &str| {
+            let known = all
+                .frequencies
+                .get(&(leg, term.to_owned()))
+                .copied()
+                .unwrap_or(0) as f64;
+            (1.0 + (chunks - known + 0.5).max(0.0) / (known + 0.5)).ln()
+        };
+        let mean = |total: u64| (total as f64 / chunks.max(1.0)).max(1.0);
+        let means = (mean(all.terms), mean(all.words));
+        let mut weights = vec![(Leg::Terms, 0.0); self.slots.len()];
+        for ((leg, term), &(slot, repeats)) in &self.slots {
+            weights[slot] = (*leg, repeats * idf(*leg, term));
+        }
+        let phrase_weights: Vec<f64> = self
+            .parsed
+            .phrases
+            .iter()
+            .map(|phrase| phrase.iter().map(|word| idf(Leg::Words, word)).sum())
+            .collect();
+        let saturate = |count: u32, length: usize, mean: f64| {
+            let count = f64::from(count);
+            count * (K1 + 1.0) / (count + K1 * (1.0 - B + B * length as f64 / mean))
+        };
+        self.matches
+            .into_iter()
+            .map(|found| {
+                let words: f64 = found
+                    .counts
+                    .iter()
+                    .map(|&(slot, count)| match weights[slot] {
+                        (Leg::Terms, weight) => weight * saturate(count, found.terms, means.0),
+                        (Leg::Words, weight) => weight * saturate(count, found.words, means.1),
+                    })
+                    .sum();
+                let phrases: f64 = found
+                    .phrases
+                    .iter()
+                    .zip(&phrase_weights)
+                    .map(|(&count, weight)| weight * saturate(count, found.words, means.1))
+                    .sum();
+                (found.id, words + phrases)
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_words_phrases_and_prefixes() {
+        let parsed = Parsed::new("retry retry \"the quick fox\" snake_ca* \"open");
+        assert_eq!(
+            parsed.terms,
+            [
+                ("retri".to_owned(), 2),
+                ("snake".to_owned(), 1),
+                ("open".to_owned(), 1)
+            ]
+        );
+        assert_eq!(parsed.phrases, [["the", "quick", "fox"]]);
+        assert_eq!(parsed.prefixes, ["ca"]);
+        assert!(Parsed::new("\"\" * ?").is_empty());
+        assert_eq!(
+            Parsed::new(&"word ".repeat(10_000)).terms,
+            [("word".to_owned(), 10_000)]
+        );
     }
 }

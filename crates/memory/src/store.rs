@@ -1,24 +1,39 @@
-//! The database: documents and their chunks, replaced whole, and the scan that searches them.
+//! The database: documents and their chunks, replaced whole; the keyword index beside it follows.
 
-use crate::rank::Scorer;
+use crate::keyword::{Applied, Keyword, Writer};
+use crate::rank::{Parsed, Scorer, Statistics};
 use crate::{Agent, Found, Hit, MemoryError, Query, chunks};
-use rusqlite::{Connection, OptionalExtension as _, params};
-use std::path::Path;
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Bounds what one hostile file costs.
-const DOCUMENT_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub const DOCUMENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 const HITS_MAX: usize = 1000;
+/// Chunks between two commits of an index that is being filled.
+const COMMIT_CHUNKS: i64 = 100_000;
 const SCHEMA: i64 = 1;
+/// Ids never come again, so that an index that is behind can't take one row for another.
 const CREATE: &str = "
+    CREATE TABLE store (id TEXT NOT NULL) STRICT;
+    INSERT INTO store VALUES (lower(hex(randomblob(16))));
+    CREATE TABLE agent (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE) STRICT;
     CREATE TABLE document (
-        id INTEGER PRIMARY KEY, agent TEXT NOT NULL, path TEXT NOT NULL, text TEXT NOT NULL, UNIQUE (agent, path)
+        id INTEGER PRIMARY KEY AUTOINCREMENT, agent INTEGER NOT NULL REFERENCES agent, path TEXT NOT NULL,
+        text TEXT NOT NULL, UNIQUE (agent, path)
     ) STRICT;
     CREATE TABLE chunk (
-        id INTEGER PRIMARY KEY, document INTEGER NOT NULL REFERENCES document ON DELETE CASCADE,
+        id INTEGER PRIMARY KEY AUTOINCREMENT, agent INTEGER NOT NULL,
+        document INTEGER NOT NULL REFERENCES document ON DELETE CASCADE,
         start_line INTEGER NOT NULL, end_line INTEGER NOT NULL, text TEXT NOT NULL
     ) STRICT;
     CREATE INDEX chunk_document ON chunk (document);
+    CREATE INDEX chunk_agent ON chunk (agent, id);
+    CREATE TABLE gone (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, agent INTEGER NOT NULL, document INTEGER NOT NULL
+    ) STRICT;
     PRAGMA user_version = 1;
 ";
 
@@ -26,17 +41,34 @@ const CREATE: &str = "
 #[derive(Debug)]
 pub struct Memory {
     db: Connection,
+    /// One folder for each agent's index.
+    indexes: PathBuf,
+    store: String,
+    open: RefCell<HashMap<i64, Keyword>>,
 }
 
 /// What one agent's memory holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
     pub documents: usize,
     pub chunks: usize,
+    /// Chunks that the keyword index does not hold yet; a search reads them one by one.
+    pub pending: usize,
+    /// Why the index can't be used, if so. The next [`Memory::index`] makes it again.
+    pub degraded: Option<String>,
+}
+
+/// How an index was brought up to the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Indexed {
+    /// With the number of chunks that were added.
+    Done(usize),
+    /// Another process is at it.
+    Busy,
 }
 
 impl Memory {
-    /// Opens or creates the database.
+    /// Opens or creates the database. Indexes are in a folder beside it, of its name and `.index`.
     ///
     /// # Errors
     /// [`MemoryError::Schema`] for a file of another version, which is left as it is; SQLite's own.
@@ -59,12 +91,20 @@ impl Memory {
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON",
         )?;
         // Asked again under the write lock: another process may have created the tables meanwhile.
-        let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if tx.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))? == 0 {
             tx.execute_batch(CREATE)?;
         }
+        let store = tx.query_row("SELECT id FROM store", [], |row| row.get(0))?;
         tx.commit()?;
-        Ok(Self { db })
+        let mut indexes = path.as_os_str().to_owned();
+        indexes.push(".index");
+        Ok(Self {
+            db,
+            indexes: indexes.into(),
+            store,
+            open: RefCell::default(),
+        })
     }
 
     /// Keeps a document, in place of the one with its path. On disk and searchable when this returns; `false` when
@@ -73,47 +113,46 @@ impl Memory {
     /// # Errors
     /// [`MemoryError::TooLarge`] over 16 MiB; SQLite's own.
     pub fn put(&mut self, agent: &Agent, path: &str, text: &str) -> Result<bool, MemoryError> {
-        if text.len() > DOCUMENT_BYTES_MAX {
+        Ok(self.put_all(agent, &[(path, text)])? == 1)
+    }
+
+    /// [`Memory::put`] for many, all or none of them. How many were new or changed.
+    ///
+    /// # Errors
+    /// [`MemoryError::TooLarge`] over 16 MiB for any; SQLite's own.
+    pub fn put_all(
+        &mut self,
+        agent: &Agent,
+        documents: &[(&str, &str)],
+    ) -> Result<usize, MemoryError> {
+        if let Some((path, text)) = documents
+            .iter()
+            .find(|(_, text)| text.len() > DOCUMENT_BYTES_MAX)
+        {
             return Err(MemoryError::TooLarge {
-                path: path.to_owned(),
+                path: (*path).to_owned(),
                 bytes: text.len(),
                 max: DOCUMENT_BYTES_MAX,
             });
         }
         let tx = self
             .db
-            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        let same = tx.query_row(
-            "SELECT text = ?3 FROM document WHERE agent = ?1 AND path = ?2",
-            params![agent.as_str(), path, text],
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        tx.execute(
+            "INSERT OR IGNORE INTO agent (name) VALUES (?1)",
+            [agent.as_str()],
+        )?;
+        let owner: i64 = tx.query_row(
+            "SELECT id FROM agent WHERE name = ?1",
+            [agent.as_str()],
             |row| row.get(0),
-        );
-        if same.optional()?.unwrap_or(false) {
-            return Ok(false);
+        )?;
+        let mut changed = 0;
+        for (path, text) in documents {
+            changed += usize::from(replace(&tx, owner, path, text)?);
         }
-        tx.execute(
-            "DELETE FROM document WHERE agent = ?1 AND path = ?2",
-            params![agent.as_str(), path],
-        )?;
-        tx.execute(
-            "INSERT INTO document (agent, path, text) VALUES (?1, ?2, ?3)",
-            params![agent.as_str(), path, text],
-        )?;
-        let document = tx.last_insert_rowid();
-        let mut insert = tx.prepare(
-            "INSERT INTO chunk (document, start_line, end_line, text) VALUES (?1, ?2, ?3, ?4)",
-        )?;
-        for chunk in chunks(text) {
-            insert.execute(params![
-                document,
-                chunk.start_line,
-                chunk.end_line,
-                chunk.text
-            ])?;
-        }
-        drop(insert);
         tx.commit()?;
-        Ok(true)
+        Ok(changed)
     }
 
     /// The document's text as it was kept.
@@ -122,7 +161,7 @@ impl Memory {
     /// SQLite's own.
     pub fn get(&self, agent: &Agent, path: &str) -> Result<Option<String>, MemoryError> {
         let text = self.db.query_row(
-            "SELECT text FROM document WHERE agent = ?1 AND path = ?2",
+            "SELECT text FROM document JOIN agent ON agent.id = agent WHERE name = ?1 AND path = ?2",
             params![agent.as_str(), path],
             |row| row.get(0),
         );
@@ -134,50 +173,87 @@ impl Memory {
     /// # Errors
     /// SQLite's own.
     pub fn forget(&mut self, agent: &Agent, path: &str) -> Result<bool, MemoryError> {
-        let gone = self.db.execute(
-            "DELETE FROM document WHERE agent = ?1 AND path = ?2",
-            params![agent.as_str(), path],
+        let Some(owner) = self.owner(agent)? else {
+            return Ok(false);
+        };
+        let tx = self
+            .db
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let gone = remove(&tx, owner, path)?;
+        tx.commit()?;
+        Ok(gone)
+    }
+
+    /// Paths of all documents that begin so, in order.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub fn paths(&self, agent: &Agent, prefix: &str) -> Result<Vec<String>, MemoryError> {
+        let mut all = self.db.prepare_cached(
+            "SELECT path FROM document JOIN agent ON agent.id = agent
+             WHERE name = ?1 AND substr(path, 1, length(?2)) = ?2 ORDER BY path",
         )?;
-        Ok(gone > 0)
+        let rows = all.query_map([agent.as_str(), prefix], |row| row.get(0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     /// # Errors
     /// SQLite's own.
     pub fn status(&self, agent: &Agent) -> Result<Status, MemoryError> {
-        let status = self.db.query_row(
-            "SELECT (SELECT count(*) FROM document WHERE agent = ?1),
-                (SELECT count(*) FROM chunk JOIN document ON document.id = chunk.document WHERE agent = ?1)",
-            [agent.as_str()],
-            |row| {
-                Ok(Status {
-                    documents: row.get(0)?,
-                    chunks: row.get(1)?,
-                })
-            },
+        let mut status = Status {
+            documents: 0,
+            chunks: 0,
+            pending: 0,
+            degraded: None,
+        };
+        let Some(owner) = self.owner(agent)? else {
+            return Ok(status);
+        };
+        let (upto, degraded) = match self.keyword(owner, |_, applied| Ok(applied.chunk)) {
+            Ok(upto) => (upto.unwrap_or(0), None),
+            Err(error) => (0, Some(unusable(&error))),
+        };
+        status.degraded = degraded;
+        (status.documents, status.chunks, status.pending) = self.db.query_row(
+            "SELECT (SELECT count(*) FROM document WHERE agent = ?1), (SELECT count(*) FROM chunk WHERE agent = ?1),
+                (SELECT count(*) FROM chunk WHERE agent = ?1 AND id > ?2)",
+            [owner, upto],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
         )?;
         Ok(status)
     }
 
-    /// The agent's chunks that say something of the query, best first.
+    /// The agent's chunks that say something of the query, best first. Reads only.
     ///
     /// # Errors
     /// SQLite's own.
     pub fn search(&self, agent: &Agent, query: &Query) -> Result<Found, MemoryError> {
-        let mut scorer = Scorer::new(&query.text);
+        let parsed = Parsed::new(&query.text);
         let mut found = Found {
             hits: Vec::new(),
             partial: false,
+            degraded: None,
         };
-        if scorer.is_empty() {
-            return Ok(found);
-        }
-        // Scan and texts of one moment, or a replaced chunk would be missing between them.
+        // Tail and texts of one moment, or a replaced chunk would be missing between them.
         let read = self.db.unchecked_transaction()?;
-        let mut scan = read.prepare_cached(
-            "SELECT chunk.id, chunk.text FROM document JOIN chunk ON chunk.document = document.id
-             WHERE agent = ?1 ORDER BY path, chunk.id",
+        let Some(owner) = self.owner(agent)?.filter(|_| !parsed.is_empty()) else {
+            return Ok(found);
+        };
+        let known = self.keyword(owner, |index, applied| {
+            Ok((applied.chunk, index.statistics(&parsed)?))
+        });
+        let (upto, statistics) = match known {
+            Ok(known) => known.unwrap_or_default(),
+            Err(error) => {
+                found.degraded = Some(unusable(&error));
+                (0, Statistics::default())
+            }
+        };
+        let mut scorer = Scorer::new(&parsed, statistics);
+        let mut tail = read.prepare_cached(
+            "SELECT id, text FROM chunk WHERE agent = ?1 AND id > ?2 ORDER BY id",
         )?;
-        let mut rows = scan.query([agent.as_str()])?;
+        let mut rows = tail.query([owner, upto])?;
         while let Some(row) = rows.next()? {
             if query
                 .deadline
@@ -191,31 +267,268 @@ impl Memory {
                 row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?,
             );
         }
-        let ranked = scorer.ranked();
-        let best = ranked.first().map_or(1.0, |&(_, score)| score);
-        let mut fetch = read.prepare_cached(
-            "SELECT path, start_line, end_line, chunk.text FROM chunk
-             JOIN document ON document.id = chunk.document WHERE chunk.id = ?1 AND agent = ?2",
-        )?;
-        for (id, score) in ranked.into_iter().take(query.limit.min(HITS_MAX)) {
-            let score = score / best;
-            if score < query.min_score {
+        drop(rows);
+        let statistics = scorer.statistics();
+        let tail = scorer.scored();
+        let limit = query.limit.clamp(1, HITS_MAX);
+        let mut ask = limit * 2 + 20;
+        loop {
+            let indexed = match upto {
+                0 => Ok(None),
+                _ => self.keyword(owner, |index, _| index.search(&parsed, &statistics, ask)),
+            };
+            let indexed = match indexed {
+                Ok(indexed) => indexed.unwrap_or_default(),
+                Err(error) => {
+                    found.degraded = Some(unusable(&error));
+                    Vec::new()
+                }
+            };
+            let more = indexed.len() == ask;
+            found.hits = hydrate(&read, owner, &merged(&tail, indexed), limit)?;
+            // Rows that the index still has and the database no longer may have taken all places.
+            if found.hits.len() == limit || !more {
                 break;
             }
-            found
-                .hits
-                .push(fetch.query_row(params![id, agent.as_str()], |row| {
-                    Ok(Hit {
-                        path: row.get(0)?,
-                        start_line: row.get(1)?,
-                        end_line: row.get(2)?,
-                        text: row.get(3)?,
-                        score,
-                    })
-                })?);
+            ask *= 4;
         }
+        if query.limit == 0 {
+            found.hits.clear();
+        }
+        found.hits.retain(|hit| hit.score >= query.min_score);
         Ok(found)
     }
+
+    /// Brings the agent's index up to the database; makes it again when it is broken or of another database.
+    /// `progress` is told chunks done and chunks in all.
+    ///
+    /// # Errors
+    /// [`MemoryError::Index`] when the index can't be written; the database is untouched and searches go on.
+    pub fn index(
+        &mut self,
+        agent: &Agent,
+        mut progress: impl FnMut(usize, usize),
+    ) -> Result<Indexed, MemoryError> {
+        let Some(owner) = self.owner(agent)? else {
+            return Ok(Indexed::Done(0));
+        };
+        let folder = self.folder(owner);
+        let opened = match Writer::open(&folder) {
+            Ok(Some(writer)) if writer.is_of(&self.store) => Some(writer),
+            Ok(Some(_)) | Err(_) => {
+                self.drop_index(owner)?;
+                Writer::open(&folder)?
+            }
+            Ok(None) => None,
+        };
+        let Some(mut writer) = opened else {
+            return Ok(Indexed::Busy);
+        };
+        let from = writer.applied.clone();
+        // What is behind an empty index was never in it.
+        let (last_gone, last_chunk, total): (i64, i64, usize) = self.db.query_row(
+            "SELECT (SELECT coalesce(max(id), 0) FROM gone WHERE agent = ?1), coalesce(max(id), 0), count(*)
+             FROM chunk WHERE agent = ?1 AND id > ?2",
+            [owner, from.chunk],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )?;
+        let mut gone = self.db.prepare_cached(
+            "SELECT document FROM gone WHERE agent = ?1 AND id > ?2 AND id <= ?3",
+        )?;
+        let mut rows = gone.query([owner, from.gone, last_gone])?;
+        while let Some(row) = rows.next()? {
+            writer.remove(row.get(0)?);
+        }
+        let (mut done, mut upto) = (0, from.chunk);
+        let mut read = self.db.prepare_cached(
+            "SELECT id, document, text FROM chunk WHERE agent = ?1 AND id > ?2 AND id <= ?3 ORDER BY id LIMIT ?4",
+        )?;
+        while upto < last_chunk {
+            let mut rows = read.query([owner, upto, last_chunk, COMMIT_CHUNKS])?;
+            let before = upto;
+            while let Some(row) = rows.next()? {
+                upto = row.get(0)?;
+                writer.add(
+                    upto,
+                    row.get(1)?,
+                    row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?,
+                )?;
+                done += 1;
+                if done % 1000 == 0 {
+                    progress(done, total);
+                }
+            }
+            if upto == before {
+                break;
+            }
+            writer.commit(Applied {
+                store: self.store.clone(),
+                chunk: upto,
+                gone: last_gone,
+            })?;
+        }
+        let applied = Applied {
+            store: self.store.clone(),
+            chunk: last_chunk.max(from.chunk),
+            gone: last_gone.max(from.gone),
+        };
+        if writer.applied != applied {
+            writer.commit(applied)?;
+        }
+        progress(done, total);
+        writer.close()?;
+        self.db.execute(
+            "DELETE FROM gone WHERE agent = ?1 AND id <= ?2",
+            [owner, last_gone],
+        )?;
+        Ok(Indexed::Done(done))
+    }
+
+    /// Makes the agent's index from nothing. Searches read every chunk meanwhile.
+    ///
+    /// # Errors
+    /// As [`Memory::index`].
+    pub fn rebuild(
+        &mut self,
+        agent: &Agent,
+        progress: impl FnMut(usize, usize),
+    ) -> Result<Indexed, MemoryError> {
+        if let Some(owner) = self.owner(agent)? {
+            self.drop_index(owner)?;
+        }
+        self.index(agent, progress)
+    }
+
+    fn owner(&self, agent: &Agent) -> Result<Option<i64>, MemoryError> {
+        let mut one = self
+            .db
+            .prepare_cached("SELECT id FROM agent WHERE name = ?1")?;
+        Ok(one
+            .query_row([agent.as_str()], |row| row.get(0))
+            .optional()?)
+    }
+
+    fn folder(&self, owner: i64) -> PathBuf {
+        self.indexes.join(owner.to_string())
+    }
+
+    fn drop_index(&self, owner: i64) -> Result<(), MemoryError> {
+        self.open.borrow_mut().remove(&owner);
+        match std::fs::remove_dir_all(self.folder(owner)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(MemoryError::Index(error.into()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// `None` when there is no index of this database yet. One that fails is opened anew the next time.
+    fn keyword<T>(
+        &self,
+        owner: i64,
+        ask: impl FnOnce(&Keyword, &Applied) -> tantivy::Result<T>,
+    ) -> tantivy::Result<Option<T>> {
+        let mut open = self.open.borrow_mut();
+        let mut index = match open.remove(&owner) {
+            Some(index) => index,
+            None => match Keyword::open(&self.folder(owner))? {
+                Some(index) => index,
+                None => return Ok(None),
+            },
+        };
+        let applied = index.refresh()?.clone();
+        if applied.store != self.store {
+            return Ok(None);
+        }
+        let answer = ask(&index, &applied)?;
+        open.insert(owner, index);
+        Ok(Some(answer))
+    }
+}
+
+fn unusable(error: &tantivy::TantivyError) -> String {
+    format!(
+        "the keyword index can't be used ({error}); every chunk was read instead: run `memory rebuild`"
+    )
+}
+
+fn replace(tx: &Transaction<'_>, owner: i64, path: &str, text: &str) -> rusqlite::Result<bool> {
+    let same = tx
+        .prepare_cached("SELECT text = ?3 FROM document WHERE agent = ?1 AND path = ?2")?
+        .query_row(params![owner, path, text], |row| row.get(0))
+        .optional()?;
+    if same.unwrap_or(false) {
+        return Ok(false);
+    }
+    remove(tx, owner, path)?;
+    tx.prepare_cached("INSERT INTO document (agent, path, text) VALUES (?1, ?2, ?3)")?
+        .execute(params![owner, path, text])?;
+    let document = tx.last_insert_rowid();
+    let mut insert = tx.prepare_cached(
+        "INSERT INTO chunk (agent, document, start_line, end_line, text) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?;
+    for chunk in chunks(text) {
+        insert.execute(params![
+            owner,
+            document,
+            chunk.start_line,
+            chunk.end_line,
+            chunk.text
+        ])?;
+    }
+    Ok(true)
+}
+
+fn remove(tx: &Transaction<'_>, owner: i64, path: &str) -> rusqlite::Result<bool> {
+    tx.prepare_cached("INSERT INTO gone (agent, document) SELECT agent, id FROM document WHERE agent = ?1 AND path = ?2")?
+        .execute(params![owner, path])?;
+    let gone = tx
+        .prepare_cached("DELETE FROM document WHERE agent = ?1 AND path = ?2")?
+        .execute(params![owner, path])?;
+    Ok(gone > 0)
+}
+
+/// Best first, the earliest id first among equals. A row of the tail that the index already has counts once.
+fn merged(tail: &[(i64, f64)], indexed: Vec<(i64, f64)>) -> Vec<(i64, f64)> {
+    let known: HashSet<i64> = tail.iter().map(|&(id, _)| id).collect();
+    let mut all = tail.to_vec();
+    all.extend(indexed.into_iter().filter(|(id, _)| !known.contains(id)));
+    all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    all
+}
+
+fn hydrate(
+    db: &Connection,
+    owner: i64,
+    ranked: &[(i64, f64)],
+    limit: usize,
+) -> rusqlite::Result<Vec<Hit>> {
+    let mut fetch = db.prepare_cached(
+        "SELECT path, start_line, end_line, chunk.text FROM chunk
+         JOIN document ON document.id = chunk.document WHERE chunk.id = ?1 AND chunk.agent = ?2",
+    )?;
+    let mut hits: Vec<Hit> = Vec::new();
+    let mut best = None;
+    for &(id, score) in ranked {
+        if hits.len() == limit {
+            break;
+        }
+        let row = fetch.query_row([id, owner], |row| {
+            Ok(Hit {
+                path: row.get(0)?,
+                start_line: row.get(1)?,
+                end_line: row.get(2)?,
+                text: row.get(3)?,
+                score,
+            })
+        });
+        let Some(mut hit) = row.optional()? else {
+            continue;
+        };
+        hit.score /= *best.get_or_insert(score.max(f64::MIN_POSITIVE));
+        hits.push(hit);
+    }
+    Ok(hits)
 }
 
 #[cfg(test)]

@@ -62,7 +62,9 @@ pub(super) const EDGES: [Edges; 10] = [
     // Decisions 0006 (own WebSocket codec) and 0008 (hyper alone, ring, no SQL yet).
     Edges {
         name: "gateway",
-        ours: &["wire", "client", "store", "channels", "agent", "media"],
+        ours: &[
+            "wire", "client", "store", "channels", "agent", "media", "memory",
+        ],
         only: None,
         never: &[
             "axum",

@@ -43,12 +43,17 @@ const TARBALLS: [(&str, &str, &str); 3] = [
 
 /// Debian packages of the suites: a file that shows the package is there (a name without `/` is
 /// looked up on PATH), the package, and who needs it.
-const DEBIAN: [(&str, &str, &str); 10] = [
+const DEBIAN: [(&str, &str, &str); 11] = [
     ("chromium", "chromium", "the Control UI in a real browser"),
     ("wrk", "wrk", "HTTP benchmarks"),
     ("tmux", "tmux", "the TUI in a real terminal"),
     ("curl", "curl", "HTTP routes as people call them"),
     ("ps", "procps", "the crash suites"),
+    (
+        "systemd-analyze",
+        "systemd",
+        "the unit of `service install`",
+    ),
     (
         "/usr/lib/python3/dist-packages/websockets/__init__.py",
         "python3-websockets",

@@ -15,6 +15,7 @@ mod memory;
 mod rollout;
 mod route;
 mod run;
+mod service;
 mod target;
 mod upstream;
 
@@ -127,6 +128,11 @@ enum Command {
     Upstream {
         #[command(subcommand)]
         command: upstream::UpstreamCommand,
+    },
+    /// A systemd unit that runs this gateway.
+    Service {
+        #[command(subcommand)]
+        command: service::ServiceCommand,
     },
     /// Print the version.
     Version {
@@ -251,6 +257,7 @@ pub fn main() -> ExitCode {
         Command::Route { command } => route::run(cli.profile.as_deref(), command),
         Command::Rollout { command } => rollout::run(cli.profile.as_deref(), &command),
         Command::Upstream { command } => upstream::run(cli.profile.as_deref(), &command),
+        Command::Service { command } => service::run(cli.profile.as_deref(), &command),
         Command::Media { command } => Ok(media::run(command)),
         Command::Memory { command } => memory::run(cli.profile.as_deref(), &command),
         Command::Pairing { command } => api::pairing(cli.profile.as_deref(), &command),

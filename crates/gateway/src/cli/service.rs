@@ -1,0 +1,308 @@
+//! `service install|uninstall|status`: a hardened systemd unit, `openclaw-rs.service`.
+//!
+//! `openclaw-gateway.service` is the original's own name, so it is never ours.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::Context as _;
+use clap::Subcommand;
+use serde_json::json;
+
+use super::target::environment;
+use super::{complain, print};
+use crate::config::{OwnSettings, UpstreamMode};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ServiceCommand {
+    /// Write the unit; what is to be typed to start it is printed.
+    Install {
+        #[command(flatten)]
+        scope: Scope,
+        /// The user that a system service runs as.
+        #[arg(long, default_value = "openclaw")]
+        run_as: String,
+        /// Print the unit and write nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Remove the unit; configuration and state stay.
+    Uninstall {
+        #[command(flatten)]
+        scope: Scope,
+    },
+    /// Whether it is installed and runs.
+    Status {
+        #[command(flatten)]
+        scope: Scope,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(super) struct Scope {
+    /// For the whole machine, in /etc/systemd/system, instead of for this user.
+    #[arg(long)]
+    system: bool,
+}
+
+/// Where a system service keeps its state.
+const SYSTEM_STATE: &str = "/var/lib/openclaw";
+/// What `ProtectHome=` and `PrivateTmp=` hide.
+const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
+const UNIT: &str = "openclaw-rs.service";
+
+/// Seccomp and flags alone: what a user's manager may set too.
+const HARDENED: &str = "\
+NoNewPrivileges=yes
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+SystemCallArchitectures=native
+";
+
+/// What only the machine's manager may set.
+const HARDENED_SYSTEM: &str = "\
+CapabilityBoundingSet=
+AmbientCapabilities=
+ProtectSystem=strict
+ProtectHome=yes
+PrivateTmp=yes
+PrivateDevices=yes
+PrivateUsers=yes
+DevicePolicy=closed
+ProtectProc=invisible
+ProtectHostname=yes
+ProtectClock=yes
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+RemoveIPC=yes
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources
+SystemCallErrorNumber=EPERM
+";
+
+/// What is to be written in a unit.
+struct Unit<'a> {
+    program: &'a Path,
+    state_dir: &'a Path,
+    /// The user of a system service; `None` for a user's own.
+    run_as: Option<&'a str>,
+    /// Whether it may start Node, which makes code while it runs and reads the machine's memory.
+    node: bool,
+}
+
+impl Unit<'_> {
+    fn text(&self) -> String {
+        let mut out = String::from("[Unit]\nDescription=OpenClaw gateway (openclaw-rs)\n");
+        if self.run_as.is_some() {
+            out.push_str("After=network-online.target\nWants=network-online.target\n");
+        }
+        // Exit code 78 is a configuration that can't be used: starting again would not help.
+        write!(
+            out,
+            "\n[Service]\nType=notify\nExecStart={} run\nExecReload=kill -HUP $MAINPID\nRestart=always\nRestartSec=2\n\
+             RestartPreventExitStatus=78\nWatchdogSec=30\nTimeoutStopSec=10\nKillMode=mixed\nUMask=0077\nEnvironment={}\n",
+            // Only commands expand variables.
+            quoted(&self.program.display().to_string()).replace('$', "$$"),
+            quoted(&format!("OPENCLAW_STATE_DIR={}", self.state_dir.display())),
+        )
+        .expect("writing to a string cannot fail");
+        if let Some(user) = self.run_as {
+            writeln!(
+                out,
+                "User={user}\nReadWritePaths={}",
+                quoted(&self.state_dir.display().to_string())
+            )
+            .expect("writing to a string cannot fail");
+            if self.state_dir == Path::new(SYSTEM_STATE) {
+                out.push_str("StateDirectory=openclaw\nStateDirectoryMode=0700\n");
+            }
+        }
+        out.push_str(HARDENED);
+        if self.run_as.is_some() {
+            out.push_str(HARDENED_SYSTEM);
+        }
+        if !self.node {
+            out.push_str("MemoryDenyWriteExecute=yes\n");
+            if self.run_as.is_some() {
+                out.push_str("ProcSubset=pid\n");
+            }
+        }
+        let wanted = if self.run_as.is_some() {
+            "multi-user"
+        } else {
+            "default"
+        };
+        writeln!(out, "\n[Install]\nWantedBy={wanted}.target")
+            .expect("writing to a string cannot fail");
+        out
+    }
+}
+
+/// One word of a unit file. Source: systemd.service(5), "Command lines"; systemd.unit(5), specifiers.
+fn quoted(word: &str) -> String {
+    let word = word
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('%', "%%");
+    format!("\"{word}\"")
+}
+
+pub(super) fn run(profile: Option<&str>, command: &ServiceCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        ServiceCommand::Install {
+            scope,
+            run_as,
+            dry_run,
+        } => install(profile, *scope, run_as, *dry_run),
+        ServiceCommand::Uninstall { scope } => uninstall(profile, *scope),
+        ServiceCommand::Status { scope, json } => status(profile, *scope, *json),
+    }
+}
+
+fn unit_file(profile: Option<&str>, scope: Scope) -> anyhow::Result<PathBuf> {
+    if scope.system {
+        return Ok(Path::new("/etc/systemd/system").join(UNIT));
+    }
+    let (env, paths) = environment(profile)?;
+    let config = env
+        .trimmed("XDG_CONFIG_HOME")
+        .map_or_else(|| paths.home.join(".config"), PathBuf::from);
+    Ok(config.join("systemd/user").join(UNIT))
+}
+
+fn install(
+    profile: Option<&str>,
+    scope: Scope,
+    run_as: &str,
+    dry_run: bool,
+) -> anyhow::Result<ExitCode> {
+    let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if run_as.is_empty() || !run_as.chars().all(valid) {
+        anyhow::bail!("--run-as {run_as:?} is no user name");
+    }
+    let (env, paths) = environment(profile)?;
+    // A service of the machine has no home.
+    let in_var = scope.system && env.trimmed("OPENCLAW_STATE_DIR").is_none();
+    let (state_dir, own_file) = if in_var {
+        let state_dir = PathBuf::from(SYSTEM_STATE);
+        let own_file = state_dir.join("openclaw-rs/openclaw-gateway.toml");
+        (state_dir, own_file)
+    } else {
+        (paths.state_dir, paths.own_file)
+    };
+    let own = OwnSettings::load(&own_file)?;
+    let program = std::env::current_exe().context("cannot tell where this program is")?;
+    let hidden = |path: &Path| scope.system && HIDDEN.iter().any(|dir| path.starts_with(dir));
+    if hidden(&state_dir) {
+        anyhow::bail!(
+            "{} is hidden from a system service; unset OPENCLAW_STATE_DIR to use {SYSTEM_STATE}, or install without --system",
+            state_dir.display()
+        );
+    }
+    if hidden(&program) {
+        complain(&format!(
+            "{} is hidden from a system service; install it to /usr/local/bin first",
+            program.display()
+        ));
+    }
+    let unit = Unit {
+        program: &program,
+        state_dir: &state_dir,
+        run_as: scope.system.then_some(run_as),
+        node: matches!(
+            own.upstream.mode,
+            UpstreamMode::Supervise | UpstreamMode::Auto
+        ),
+    };
+    let text = unit.text();
+    if dry_run {
+        print(text.trim_end());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let file = unit_file(profile, scope)?;
+    let folder = file.parent().context("the unit has no folder")?;
+    let temporary = file.with_extension("service.new");
+    std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::write(&temporary, &text))
+        .and_then(|()| std::fs::rename(&temporary, &file))
+        .with_context(|| {
+            format!(
+                "cannot write {}; a system service needs root (sudo)",
+                file.display()
+            )
+        })?;
+    let manager = manager(scope);
+    print(&format!(
+        "written   {}\nto start  {manager} daemon-reload && {manager} enable --now {UNIT}",
+        file.display()
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn uninstall(profile: Option<&str>, scope: Scope) -> anyhow::Result<ExitCode> {
+    let file = unit_file(profile, scope)?;
+    if !file.exists() {
+        complain(&format!("{} is not there", file.display()));
+        return Ok(ExitCode::FAILURE);
+    }
+    let state = active(scope);
+    if matches!(
+        state.as_deref(),
+        Some("active" | "activating" | "reloading")
+    ) {
+        complain(&format!(
+            "it runs; stop it first: {} disable --now {UNIT}",
+            manager(scope)
+        ));
+        return Ok(ExitCode::FAILURE);
+    }
+    std::fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
+    print(&format!("removed   {}", file.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn status(profile: Option<&str>, scope: Scope, as_json: bool) -> anyhow::Result<ExitCode> {
+    let file = unit_file(profile, scope)?;
+    let installed = file.exists();
+    let state = active(scope);
+    if as_json {
+        print(&json!({ "unit": file, "installed": installed, "active": state }).to_string());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let word = if installed { "" } else { " (not installed)" };
+    let state = state
+        .as_deref()
+        .unwrap_or("unknown: systemd does not answer");
+    print(&format!(
+        "unit      {}{word}\nstate     {state}",
+        file.display()
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+const fn manager(scope: Scope) -> &'static str {
+    if scope.system {
+        "systemctl"
+    } else {
+        "systemctl --user"
+    }
+}
+
+/// As `systemctl is-active` says; `None` where no manager answers.
+fn active(scope: Scope) -> Option<String> {
+    let mut ask = Command::new("systemctl");
+    if !scope.system {
+        ask.arg("--user");
+    }
+    let said = ask.args(["is-active", UNIT]).output().ok()?;
+    let word = String::from_utf8_lossy(&said.stdout).trim().to_owned();
+    Some(word).filter(|word| !word.is_empty())
+}

@@ -70,6 +70,13 @@ bench-routing: toolchain ## A message's route with 10,000 bindings and 1,000,000
 	@mkdir -p bench/results
 	@target/release/examples/routes $(ARGS) | tee bench/results/$$(date -u +%F)-routing.json
 
+CHUNKS ?= 10000 100000
+.PHONY: bench-memory
+bench-memory: setup ## Memory search beside SQLite FTS5 on the same chunks, CHUNKS="10000 100000"
+	$(CARGO) build --release --locked -p memory --example compare
+	@mkdir -p bench/results
+	@target/release/examples/compare tests/node_modules/openclaw/docs $(CHUNKS) | tee bench/results/$$(date -u +%F)-memory.jsonl
+
 # Cargo itself and, when root on Debian, what building needs: a C compiler to link, CMake and NASM for
 # libjpeg-turbo, whose speed is its assembly (its build stops rather than go without).
 .PHONY: toolchain

@@ -228,20 +228,38 @@ impl Memory {
     /// # Errors
     /// SQLite's own.
     pub fn search(&self, agent: &Agent, query: &Query) -> Result<Found, MemoryError> {
+        let mut broken = None;
+        loop {
+            if let Some(found) = self.attempt(agent, query, &mut broken)? {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// `None` when the index failed half-way: what it holds was not read, so the next attempt goes without it.
+    fn attempt(
+        &self,
+        agent: &Agent,
+        query: &Query,
+        broken: &mut Option<String>,
+    ) -> Result<Option<Found>, MemoryError> {
         let parsed = Parsed::new(&query.text);
         let mut found = Found {
             hits: Vec::new(),
             partial: false,
-            degraded: None,
+            degraded: broken.clone(),
         };
         // Tail and texts of one moment, or a replaced chunk would be missing between them.
         let read = self.db.unchecked_transaction()?;
         let Some(owner) = self.owner(agent)?.filter(|_| !parsed.is_empty()) else {
-            return Ok(found);
+            return Ok(Some(found));
         };
-        let known = self.keyword(owner, |index, applied| {
-            Ok((applied.chunk, index.statistics(&parsed)?))
-        });
+        let known = match broken {
+            Some(_) => Ok(None),
+            None => self.keyword(owner, |index, applied| {
+                Ok((applied.chunk, index.statistics(&parsed)?))
+            }),
+        };
         let (upto, statistics) = match known {
             Ok(known) => known.unwrap_or_default(),
             Err(error) => {
@@ -280,8 +298,8 @@ impl Memory {
             let indexed = match indexed {
                 Ok(indexed) => indexed.unwrap_or_default(),
                 Err(error) => {
-                    found.degraded = Some(unusable(&error));
-                    Vec::new()
+                    *broken = Some(unusable(&error));
+                    return Ok(None);
                 }
             };
             let more = indexed.len() == ask;
@@ -296,7 +314,7 @@ impl Memory {
             found.hits.clear();
         }
         found.hits.retain(|hit| hit.score >= query.min_score);
-        Ok(found)
+        Ok(Some(found))
     }
 
     /// Brings the agent's index up to the database; makes it again when it is broken or of another database.

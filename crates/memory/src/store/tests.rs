@@ -255,6 +255,29 @@ fn a_broken_or_foreign_index_is_said_and_made_again_and_the_answer_stays() {
 }
 
 #[test]
+fn an_index_that_breaks_under_an_open_reader_costs_no_hit() {
+    let (dir, mut memory) = memory();
+    fill(&mut memory, "main", 0..300);
+    indexed(&mut memory, "main");
+    let before = paths(&memory, "main", "zebra");
+    for entry in std::fs::read_dir(dir.path().join("memory.sqlite.index/1")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|end| end == "idx") {
+            std::fs::OpenOptions::new()
+                .write(true)
+                .open(path)
+                .unwrap()
+                .set_len(0)
+                .unwrap();
+        }
+    }
+    let found = memory.search(&agent("main"), &Query::new("zebra")).unwrap();
+    assert!(found.degraded.is_some());
+    let found: Vec<String> = found.hits.into_iter().map(|hit| hit.path).collect();
+    assert_eq!(found, before);
+}
+
+#[test]
 fn while_one_process_writes_an_index_another_goes_on() {
     let (dir, mut memory) = memory();
     fill(&mut memory, "main", 0..300);

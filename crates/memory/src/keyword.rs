@@ -2,16 +2,18 @@
 //!
 //! Its commit says up to which row it holds the database; what came later is read from there directly.
 
-use crate::analyse::{terms, words};
+use crate::analyse::{Analyser, BETWEEN};
 use crate::rank::{EXPANSIONS_MAX, Leg, Parsed, Statistics};
 use std::collections::HashMap;
 use std::path::Path;
 use tantivy::collector::TopDocs;
+use tantivy::directory::error::LockError;
+use tantivy::directory::{Directory as _, DirectoryLock, INDEX_WRITER_LOCK};
 use tantivy::query::{Bm25StatisticsProvider, BooleanQuery, Occur, PhraseQuery, Query, TermQuery};
 use tantivy::schema::{
     Field, IndexRecordOption, NumericOptions, Schema, TextFieldIndexing, TextOptions,
 };
-use tantivy::tokenizer::{PreTokenizedString, Token};
+use tantivy::tokenizer::{Token, TokenStream, Tokenizer};
 use tantivy::{
     Index, IndexReader, IndexWriter, ReloadPolicy, Searcher, TantivyDocument, TantivyError, Term,
 };
@@ -19,7 +21,13 @@ use tantivy::{
 mod directory;
 
 /// The least that tantivy takes; one thread, so that a search beside it has a core.
-const WRITER_BYTES: usize = 15_000_000;
+const WRITER_BYTES_MIN: usize = 15_000_000;
+/// For filling an index: every segment that is written early is merged later.
+const WRITER_BYTES_MAX: usize = 128_000_000;
+/// About what a chunk takes in the writer until its segment is written.
+const CHUNK_BYTES: usize = 1500;
+/// Terms come joined: the same name as before, since tantivy keeps it in the index.
+const TOKENIZER: &str = "raw";
 
 /// Up to where an index holds the database.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -59,7 +67,7 @@ fn schema() -> Schema {
     let text = |record| {
         let indexing = TextFieldIndexing::default()
             .set_index_option(record)
-            .set_tokenizer("raw");
+            .set_tokenizer(TOKENIZER);
         TextOptions::default().set_indexing_options(indexing)
     };
     builder.add_text_field("terms", text(IndexRecordOption::WithFreqs));
@@ -315,17 +323,21 @@ impl Bm25StatisticsProvider for Provider<'_> {
 /// The one writer of an index.
 pub(crate) struct Writer {
     writer: IndexWriter,
+    analyser: Analyser,
     fields: Fields,
     pub(crate) applied: Applied,
 }
 
 impl Writer {
-    /// `None` when another process writes it. Makes the index when there is none.
-    pub(crate) fn open(folder: &Path) -> tantivy::Result<Option<Self>> {
+    /// `None` when another process writes it. Makes the index when there is none. `chunks`: how many are to come.
+    pub(crate) fn open(folder: &Path, chunks: usize) -> tantivy::Result<Option<Self>> {
         std::fs::create_dir_all(folder)?;
         let index = Index::open_or_create(directory::Reading::open(folder)?, schema())?;
+        index.tokenizers().register(TOKENIZER, Cut::default());
         let fields = Fields::of(&index)?;
-        let writer = match index.writer_with_num_threads(1, WRITER_BYTES) {
+        let bytes = chunks.saturating_mul(CHUNK_BYTES);
+        let bytes = bytes.clamp(WRITER_BYTES_MIN, WRITER_BYTES_MAX);
+        let writer = match index.writer_with_num_threads(1, bytes) {
             Ok(writer) => writer,
             Err(TantivyError::LockFailure(..)) => return Ok(None),
             Err(error) => return Err(error),
@@ -337,6 +349,7 @@ impl Writer {
             .unwrap_or_default();
         Ok(Some(Self {
             writer,
+            analyser: Analyser::new(),
             fields,
             applied,
         }))
@@ -347,6 +360,13 @@ impl Writer {
         self.applied.store == store || self.applied == Applied::default()
     }
 
+    /// Everything goes with the next commit.
+    pub(crate) fn clear(&mut self) -> tantivy::Result<()> {
+        self.writer.delete_all_documents()?;
+        self.applied = Applied::default();
+        Ok(())
+    }
+
     pub(crate) fn remove(&self, document: i64) {
         self.writer.delete_term(Term::from_field_u64(
             self.fields.document,
@@ -354,10 +374,11 @@ impl Writer {
         ));
     }
 
-    pub(crate) fn add(&self, chunk: i64, document: i64, text: &str) -> tantivy::Result<()> {
+    pub(crate) fn add(&mut self, chunk: i64, document: i64, text: &str) -> tantivy::Result<()> {
+        self.analyser.see(text);
         let mut row = TantivyDocument::default();
-        row.add_pre_tokenized_text(self.fields.terms, tokenized(terms(text)));
-        row.add_pre_tokenized_text(self.fields.words, tokenized(words(text)));
+        row.add_text(self.fields.terms, self.analyser.terms.as_str());
+        row.add_text(self.fields.words, self.analyser.words.as_str());
         row.add_u64(self.fields.chunk, chunk.unsigned_abs());
         row.add_u64(self.fields.document, document.unsigned_abs());
         self.writer.add_document(row)?;
@@ -378,20 +399,58 @@ impl Writer {
     }
 }
 
-fn tokenized(all: Vec<String>) -> PreTokenizedString {
-    let tokens = all
-        .into_iter()
-        .enumerate()
-        .map(|(position, text)| Token {
-            offset_from: 0,
-            offset_to: 0,
-            position,
-            text,
-            position_length: 1,
-        })
-        .collect();
-    PreTokenizedString {
-        text: String::new(),
-        tokens,
+/// Holds the writer's place in a folder whose index can't be opened; `None` when another process has it.
+pub(crate) fn lock(folder: &Path) -> tantivy::Result<Option<DirectoryLock>> {
+    match directory::Reading::open(folder)?.acquire_lock(&INDEX_WRITER_LOCK) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(LockError::LockBusy) => Ok(None),
+        Err(error @ LockError::IoError(_)) => Err(TantivyError::LockFailure(error, None)),
+    }
+}
+
+/// Cuts what the analyser joined. (Tantivy's own pre-cut text goes through JSON, which took most of the time.)
+#[derive(Debug, Clone, Default)]
+struct Cut {
+    token: Token,
+}
+
+struct Pieces<'a> {
+    rest: Option<&'a str>,
+    token: &'a mut Token,
+}
+
+impl Tokenizer for Cut {
+    type TokenStream<'a> = Pieces<'a>;
+
+    fn token_stream<'a>(&'a mut self, text: &'a str) -> Pieces<'a> {
+        self.token.reset();
+        Pieces {
+            rest: (!text.is_empty()).then_some(text),
+            token: &mut self.token,
+        }
+    }
+}
+
+impl TokenStream for Pieces<'_> {
+    fn advance(&mut self) -> bool {
+        let Some(rest) = self.rest else {
+            return false;
+        };
+        // A search for one character is made for longer texts than words.
+        let end = rest.bytes().position(|b| b == BETWEEN as u8);
+        let piece = &rest[..end.unwrap_or(rest.len())];
+        self.rest = end.map(|end| &rest[end + 1..]);
+        self.token.position = self.token.position.wrapping_add(1);
+        self.token.text.clear();
+        self.token.text.push_str(piece);
+        true
+    }
+
+    fn token(&self) -> &Token {
+        self.token
+    }
+
+    fn token_mut(&mut self) -> &mut Token {
+        self.token
     }
 }

@@ -1,6 +1,6 @@
 //! What a query asks for, and BM25 over chunks that are read one by one.
 
-use crate::analyse::{terms, words};
+use crate::analyse::{Analyser, terms, words};
 use std::collections::HashMap;
 use std::time::Instant;
 
@@ -144,10 +144,35 @@ pub(crate) struct Statistics {
 pub(crate) struct Scorer<'a> {
     parsed: &'a Parsed,
     statistics: Statistics,
-    slots: HashMap<(Leg, String), (usize, f64)>,
+    slots: Slots,
     /// How many of the shown chunks have the slot's term.
     shown_by: Vec<u64>,
     matches: Vec<Match>,
+    analyser: Analyser,
+}
+
+/// The query's words, each with its place among the counts and its weight.
+#[derive(Default)]
+struct Slots {
+    terms: HashMap<String, (usize, f64)>,
+    words: HashMap<String, (usize, f64)>,
+}
+
+impl Slots {
+    const fn of(&mut self, leg: Leg) -> &mut HashMap<String, (usize, f64)> {
+        match leg {
+            Leg::Terms => &mut self.terms,
+            Leg::Words => &mut self.words,
+        }
+    }
+
+    fn each(&self) -> impl Iterator<Item = (Leg, &String, usize, f64)> {
+        let terms = self.terms.iter().map(|all| (Leg::Terms, all));
+        let words = self.words.iter().map(|all| (Leg::Words, all));
+        terms
+            .chain(words)
+            .map(|(leg, (text, &(slot, weight)))| (leg, text, slot, weight))
+    }
 }
 
 struct Match {
@@ -160,76 +185,81 @@ struct Match {
 
 impl<'a> Scorer<'a> {
     pub(crate) fn new(parsed: &'a Parsed, statistics: Statistics) -> Self {
-        let mut slots = HashMap::new();
+        let mut scorer = Self {
+            parsed,
+            slots: Slots::default(),
+            shown_by: Vec::new(),
+            matches: Vec::new(),
+            analyser: Analyser::new(),
+            statistics,
+        };
         for (term, repeats) in &parsed.terms {
-            let next = slots.len();
-            slots.insert((Leg::Terms, term.clone()), (next, f64::from(*repeats)));
+            scorer.slot(Leg::Terms, term, f64::from(*repeats));
         }
-        for word in &statistics.expansions {
-            let next = slots.len();
-            slots
-                .entry((Leg::Words, word.clone()))
-                .or_insert((next, 1.0));
+        for word in scorer.statistics.expansions.clone() {
+            scorer.slot(Leg::Words, &word, 1.0);
         }
         // Words of phrases are counted for their weight; only the phrase scores.
         for word in parsed.phrases.iter().flatten() {
-            let next = slots.len();
             let scores = parsed
                 .prefixes
                 .iter()
                 .any(|prefix| word.starts_with(prefix));
-            slots
-                .entry((Leg::Words, word.clone()))
-                .or_insert((next, f64::from(u8::from(scores))));
+            scorer.slot(Leg::Words, word, f64::from(u8::from(scores)));
         }
-        Self {
-            shown_by: vec![0; slots.len()],
-            parsed,
-            statistics,
-            slots,
-            matches: Vec::new(),
+        scorer
+    }
+
+    fn slot(&mut self, leg: Leg, text: &str, weight: f64) {
+        let next = self.shown_by.len();
+        let slots = self.slots.of(leg);
+        if !slots.contains_key(text) {
+            slots.insert(text.to_owned(), (next, weight));
+            self.shown_by.push(0);
         }
     }
 
     pub(crate) fn see(&mut self, id: i64, text: &str) {
-        let all = terms(text);
-        let plain = if self.parsed.needs_words() {
-            words(text)
+        self.analyser.see(text);
+        let wanted = self.parsed;
+        let (all, plain) = (&self.analyser.terms, &self.analyser.words);
+        let words: Vec<&str> = if wanted.needs_words() {
+            plain.each().collect()
         } else {
             Vec::new()
         };
         self.statistics.chunks += 1;
-        self.statistics.terms += all.len() as u64;
-        self.statistics.words += plain.len() as u64;
-        let phrases: Vec<u32> = self
-            .parsed
+        self.statistics.terms += all.count as u64;
+        self.statistics.words += words.len() as u64;
+        let phrases: Vec<u32> = wanted
             .phrases
             .iter()
             .map(|phrase| {
-                plain
+                words
                     .windows(phrase.len())
                     .filter(|run| run == phrase)
                     .count() as u32
             })
             .collect();
+        let sizes = (all.count, words.len());
         let mut counts: HashMap<usize, u32> = HashMap::new();
-        let (sizes, wanted) = ((all.len(), plain.len()), self.parsed);
-        for (leg, word) in all
-            .into_iter()
-            .map(|term| (Leg::Terms, term))
-            .chain(plain.into_iter().map(|word| (Leg::Words, word)))
-        {
-            let prefixed = leg == Leg::Words
-                && wanted
-                    .prefixes
-                    .iter()
-                    .any(|prefix| word.starts_with(prefix));
-            let next = self.slots.len();
-            let slot = match self.slots.get(&(leg, word.clone())) {
+        for term in all.each() {
+            if let Some(&(slot, _)) = self.slots.terms.get(term) {
+                *counts.entry(slot).or_default() += 1;
+            }
+        }
+        for word in words {
+            let next = self.shown_by.len();
+            let slot = match self.slots.words.get(word) {
                 Some(&(slot, _)) => slot,
                 // A word the index does not have yet, bounded as those it has.
-                None if prefixed && next < WANTED_MAX + EXPANSIONS_MAX => {
-                    self.slots.insert((leg, word), (next, 1.0));
+                None if next < WANTED_MAX + EXPANSIONS_MAX
+                    && wanted
+                        .prefixes
+                        .iter()
+                        .any(|prefix| word.starts_with(prefix)) =>
+                {
+                    self.slots.words.insert(word.to_owned(), (next, 1.0));
                     self.shown_by.push(0);
                     next
                 }
@@ -257,8 +287,8 @@ impl<'a> Scorer<'a> {
     /// What index and shown chunks are together.
     pub(crate) fn statistics(&self) -> Statistics {
         let mut frequencies = self.statistics.frequencies.clone();
-        for (key, &(slot, _)) in &self.slots {
-            *frequencies.entry(key.clone()).or_default() += self.shown_by[slot];
+        for (leg, text, slot, _) in self.slots.each() {
+            *frequencies.entry((leg, text.clone())).or_default() += self.shown_by[slot];
         }
         Statistics {
             chunks: self.statistics.chunks,
@@ -283,9 +313,9 @@ impl<'a> Scorer<'a> {
         };
         let mean = |total: u64| (total as f64 / chunks.max(1.0)).max(1.0);
         let means = (mean(all.terms), mean(all.words));
-        let mut weights = vec![(Leg::Terms, 0.0); self.slots.len()];
-        for ((leg, term), &(slot, repeats)) in &self.slots {
-            weights[slot] = (*leg, repeats * idf(*leg, term));
+        let mut weights = vec![(Leg::Terms, 0.0); self.shown_by.len()];
+        for (leg, term, slot, repeats) in self.slots.each() {
+            weights[slot] = (leg, repeats * idf(leg, term));
         }
         let phrase_weights: Vec<f64> = self
             .parsed

@@ -1,6 +1,6 @@
 //! The database: documents and their chunks, replaced whole; the keyword index beside it follows.
 
-use crate::keyword::{Applied, Keyword, Writer};
+use crate::keyword::{self, Applied, Keyword, Writer};
 use crate::rank::{Parsed, Scorer, Statistics};
 use crate::{Agent, Found, Hit, MemoryError, Query, chunks};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
@@ -330,18 +330,43 @@ impl Memory {
         let Some(owner) = self.owner(agent)? else {
             return Ok(Indexed::Done(0));
         };
-        let folder = self.folder(owner);
-        let opened = match Writer::open(&folder) {
-            Ok(Some(writer)) if writer.is_of(&self.store) => Some(writer),
-            Ok(Some(_)) | Err(_) => {
-                self.drop_index(owner)?;
-                Writer::open(&folder)?
-            }
-            Ok(None) => None,
-        };
-        let Some(mut writer) = opened else {
+        let Some(writer) = self.writer(owner)? else {
             return Ok(Indexed::Busy);
         };
+        self.fill(owner, writer, &mut progress)
+    }
+
+    /// The agent's index, open for writing, made again when it is broken or of another database; `None` when another
+    /// process has it.
+    fn writer(&self, owner: i64) -> Result<Option<Writer>, MemoryError> {
+        let folder = self.folder(owner);
+        let upto = self.keyword(owner, |_, applied| Ok(applied.chunk));
+        let upto = upto.ok().flatten().unwrap_or(0);
+        let chunks = self.db.query_row(
+            "SELECT count(*) FROM chunk WHERE agent = ?1 AND id > ?2",
+            [owner, upto],
+            |row| row.get(0),
+        )?;
+        match Writer::open(&folder, chunks) {
+            Ok(Some(writer)) if writer.is_of(&self.store) => return Ok(Some(writer)),
+            Ok(None) => return Ok(None),
+            Ok(Some(_)) | Err(_) => {}
+        }
+        // Whoever writes a broken one is left to it.
+        let Some(lock) = keyword::lock(&folder)? else {
+            return Ok(None);
+        };
+        self.drop_index(owner)?;
+        drop(lock);
+        Ok(Writer::open(&folder, chunks)?)
+    }
+
+    fn fill(
+        &mut self,
+        owner: i64,
+        mut writer: Writer,
+        progress: &mut impl FnMut(usize, usize),
+    ) -> Result<Indexed, MemoryError> {
         let from = writer.applied.clone();
         // What is behind an empty index was never in it.
         let (last_gone, last_chunk, total): (i64, i64, usize) = self.db.query_row(
@@ -402,19 +427,23 @@ impl Memory {
         Ok(Indexed::Done(done))
     }
 
-    /// Makes the agent's index from nothing. Searches read every chunk meanwhile.
+    /// Makes the agent's index from nothing; a whole one answers until the new one does.
     ///
     /// # Errors
     /// As [`Memory::index`].
     pub fn rebuild(
         &mut self,
         agent: &Agent,
-        progress: impl FnMut(usize, usize),
+        mut progress: impl FnMut(usize, usize),
     ) -> Result<Indexed, MemoryError> {
-        if let Some(owner) = self.owner(agent)? {
-            self.drop_index(owner)?;
-        }
-        self.index(agent, progress)
+        let Some(owner) = self.owner(agent)? else {
+            return Ok(Indexed::Done(0));
+        };
+        let Some(mut writer) = self.writer(owner)? else {
+            return Ok(Indexed::Busy);
+        };
+        writer.clear()?;
+        self.fill(owner, writer, &mut progress)
     }
 
     fn owner(&self, agent: &Agent) -> Result<Option<i64>, MemoryError> {

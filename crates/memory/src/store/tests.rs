@@ -281,13 +281,23 @@ fn an_index_that_breaks_under_an_open_reader_costs_no_hit() {
 fn while_one_process_writes_an_index_another_goes_on() {
     let (dir, mut memory) = memory();
     fill(&mut memory, "main", 0..300);
-    let held = Writer::open(&dir.path().join("memory.sqlite.index/1")).unwrap();
+    let held = Writer::open(&dir.path().join("memory.sqlite.index/1"), 0).unwrap();
     assert!(held.is_some());
     assert_eq!(
         memory.index(&agent("main"), |_, _| {}).unwrap(),
         Indexed::Busy
     );
     assert!(!paths(&memory, "main", "zebra").is_empty());
+    // Neither an empty nor a broken index is taken from whoever writes it.
+    let meta = dir.path().join("memory.sqlite.index/1/meta.json");
+    let whole = std::fs::read(&meta).unwrap();
+    for content in [&whole[..], b"{"] {
+        std::fs::write(&meta, content).unwrap();
+        let rebuilt = memory.rebuild(&agent("main"), |_, _| {}).unwrap();
+        assert_eq!(rebuilt, Indexed::Busy);
+        assert_eq!(std::fs::read(&meta).unwrap(), content);
+    }
+    std::fs::write(&meta, whole).unwrap();
     drop(held);
     indexed(&mut memory, "main");
 }

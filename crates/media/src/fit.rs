@@ -14,6 +14,51 @@ pub enum Fit {
     Exact,
 }
 
+/// A part of an image as a person sees it, in pixels; fractions are fine.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Crop {
+    /// Pixels left of it.
+    pub left: f64,
+    /// Pixels above it.
+    pub top: f64,
+    /// Pixels across.
+    pub width: f64,
+    /// Pixels down.
+    pub height: f64,
+}
+
+impl Crop {
+    pub(crate) fn plan(
+        self,
+        source: (u32, u32),
+        bounds: (Option<u32>, Option<u32>),
+        fit: Fit,
+        enlarge: bool,
+    ) -> Result<Plan, MediaError> {
+        let (width, height) = (f64::from(source.0), f64::from(source.1));
+        // What callers compute from ratios may be over by a rounding error.
+        let inside = |from: f64, length: f64, whole: f64| {
+            from >= 0.0 && length > 0.0 && from + length <= whole + 1e-6
+        };
+        if !inside(self.left, self.width, width) || !inside(self.top, self.height, height) {
+            return Err(MediaError::Options(format!(
+                "{}x{} pixels from {},{} are not inside an image of {width}x{height}",
+                self.width, self.height, self.left, self.top
+            )));
+        }
+        let part = (
+            self.width.min(width - self.left),
+            self.height.min(height - self.top),
+        );
+        let plan = Plan::of(part, bounds, fit, enlarge)?;
+        Ok(Plan {
+            left: plan.left + self.left,
+            top: plan.top + self.top,
+            ..plan
+        })
+    }
+}
+
 /// A part of the source and the size it becomes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Plan {
@@ -33,10 +78,19 @@ impl Plan {
         fit: Fit,
         enlarge: bool,
     ) -> Result<Self, MediaError> {
+        let source = (f64::from(source.0), f64::from(source.1));
+        Self::of(source, bounds, fit, enlarge)
+    }
+
+    fn of(
+        (sw, sh): (f64, f64),
+        bounds: (Option<u32>, Option<u32>),
+        fit: Fit,
+        enlarge: bool,
+    ) -> Result<Self, MediaError> {
         if bounds.0 == Some(0) || bounds.1 == Some(0) {
             return Err(MediaError::Options("a width or height of 0 pixels".into()));
         }
-        let (sw, sh) = (f64::from(source.0), f64::from(source.1));
         let whole = |to| Self {
             left: 0.0,
             top: 0.0,
@@ -45,7 +99,7 @@ impl Plan {
             to,
         };
         let (mut bw, mut bh) = match bounds {
-            (None, None) => return Ok(whole(source)),
+            (None, None) => return Ok(whole((side(sw), side(sh)))),
             (Some(w), None) => (f64::from(w), f64::INFINITY),
             (None, Some(h)) => (f64::INFINITY, f64::from(h)),
             (Some(w), Some(h)) => (f64::from(w), f64::from(h)),
@@ -82,14 +136,36 @@ impl Plan {
         })
     }
 
-    /// The same plan for an image stored on its side (EXIF orientations 5–8).
-    pub(crate) fn transposed(self) -> Self {
+    /// The same plan for an image stored with this EXIF orientation at this size.
+    pub(crate) fn stored(self, orientation: u8, (width, height): (u32, u32)) -> Self {
+        // Not below 0 by a rounding error.
+        let from_right = |left: f64, length: f64| (f64::from(width) - left - length).max(0.0);
+        let from_bottom = |top: f64, length: f64| (f64::from(height) - top - length).max(0.0);
+        let turned = orientation >= 5;
+        // Upright x runs along the stored height if it is turned.
+        let (x, y, w, h) = if turned {
+            (self.top, self.left, self.height, self.width)
+        } else {
+            (self.left, self.top, self.width, self.height)
+        };
         Self {
-            left: self.top,
-            top: self.left,
-            width: self.height,
-            height: self.width,
-            to: (self.to.1, self.to.0),
+            left: if matches!(orientation, 2 | 3 | 7 | 8) {
+                from_right(x, w)
+            } else {
+                x
+            },
+            top: if matches!(orientation, 3 | 4 | 6 | 7) {
+                from_bottom(y, h)
+            } else {
+                y
+            },
+            width: w,
+            height: h,
+            to: if turned {
+                (self.to.1, self.to.0)
+            } else {
+                self.to
+            },
         }
     }
 

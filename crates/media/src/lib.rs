@@ -19,7 +19,7 @@ mod raster;
 mod tests;
 
 pub use error::MediaError;
-pub use fit::Fit;
+pub use fit::{Crop, Fit};
 pub use format::Format;
 pub use limits::{Cancel, Limits};
 pub use probe::{Exif, Metadata, probe};

@@ -5,7 +5,7 @@ use crate::fit::Plan;
 use crate::jpeg::{Jpeg, Planes};
 use crate::probe::{blocks, describe};
 use crate::raster::Raster;
-use crate::{Cancel, Fit, Format, Limits, MediaError, encode};
+use crate::{Cancel, Crop, Fit, Format, Limits, MediaError, encode};
 
 /// What the result is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,14 +32,22 @@ pub struct Options {
     pub enlarge: bool,
     /// Whether EXIF orientation is carried out (the tag is never written).
     pub auto_orient: bool,
+    /// Carried out in place of the file's own orientation, EXIF values 1–8.
+    pub orientation: Option<u8>,
+    /// The part that is kept, before the box is looked at; `None`: all of it.
+    pub crop: Option<Crop>,
     /// The kind of the result.
     pub target: Target,
     /// 1–100, for lossy kinds.
     pub quality: u8,
     /// WebP without loss.
     pub lossless: bool,
+    /// All frames, where the result can hold them; else the first alone.
+    pub animated: bool,
     /// What shows through transparency where the result has none, RGB.
     pub background: [u8; 3],
+    /// Whether stills lose their transparency to the background in every kind.
+    pub flatten: bool,
     /// The result must fit into this many bytes: quality, then size, give way.
     pub max_bytes: Option<usize>,
 }
@@ -52,10 +60,14 @@ impl Default for Options {
             fit: Fit::Inside,
             enlarge: false,
             auto_orient: true,
+            orientation: None,
+            crop: None,
             target: Target::Same,
             quality: 85,
             lossless: false,
+            animated: true,
             background: [255; 3],
+            flatten: false,
             max_bytes: None,
         }
     }
@@ -104,10 +116,15 @@ pub fn process(
     limits.frame(metadata.width, metadata.height)?;
     cancel.check()?;
 
-    let orientation = if options.auto_orient {
-        metadata.orientation
-    } else {
-        1
+    let orientation = match options.orientation {
+        Some(stated @ 1..=8) => stated,
+        Some(other) => {
+            return Err(MediaError::Options(format!(
+                "orientation {other} is not within 1–8"
+            )));
+        }
+        None if options.auto_orient => metadata.orientation,
+        None => 1,
     };
     let stored = (metadata.width, metadata.height);
     let upright = if orientation >= 5 {
@@ -116,17 +133,16 @@ pub fn process(
         stored
     };
     let bounds = (options.max_width, options.max_height);
-    let plan = Plan::new(upright, bounds, options.fit, options.enlarge)?;
-    limits.frame(plan.to.0, plan.to.1)?;
-    let plan = if orientation >= 5 {
-        plan.transposed()
-    } else {
-        plan
+    let plan = match options.crop {
+        None => Plan::new(upright, bounds, options.fit, options.enlarge)?,
+        Some(crop) => crop.plan(upright, bounds, options.fit, options.enlarge)?,
     };
+    limits.frame(plan.to.0, plan.to.1)?;
+    let plan = plan.stored(orientation, stored);
 
     let wanted = target(format, options.target);
     let mut picture = match wanted {
-        Some(Format::Gif | Format::WebP) if metadata.frames > 1 => {
+        Some(Format::Gif | Format::WebP) if metadata.frames > 1 && options.animated => {
             let mut frames = Vec::new();
             decode::frames(data, &metadata, limits, cancel, |frame| {
                 let raster = if plan.is_identity(stored) {
@@ -154,7 +170,7 @@ pub fn process(
     };
     let mut least = usize::MAX;
     loop {
-        let mut encoder = picture.fitted(plan, orientation)?;
+        let mut encoder = picture.fitted(plan, orientation, options)?;
         for quality in qualities() {
             cancel.check()?;
             let output = encoder.encode(wanted, options, quality)?;
@@ -280,7 +296,12 @@ impl Picture {
         }
     }
 
-    fn fitted(&self, plan: Plan, orientation: u8) -> Result<Fitted<'_>, MediaError> {
+    fn fitted(
+        &self,
+        plan: Plan,
+        orientation: u8,
+        options: &Options,
+    ) -> Result<Fitted<'_>, MediaError> {
         Ok(match self {
             Self::Planes(planes) => Fitted::Planes(planes, plan, orientation),
             Self::Raster(raster) => {
@@ -289,7 +310,12 @@ impl Picture {
                 } else {
                     raster.resized(plan)?
                 };
-                Fitted::Raster(fitted.oriented(orientation))
+                let fitted = fitted.oriented(orientation);
+                Fitted::Raster(if options.flatten && fitted.channels == 4 {
+                    fitted.flattened(options.background)
+                } else {
+                    fitted
+                })
             }
             Self::Frames(frames) => Fitted::Frames(frames),
         })

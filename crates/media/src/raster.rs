@@ -115,7 +115,12 @@ pub(crate) fn resize(
     let mut target = Image::new(plan.to.0, plan.to.1, kind);
     let options = ResizeOptions::new()
         .resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3))
-        .crop(plan.left, plan.top, plan.width, plan.height);
+        .crop(
+            plan.left,
+            plan.top,
+            plan.width.min(f64::from(width) - plan.left),
+            plan.height.min(f64::from(height) - plan.top),
+        );
     Resizer::new()
         .resize(&source, &mut target, &options)
         .map_err(|e| failed(e.to_string()))?;

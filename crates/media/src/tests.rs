@@ -1,6 +1,8 @@
 //! Whole runs over made and hostile files; readers that are not ours judge what we write.
 
-use crate::{Cancel, Fit, Format, Limits, MediaError, Options, Output, Target, probe, process};
+use crate::{
+    Cancel, Crop, Fit, Format, Limits, MediaError, Options, Output, Target, probe, process,
+};
 use image::GenericImageView as _;
 use std::io::Cursor;
 
@@ -387,4 +389,71 @@ fn cancelled_and_wrong_wishes() {
     };
     let made = run(&source, &square).expect("a picture");
     assert_eq!((made.width, made.height), (30, 20));
+}
+
+/// Every corner of a picture in four colours, kept alone, whatever the file says of its orientation.
+#[test]
+fn a_part_is_cut_from_the_picture_as_it_is_seen() {
+    let quarters = image::RgbImage::from_fn(80, 48, |x, y| {
+        image::Rgb(match (x < 40, y < 24) {
+            (true, true) => [250, 0, 0],
+            (false, true) => [0, 250, 0],
+            (true, false) => [0, 0, 250],
+            (false, false) => [250, 250, 0],
+        })
+    });
+    for orientation in 1..=8 {
+        let seen = match orientation {
+            2 => image::imageops::flip_horizontal(&quarters),
+            3 => image::imageops::rotate180(&quarters),
+            4 => image::imageops::flip_vertical(&quarters),
+            5 => image::imageops::flip_horizontal(&image::imageops::rotate90(&quarters)),
+            6 => image::imageops::rotate90(&quarters),
+            7 => image::imageops::flip_horizontal(&image::imageops::rotate270(&quarters)),
+            8 => image::imageops::rotate270(&quarters),
+            _ => quarters.clone(),
+        };
+        let (width, height) = seen.dimensions();
+        for file in [
+            turned(&jpeg(&quarters, turbojpeg::Subsamp::Sub2x2), orientation),
+            turned(&jpeg(&quarters, turbojpeg::Subsamp::None), orientation),
+        ] {
+            for (left, top) in [
+                (0, 0),
+                (width / 2, 0),
+                (0, height / 2),
+                (width / 2, height / 2),
+            ] {
+                for format in [Format::Jpeg, Format::Png] {
+                    let options = Options {
+                        crop: Some(Crop {
+                            left: f64::from(left),
+                            top: f64::from(top),
+                            width: f64::from(width / 2),
+                            height: f64::from(height / 2),
+                        }),
+                        target: Target::Format(format),
+                        quality: 95,
+                        ..Options::default()
+                    };
+                    let done = run(&file, &options).expect("a quarter");
+                    let expected =
+                        image::imageops::crop_imm(&seen, left, top, width / 2, height / 2);
+                    let off = difference(&done.data, &expected.to_image());
+                    assert!(off < 6.0, "{orientation} {left},{top} {format:?}: {off}");
+                }
+            }
+        }
+    }
+    let outside = Options {
+        crop: Some(Crop {
+            left: 41.0,
+            top: 0.0,
+            width: 40.0,
+            height: 48.0,
+        }),
+        ..Options::default()
+    };
+    let file = jpeg(&quarters, turbojpeg::Subsamp::Sub2x2);
+    assert!(matches!(run(&file, &outside), Err(MediaError::Options(_))));
 }

@@ -10,7 +10,7 @@ pub(super) struct Edges {
     pub(super) never: &'static [&'static str],
 }
 
-pub(super) const EDGES: [Edges; 10] = [
+pub(super) const EDGES: [Edges; 11] = [
     // No IO: no socket, no clock, no runtime.
     Edges {
         name: "wire",
@@ -51,6 +51,13 @@ pub(super) const EDGES: [Edges; 10] = [
         ours: &[],
         only: None,
         never: &["tokio", "hyper", "reqwest", "axum", "rusqlite"],
+    },
+    // The FFI boundary, decision 0010: it hands bytes to `media`; nothing of ours depends on it.
+    Edges {
+        name: "media-napi",
+        ours: &["media"],
+        only: Some(&["napi", "napi-build", "napi-derive", "parking_lot"]),
+        never: &[],
     },
     // Its own SQL; no runtime, no methods, no chat services.
     Edges {

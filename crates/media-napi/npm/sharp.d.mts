@@ -1,0 +1,2 @@
+import sharp = require("./sharp.js");
+export default sharp;

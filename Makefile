@@ -74,6 +74,11 @@ bench-routing: toolchain ## A message's route with 10,000 bindings and 1,000,000
 	@mkdir -p bench/results
 	@target/release/examples/routes $(ARGS) | tee bench/results/$$(date -u +%F)-routing.json
 
+.PHONY: bench-media
+bench-media: setup ## The image engine beside sharp, in Rust and through the addon; writes docs/media.md
+	$(CARGO) build --release --locked -p media-napi
+	@exec $(XTASK) node --expose-gc bench/media.mjs $(ARGS)
+
 CHUNKS ?= 10000 100000
 .PHONY: bench-memory
 bench-memory: setup ## Memory search beside SQLite FTS5 on the same chunks, CHUNKS="10000 100000"

@@ -69,7 +69,7 @@ const TARBALLS: [(&str, &str, &str); 7] = [
 
 /// Debian packages of the suites: a file that shows the package is there (a name without `/` is
 /// looked up on PATH), the package, and who needs it.
-const DEBIAN: [(&str, &str, &str); 11] = [
+const DEBIAN: [(&str, &str, &str); 12] = [
     ("chromium", "chromium", "the Control UI in a real browser"),
     ("wrk", "wrk", "HTTP benchmarks"),
     ("tmux", "tmux", "the TUI in a real terminal"),
@@ -85,6 +85,7 @@ const DEBIAN: [(&str, &str, &str); 11] = [
         "python3-websockets",
         "WebSocket conformance by an independent client",
     ),
+    ("promtool", "prometheus", "metrics, dashboards and alerts"),
     ("/usr/sbin/ngircd", "ngircd", "the IRC channel"),
     ("/usr/sbin/dovecot", "dovecot-imapd", "the email channel"),
     ("/usr/sbin/postfix", "postfix", "the email channel"),

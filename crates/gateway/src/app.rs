@@ -1,6 +1,6 @@
 //! Composition root: what lives as long as the process, and the order of starting and stopping.
 
-mod heap;
+pub(crate) mod heap;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -26,6 +26,7 @@ use crate::events::Hub;
 use crate::ingress::outbound::Close;
 use crate::ingress::preauth::PreauthBudget;
 use crate::messages::Messages;
+use crate::metrics::Metrics;
 use crate::native::presence::{self, Presence};
 use crate::native::system::Machine;
 use crate::native::{self, health};
@@ -72,13 +73,6 @@ pub(crate) struct Known {
     pub(crate) last_heartbeat: Option<Arc<str>>,
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Metrics {
-    pub(crate) requests: AtomicU64,
-    /// Of them handed to the upstream.
-    pub(crate) bridged: AtomicU64,
-}
-
 #[derive(Debug)]
 pub struct App {
     pub(crate) settings: ArcSwap<Runtime>,
@@ -91,7 +85,9 @@ pub struct App {
     pub(crate) proxy: crate::bridge::proxy::Proxy,
     pub(crate) boot_id: String,
     pub(crate) started: Instant,
-    pub(crate) metrics: Metrics,
+    /// The same, Unix time in milliseconds.
+    pub(crate) started_ms: u64,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) blocking_calls: Arc<Semaphore>,
     /// Method names an upstream advertises that are not core methods.
     plugin_methods: ArcSwap<HashSet<String>>,
@@ -143,7 +139,8 @@ impl App {
                 proxy: crate::bridge::proxy::Proxy::default(),
                 boot_id: uuid::Uuid::new_v4().to_string(),
                 started: Instant::now(),
-                metrics: Metrics::default(),
+                started_ms: crate::clock::now_ms(),
+                metrics: Arc::default(),
                 blocking_calls: Arc::new(Semaphore::new(limits::REQUESTS_WAITING_MAX)),
                 plugin_methods: ArcSwap::default(),
                 known: ArcSwap::default(),

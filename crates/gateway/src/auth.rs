@@ -344,6 +344,11 @@ impl Auth {
         self.recent.list()
     }
 
+    /// Refusals since the start.
+    pub(crate) fn refused(&self) -> u64 {
+        self.recent.noted()
+    }
+
     /// Notes a refusal made outside, as for params that did not parse.
     pub fn note_refusal(&self, log: RefusalLog) {
         self.recent.note(log);

@@ -89,6 +89,9 @@ pub enum UpstreamState {
 }
 
 impl UpstreamState {
+    /// Every answer of [`word`](Self::word).
+    pub(crate) const WORDS: [&str; 6] = ["off", "starting", "ready", "down", "stopped", "asleep"];
+
     pub const fn ready(&self) -> Option<&Ready> {
         match self {
             Self::Ready(ready) => Some(ready),

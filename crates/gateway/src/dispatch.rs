@@ -17,6 +17,7 @@ use crate::auth;
 use crate::bridge::link::{Link, UpCall};
 use crate::bridge::{self, UpstreamState};
 use crate::ingress::outbound::{Close, Outbound};
+use crate::metrics::{Owner, Timing};
 
 pub(crate) mod config;
 pub(crate) mod devices;
@@ -104,6 +105,7 @@ pub(crate) fn receive(app: &Arc<App>, session: &Arc<Session>, text: &str) {
         }
         Err(FrameError::Shape { id, message }) => {
             let error = ErrorShape::invalid_request(format!("invalid request frame: {message}"));
+            app.metrics.error(Owner::Native, &error.code);
             session
                 .outbound
                 .send(wire::frame::response_error_to(&id, &error));
@@ -112,7 +114,8 @@ pub(crate) fn receive(app: &Arc<App>, session: &Arc<Session>, text: &str) {
     };
     let principal = &session.principal;
     // A plugin's scope is known to the upstream alone, which checks it against the same scopes.
-    let row = methods::lookup(&frame.method);
+    let timing = app.metrics.begin(&frame.method);
+    let row = timing.method();
     let asked_upstream = principal.role == "operator"
         && app.upstream.borrow().word() != "off"
         && (row.is_some_and(methods::Method::decided_upstream)
@@ -125,7 +128,7 @@ pub(crate) fn receive(app: &Arc<App>, session: &Arc<Session>, text: &str) {
             frame.params,
         )
     {
-        refuse(session, &frame.id, &error.to_error());
+        refuse(app, session, &frame.id, timing, &error.to_error());
         return;
     }
     session.unauthorized_in_a_row.store(0, Ordering::Relaxed);
@@ -134,30 +137,30 @@ pub(crate) fn receive(app: &Arc<App>, session: &Arc<Session>, text: &str) {
     {
         // Who a connection's person is, only the upstream knows.
         if app.upstream.borrow().word() == "off" {
-            return refuse(session, &frame.id, &profile_mismatch());
+            return refuse(app, session, &frame.id, timing, &profile_mismatch());
         }
-        return forward(app, session, &frame, text);
+        return forward(app, session, &frame, timing, text);
     }
     if let Some(task) = natives::task(app, session, &frame) {
-        return run_task(app, session, &frame, task);
+        return run_task(app, session, &frame, timing, task);
     }
     match natives::find(app, session, &frame.method) {
         Some(Native::Now(serve)) => {
             let reply = guarded(&frame.method, || serve(app, session, frame.params));
-            answer(session, &frame.id, reply);
+            answer(app, session, &frame.id, timing, reply);
         }
-        Some(Native::Blocking(serve)) => run_blocking(app, session, &frame, serve),
+        Some(Native::Blocking(serve)) => run_blocking(app, session, &frame, timing, serve),
         Some(Native::Alone(serve)) => {
             let reply = guarded(&frame.method, || {
                 natives::alone(app, &frame.method, serve, frame.params)
             });
-            answer(session, &frame.id, reply);
+            answer(app, session, &frame.id, timing, reply);
         }
         Some(Native::Known(known)) => match known(app, &frame.method, frame.params) {
-            Some(payload) => answer(session, &frame.id, Ok(payload)),
-            None => forward(app, session, &frame, text),
+            Some(payload) => answer(app, session, &frame.id, timing, Ok(payload)),
+            None => forward(app, session, &frame, timing, text),
         },
-        None => forward(app, session, &frame, text),
+        None => forward(app, session, &frame, timing, text),
     }
 }
 
@@ -172,8 +175,8 @@ fn profile_mismatch() -> ErrorShape {
     }))
 }
 
-fn refuse(session: &Session, id: &str, error: &ErrorShape) {
-    session.outbound.send(response_error(id, error));
+fn refuse(app: &App, session: &Session, id: &str, timing: Timing, error: &ErrorShape) {
+    fail(app, session, id, timing, Owner::Native, error);
     if error.message.starts_with("unauthorized role:") {
         let count = session
             .unauthorized_in_a_row
@@ -190,11 +193,19 @@ fn refuse(session: &Session, id: &str, error: &ErrorShape) {
     }
 }
 
-fn answer(session: &Session, id: &str, reply: NativeReply) {
-    session.outbound.send(match reply {
-        Ok(payload) => response_ok(id, &payload),
-        Err(error) => response_error(id, &error),
-    });
+fn answer(app: &App, session: &Session, id: &str, timing: Timing, reply: NativeReply) {
+    match reply {
+        Ok(payload) => {
+            session.outbound.send(response_ok(id, &payload));
+            app.metrics.end(timing, Owner::Native, None);
+        }
+        Err(error) => fail(app, session, id, timing, Owner::Native, &error),
+    }
+}
+
+fn fail(app: &App, session: &Session, id: &str, timing: Timing, owner: Owner, error: &ErrorShape) {
+    session.outbound.send(response_error(id, error));
+    app.metrics.end(timing, owner, Some(&error.code));
 }
 
 /// A panic answers one caller only.
@@ -213,14 +224,14 @@ fn run_task(
     app: &Arc<App>,
     session: &Arc<Session>,
     frame: &RequestFrame<'_>,
+    timing: Timing,
     task: crate::messages::methods::Task,
 ) {
     let Ok(permit) = Arc::clone(&app.blocking_calls).try_acquire_owned() else {
         let busy = ErrorShape::retryable("The server is busy. Please try again in a moment.", None);
-        session.outbound.send(response_error(&frame.id, &busy));
-        return;
+        return fail(app, session, &frame.id, timing, Owner::Native, &busy);
     };
-    let session = Arc::clone(session);
+    let (app, session) = (Arc::clone(app), Arc::clone(session));
     let (id, method) = (
         frame.id.clone().into_owned(),
         frame.method.clone().into_owned(),
@@ -234,7 +245,7 @@ fn run_task(
                 None,
             ))
         });
-        answer(&session, &id, reply);
+        answer(&app, &session, &id, timing, reply);
         drop(permit);
     });
 }
@@ -243,12 +254,12 @@ fn run_blocking(
     app: &Arc<App>,
     session: &Arc<Session>,
     frame: &RequestFrame<'_>,
+    timing: Timing,
     serve: fn(&Arc<App>, &Arc<Session>, Option<&RawValue>) -> NativeReply,
 ) {
     let Ok(permit) = Arc::clone(&app.blocking_calls).try_acquire_owned() else {
         let busy = ErrorShape::retryable("The server is busy. Please try again in a moment.", None);
-        session.outbound.send(response_error(&frame.id, &busy));
-        return;
+        return fail(app, session, &frame.id, timing, Owner::Native, &busy);
     };
     let (app, session) = (Arc::clone(app), Arc::clone(session));
     let (id, method) = (
@@ -258,13 +269,13 @@ fn run_blocking(
     let params = frame.params.map(ToOwned::to_owned);
     tokio::task::spawn_blocking(move || {
         let reply = guarded(&method, || serve(&app, &session, params.as_deref()));
-        answer(&session, &id, reply);
+        answer(&app, &session, &id, timing, reply);
         drop(permit);
     });
 }
 
-fn forward(app: &App, session: &Session, frame: &RequestFrame<'_>, text: &str) {
-    let known = methods::lookup(&frame.method).is_some() || app.is_plugin_method(&frame.method);
+fn forward(app: &App, session: &Session, frame: &RequestFrame<'_>, timing: Timing, text: &str) {
+    let known = timing.method().is_some() || app.is_plugin_method(&frame.method);
     let state = app.upstream.borrow().word();
     let Some(link) = session.link.as_ref().filter(|_| state != "off") else {
         let error = if !known {
@@ -272,8 +283,7 @@ fn forward(app: &App, session: &Session, frame: &RequestFrame<'_>, text: &str) {
         } else {
             natives::without_upstream(&frame.method)
         };
-        session.outbound.send(response_error(&frame.id, &error));
-        return;
+        return fail(app, session, &frame.id, timing, Owner::Native, &error);
     };
     if matches!(&*app.upstream.borrow(), UpstreamState::Asleep) {
         app.wake_upstream();
@@ -283,12 +293,12 @@ fn forward(app: &App, session: &Session, frame: &RequestFrame<'_>, text: &str) {
         method: frame.method.clone().into_owned(),
         frame: text.to_owned(),
         repeatable: is_repeatable(frame),
+        timing,
     };
     app.metrics.bridged.fetch_add(1, Ordering::Relaxed);
-    if let Err(call) = link.forward(call) {
-        session
-            .outbound
-            .send(response_error(&call.id, &bridge::unavailable(&call.method)));
+    if let Err(call) = link.forward(Box::new(call)) {
+        let error = bridge::unavailable(&call.method);
+        fail(app, session, &call.id, timing, Owner::Upstream, &error);
     }
 }
 

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::config::{ConfigError, replace_private};
-use crate::ingress::http::{Body, full, refused};
+use crate::ingress::http::{Body, full};
 
 pub(crate) const PATH: &str = "/api/rollout";
 /// The steps of `rollout promote`.
@@ -106,16 +106,11 @@ pub(crate) async fn respond(
     request: &Request<Incoming>,
     peer: SocketAddr,
 ) -> Response<Body> {
-    let attribution = match app.auth.attribute(peer.ip(), request.headers()) {
-        Ok(attribution) => attribution,
-        Err(refusal) => return refused(&refusal),
-    };
     let scope = match *request.method() {
         Method::POST => "operator.admin",
         _ => "operator.read",
     };
-    let headers = request.headers();
-    if let Err(refusal) = crate::messages::api::authorize(app, headers, &attribution, scope).await {
+    if let Err(refusal) = crate::messages::api::admit(app, request.headers(), peer, scope).await {
         return *refusal;
     }
     let Some(follower) = app.follower() else {

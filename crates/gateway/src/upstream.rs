@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::bridge::UpstreamState;
 use crate::bridge::process::output::Line;
-use crate::ingress::http::{Body, refused};
+use crate::ingress::http::Body;
 use crate::rollout::answer;
 
 pub(crate) const PATH: &str = "/api/upstream";
@@ -26,18 +26,13 @@ pub(crate) async fn respond(
     request: &Request<Incoming>,
     peer: SocketAddr,
 ) -> Response<Body> {
-    let attribution = match app.auth.attribute(peer.ip(), request.headers()) {
-        Ok(attribution) => attribution,
-        Err(refusal) => return refused(&refusal),
-    };
     let path = request.uri().path();
     let (allowed, scope) = match path.strip_prefix(PATH).unwrap_or_default() {
         "" | "/logs" => ("GET, HEAD", "operator.read"),
         "/start" | "/restart" => ("POST", "operator.admin"),
         _ => return answer(StatusCode::NOT_FOUND, &json!({ "error": "no such path" })),
     };
-    let headers = request.headers();
-    if let Err(refusal) = crate::messages::api::authorize(app, headers, &attribution, scope).await {
+    if let Err(refusal) = crate::messages::api::admit(app, request.headers(), peer, scope).await {
         return *refusal;
     }
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);

@@ -23,6 +23,24 @@ pub(super) fn give_back() {
     }
 }
 
+/// Bytes that are given out now, mapped blocks included.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[expect(
+    unsafe_code,
+    reason = "the C library's heap calls have no safe wrapper in our dependencies"
+)]
+pub(crate) fn in_use() -> u64 {
+    // SAFETY: mallinfo2 takes no arguments, answers by value and may be called from any thread.
+    let heap = unsafe { libc::mallinfo2() };
+    (heap.uordblks + heap.hblkhd) as u64
+}
+
+/// Not told by other C libraries.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub(crate) fn in_use() -> u64 {
+    0
+}
+
 /// Other C libraries return memory by themselves or not at all.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub(super) fn give_back() {}

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -93,11 +94,16 @@ fn plain(text: &str) -> String {
 
 /// The last refusals, for `doctor`.
 #[derive(Default)]
-pub struct Recent(Mutex<VecDeque<RefusalLog>>);
+pub struct Recent {
+    kept: Mutex<VecDeque<RefusalLog>>,
+    /// All that were noted since the start.
+    noted: AtomicU64,
+}
 
 impl Recent {
     pub fn note(&self, log: RefusalLog) {
-        let mut kept = self.0.lock();
+        self.noted.fetch_add(1, Ordering::Relaxed);
+        let mut kept = self.kept.lock();
         if kept.len() == RECENT_MAX {
             kept.pop_front();
         }
@@ -106,7 +112,11 @@ impl Recent {
 
     /// Oldest first.
     pub fn list(&self) -> Vec<RefusalLog> {
-        self.0.lock().iter().cloned().collect()
+        self.kept.lock().iter().cloned().collect()
+    }
+
+    pub fn noted(&self) -> u64 {
+        self.noted.load(Ordering::Relaxed)
     }
 }
 

@@ -19,6 +19,7 @@ use wire::websocket::Opcode;
 
 use super::{Ready, UpstreamState};
 use crate::ingress::outbound::{Close, Outbound};
+use crate::metrics::{Metrics, Owner, Timing};
 
 /// Calls that may wait between a client and its link.
 const QUEUED_CALLS_MAX: usize = 256;
@@ -43,18 +44,20 @@ pub(crate) struct UpCall {
     pub(crate) frame: String,
     /// Reads only, or carries an idempotency key: may be sent twice.
     pub(crate) repeatable: bool,
+    pub(crate) timing: Timing,
 }
 
 /// The handle a session holds. Dropping it ends the link.
 #[derive(Debug, Clone)]
 pub(crate) struct Link {
-    calls: mpsc::Sender<UpCall>,
+    /// Boxed: the channel holds room for 32 from the start, on every idle connection.
+    calls: mpsc::Sender<Box<UpCall>>,
 }
 
 impl Link {
     /// # Errors
     /// The call comes back when the queue is full or the link is gone.
-    pub(crate) fn forward(&self, call: UpCall) -> Result<(), UpCall> {
+    pub(crate) fn forward(&self, call: Box<UpCall>) -> Result<(), Box<UpCall>> {
         self.calls.try_send(call).map_err(|error| match error {
             mpsc::error::TrySendError::Full(call) | mpsc::error::TrySendError::Closed(call) => call,
         })
@@ -223,13 +226,14 @@ pub(crate) fn start(
     connected: Option<Dialled>,
     identity: Identity,
     outbound: Arc<Outbound>,
-    upstream: watch::Receiver<UpstreamState>,
+    app: &crate::app::App,
 ) -> Link {
     let (calls, queue) = mpsc::channel(QUEUED_CALLS_MAX);
     let task = Task {
         identity,
         outbound,
-        upstream,
+        upstream: app.upstream.clone(),
+        metrics: Arc::clone(&app.metrics),
         queue,
         pending: HashMap::new(),
         repeatable_bytes: 0,
@@ -245,19 +249,38 @@ struct Pending {
     /// Kept while the call may be repeated.
     frame: Option<String>,
     since: Instant,
+    /// Until its first answer.
+    timing: Option<Timing>,
 }
 
 struct Task {
     identity: Identity,
     outbound: Arc<Outbound>,
     upstream: watch::Receiver<UpstreamState>,
-    queue: mpsc::Receiver<UpCall>,
+    metrics: Arc<Metrics>,
+    queue: mpsc::Receiver<Box<UpCall>>,
     pending: HashMap<String, Pending>,
     repeatable_bytes: usize,
     /// Of the upstream last served from.
     epoch: Option<u64>,
     /// The last frame of each subscription, by method and params, to be sent again on a new socket.
     subscriptions: HashMap<String, String>,
+}
+
+/// Answers calls that the upstream does not.
+struct Refuser {
+    outbound: Arc<Outbound>,
+    metrics: Arc<Metrics>,
+}
+
+impl Refuser {
+    /// `timing` is there unless the call had a first answer.
+    fn refuse(&self, id: &str, timing: Option<Timing>, error: &ErrorShape) {
+        self.outbound.send(response_error(id, error));
+        if let Some(timing) = timing {
+            self.metrics.end(timing, Owner::Upstream, Some(&error.code));
+        }
+    }
 }
 
 /// Why a stretch of service ended.
@@ -288,11 +311,11 @@ impl Task {
 
     /// Answers every call that may not be sent a second time.
     fn fail_unrepeatable(&mut self) {
-        let outbound = Arc::clone(&self.outbound);
+        let refuser = self.refuser();
         self.pending.retain(|id, call| {
             let keep = call.frame.is_some();
             if !keep {
-                outbound.send(response_error(id, &super::unavailable(&call.method)));
+                refuser.refuse(id, call.timing, &super::unavailable(&call.method));
             }
             keep
         });
@@ -348,9 +371,10 @@ impl Task {
                 call = self.queue.recv() => {
                     let call = call?;
                     if call.repeatable && self.has_room_for(&call) {
-                        self.remember(call, Instant::now());
+                        self.remember(*call, Instant::now());
                     } else {
-                        self.outbound.send(response_error(&call.id, &super::unavailable(&call.method)));
+                        let error = super::unavailable(&call.method);
+                        self.refuser().refuse(&call.id, Some(call.timing), &error);
                     }
                 }
                 changed = self.upstream.changed() => return changed.ok(),
@@ -360,17 +384,24 @@ impl Task {
     }
 
     fn fail_overdue(&mut self) {
-        let outbound = Arc::clone(&self.outbound);
+        let refuser = self.refuser();
         let mut released = 0;
         self.pending.retain(|id, call| {
             let keep = call.since.elapsed() < REPEAT_WITHIN;
             if !keep {
                 released += call.frame.as_ref().map_or(0, String::len);
-                outbound.send(response_error(id, &super::unavailable(&call.method)));
+                refuser.refuse(id, call.timing, &super::unavailable(&call.method));
             }
             keep
         });
         self.repeatable_bytes -= released;
+    }
+
+    fn refuser(&self) -> Refuser {
+        Refuser {
+            outbound: Arc::clone(&self.outbound),
+            metrics: Arc::clone(&self.metrics),
+        }
     }
 
     fn has_room_for(&self, call: &UpCall) -> bool {
@@ -387,6 +418,7 @@ impl Task {
                 method: call.method,
                 frame,
                 since,
+                timing: Some(call.timing),
             },
         );
         // An id used again by the client: the older call can't be told apart any more.
@@ -459,12 +491,11 @@ impl Task {
         ))
     }
 
-    fn call(&mut self, call: UpCall, writer: &mut Writer) {
+    fn call(&mut self, call: Box<UpCall>, writer: &mut Writer) {
         if self.pending.len() >= PENDING_CALLS_MAX {
             let busy =
                 ErrorShape::retryable("The server is busy. Please try again in a moment.", None);
-            self.outbound.send(response_error(&call.id, &busy));
-            return;
+            return self.refuser().refuse(&call.id, Some(call.timing), &busy);
         }
         writer.feed(Opcode::Text, call.frame.as_bytes());
         match call.method.as_str() {
@@ -477,7 +508,7 @@ impl Task {
             }
             _ => {}
         }
-        self.remember(call, Instant::now());
+        self.remember(*call, Instant::now());
     }
 
     fn subscribe(&mut self, call: &UpCall) {
@@ -492,11 +523,24 @@ impl Task {
 
     fn receive(&mut self, text: String) {
         match UpstreamFrame::parse(&text) {
-            Ok(UpstreamFrame::Response { id, payload, .. }) => {
+            Ok(UpstreamFrame::Response {
+                id,
+                ok,
+                payload,
+                error,
+            }) => {
                 if id == "bridge:resubscribe" {
                     return;
                 }
                 let accepted = payload.is_some_and(|payload| is_first_of_two(payload.get()));
+                if let Some(timing) = self
+                    .pending
+                    .get_mut(&*id)
+                    .and_then(|call| call.timing.take())
+                {
+                    let code = (!ok).then(|| error.map(code_of).unwrap_or_default());
+                    self.metrics.end(timing, Owner::Upstream, code.as_deref());
+                }
                 match self.pending.get_mut(&*id) {
                     // Its effect has begun: from here on it must not be sent again.
                     Some(call) if accepted => {
@@ -576,6 +620,15 @@ async fn reconnect(
             answer.chars().take(300).collect::<String>()
         )),
     }
+}
+
+/// `code` of an error object; empty when it has none.
+fn code_of(error: &RawValue) -> String {
+    #[derive(serde::Deserialize)]
+    struct Coded {
+        code: String,
+    }
+    serde_json::from_str::<Coded>(error.get()).map_or_else(|_| String::new(), |error| error.code)
 }
 
 /// Whether a response announces another one for the same id (`agent`: first `accepted`, later the result).

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -99,6 +99,16 @@ pub(crate) struct Hints {
     /// Milliseconds from `zero` to the last bridged call.
     activity_ms: AtomicU64,
     zero: OnceLock<Instant>,
+    /// Of the child that lives; 0 for none.
+    pid: AtomicU32,
+}
+
+/// What is known of the child beside its state.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Vitals {
+    pub(crate) pid: Option<u32>,
+    /// Starts since this gateway's own.
+    pub(crate) starts: u64,
 }
 
 impl Hints {
@@ -129,6 +139,14 @@ impl Handle {
     /// What the child wrote, over all its runs.
     pub(crate) fn output(&self) -> &Output {
         &self.output
+    }
+
+    pub(crate) fn vitals(&self) -> Vitals {
+        let pid = self.hints.pid.load(Ordering::Relaxed);
+        Vitals {
+            pid: (pid != 0).then_some(pid),
+            starts: self.output.starts(),
+        }
     }
 
     /// Starts a child that is stopped, asleep or waiting for its next try. Nothing happens to a running one.
@@ -393,6 +411,7 @@ impl Supervisor {
         };
         tracing::info!(pid = child.pid(), port = spec.port, "openclaw is starting");
         self.memory.remember(child.pid()).await;
+        self.hints.pid.store(child.pid(), Ordering::Relaxed);
         self.hints.touch();
         let mut life = Life::new(
             ([127, 0, 0, 1], spec.port).into(),
@@ -401,6 +420,7 @@ impl Supervisor {
             self.epoch,
         );
         let ended = self.watch(&mut child, &mut life, began).await;
+        self.hints.pid.store(0, Ordering::Relaxed);
         self.epoch = life.epoch();
         ended
     }

@@ -2,9 +2,7 @@
 //! by accident. No authentication; loopback unless the user says otherwise.
 
 use std::convert::Infallible;
-use std::fmt::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +15,7 @@ use tokio::net::TcpListener;
 
 use super::http::{Body, full, text};
 use crate::app::App;
+use crate::metrics::route as metrics;
 
 /// Serves until the app drains.
 pub(crate) async fn serve(app: Arc<App>, listener: TcpListener) {
@@ -36,8 +35,8 @@ pub(crate) async fn serve(app: Arc<App>, listener: TcpListener) {
         let app = Arc::clone(&app);
         tokio::spawn(async move {
             let service = service_fn(move |request| {
-                let response = respond(&app, &request);
-                async move { Ok::<_, Infallible>(response) }
+                let app = Arc::clone(&app);
+                async move { Ok::<_, Infallible>(respond(&app, &request).await) }
             });
             let served = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -50,12 +49,12 @@ pub(crate) async fn serve(app: Arc<App>, listener: TcpListener) {
     }
 }
 
-fn respond(app: &App, request: &Request<Incoming>) -> Response<Body> {
+async fn respond(app: &Arc<App>, request: &Request<Incoming>) -> Response<Body> {
     match request.uri().path() {
         "/metrics" => typed(
             StatusCode::OK,
-            "text/plain; version=0.0.4; charset=utf-8",
-            metrics(app).into(),
+            metrics::CONTENT_TYPE,
+            metrics::text_of(app).await.into(),
         ),
         "/readyz" | "/ready" => {
             let (status, body) = app.readiness();
@@ -116,91 +115,4 @@ fn typed(status: StatusCode, content_type: &'static str, body: Bytes) -> Respons
         .headers_mut()
         .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
-}
-
-/// Prometheus text. `docs/operations.md` explains each.
-fn metrics(app: &App) -> String {
-    let mut out = String::new();
-    let mut row = |name: &str, kind: &str, help: &str, value: u64| {
-        writeln!(
-            out,
-            "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"
-        )
-        .expect("writing to a string cannot fail");
-    };
-    row(
-        "openclaw_rs_connections",
-        "gauge",
-        "Open authenticated client connections.",
-        app.hub.len() as u64,
-    );
-    row(
-        "openclaw_rs_requests_total",
-        "counter",
-        "Request frames received.",
-        app.metrics.requests.load(Ordering::Relaxed),
-    );
-    row(
-        "openclaw_rs_requests_bridged_total",
-        "counter",
-        "Request frames handed to the TypeScript gateway; the others were answered here.",
-        app.metrics.bridged.load(Ordering::Relaxed),
-    );
-    row(
-        "openclaw_rs_upstream_ready",
-        "gauge",
-        "1 while the TypeScript gateway answers.",
-        u64::from(app.upstream.borrow().ready().is_some()),
-    );
-    row(
-        "openclaw_rs_upstream_epoch",
-        "counter",
-        "Starts of the TypeScript gateway that were noticed.",
-        app.upstream.borrow().ready().map_or(0, |ready| ready.epoch),
-    );
-    row(
-        "openclaw_rs_config_reloads_total",
-        "counter",
-        "Changed configurations that were taken.",
-        app.reloads.applied.load(Ordering::Relaxed),
-    );
-    row(
-        "openclaw_rs_config_reloads_refused_total",
-        "counter",
-        "Changed configurations that could not be used; the old one stayed.",
-        app.reloads.refused.load(Ordering::Relaxed),
-    );
-    row(
-        "openclaw_rs_rollout_percent",
-        "gauge",
-        "Percent of clients whose native methods are answered here; 100 without an upstream.",
-        u64::from(crate::rollout::effective(app)),
-    );
-    row(
-        "openclaw_rs_uptime_seconds",
-        "counter",
-        "Seconds since the start.",
-        app.uptime_ms() / 1000,
-    );
-    row(
-        "process_resident_memory_bytes",
-        "gauge",
-        "Resident memory of this process.",
-        resident_bytes(),
-    );
-    if let Some(messages) = app.messages() {
-        messages.metrics(&mut out);
-    }
-    out
-}
-
-/// `VmRSS`; 0 where /proc is not there.
-fn resident_bytes() -> u64 {
-    std::fs::read_to_string("/proc/self/status")
-        .ok()
-        .and_then(|status| {
-            let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-            line.split_whitespace().nth(1)?.parse::<u64>().ok()
-        })
-        .map_or(0, |kib| kib * 1024)
 }

@@ -109,15 +109,21 @@ impl<P: Peer + Unpin> Connection<P> {
         }
     }
 
-    /// Runs until the socket is gone.
-    pub(crate) async fn run(mut self) {
+    /// Runs until the socket is gone. Answers the code that it was closed with, as WebSocket APIs name it.
+    pub(crate) async fn run(mut self) -> u16 {
         let mut bytes = std::mem::take(&mut self.partial);
         let used = self.consume(&mut bytes);
         self.partial = bytes.split_off(used);
         std::future::poll_fn(|cx| self.poll(cx)).await;
+        // The first to close decides, and ours repeats what the peer said.
+        let code = match self.outbound.closing() {
+            Some(close) => close.code.unwrap_or(1005),
+            None => 1006,
+        };
         self.outbound.retire();
         let close = self.peer_close.take();
         self.peer.closed(close);
+        code
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {

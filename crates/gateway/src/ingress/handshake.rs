@@ -366,7 +366,7 @@ impl Attempt {
             headers: self.reconnect_headers(&principal),
         };
         self.open(principal, frame, Some(Arc::new(judged)), |outbound, app| {
-            link::start(connected, identity, outbound, app.upstream.clone())
+            link::start(connected, identity, outbound, app)
         });
         Verdict::Open
     }
@@ -397,12 +397,7 @@ impl Attempt {
         match self.accept(&answer) {
             Ok((principal, hello)) => {
                 self.open(principal, hello, None, |outbound, app| {
-                    link::start(
-                        Some(dialled),
-                        Identity::Relayed,
-                        outbound,
-                        app.upstream.clone(),
-                    )
+                    link::start(Some(dialled), Identity::Relayed, outbound, app)
                 });
                 Verdict::Open
             }

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,6 +27,7 @@ use crate::auth::{Attribution, HttpRefusal};
 use crate::bridge::{self, UpstreamState, link, proxy};
 use crate::control_ui;
 use crate::messages;
+use crate::metrics;
 use crate::rollout;
 use crate::upstream;
 
@@ -102,7 +104,12 @@ async fn connection(app: Arc<App>, transport: Transport, peer: SocketAddr) {
     let is_tls = matches!(transport, Transport::Tls(_));
     let service = service_fn(move |request| {
         let app = Arc::clone(&app);
-        async move { Ok::<_, Infallible>(respond(app, request, peer, is_tls).await) }
+        async move {
+            let metrics = Arc::clone(&app.metrics);
+            let response = respond(app, request, peer, is_tls).await;
+            metrics.responded(response.status());
+            Ok::<_, Infallible>(response)
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -149,6 +156,9 @@ async fn respond(
     if path == upstream::PATH || path.starts_with("/api/upstream/") {
         return secured(upstream::respond(&app, &request, peer).await);
     }
+    if path == metrics::route::PATH {
+        return secured(metrics::route::respond(&app, request, peer, is_tls).await);
+    }
     if let Some(page) = control_ui::respond(&app, &request, peer).await {
         return page;
     }
@@ -159,7 +169,7 @@ async fn respond(
 }
 
 /// Passes a request to the upstream, with what we know of its client.
-async fn proxied(
+pub(crate) async fn proxied(
     app: &App,
     request: Request<Incoming>,
     peer: SocketAddr,
@@ -288,11 +298,13 @@ fn upgrade(app: Arc<App>, mut request: Request<Incoming>, peer: SocketAddr) -> R
     };
     let upgraded = hyper::upgrade::on(&mut request);
     let headers = request.headers().clone();
+    let metrics = Arc::clone(&app.metrics);
     tokio::spawn(async move {
         // Boxed: what opening needs is gone from memory while the connection lives.
         let opening = Box::pin(open(app, upgraded, headers, attribution, peer, permit));
         if let Some(connection) = opening.await {
-            connection.run().await;
+            metrics.websocket_opens.fetch_add(1, Ordering::Relaxed);
+            metrics.closed(connection.run().await);
         }
     });
     let mut response = Response::new(full(""));

@@ -180,16 +180,10 @@ pub(crate) async fn respond(
     if let Route::Hook(channel, account) = route {
         return hook(messages, channel, account, request).await;
     }
-    let attribution = match app.auth.attribute(peer.ip(), request.headers()) {
-        Ok(attribution) => attribution,
-        Err(refusal) => return refused(&refusal),
-    };
     let (method, scope) = route.rule();
     let wrong_method = *request.method() != method
         && !(method == Method::GET && *request.method() == Method::HEAD);
-    if !scope.is_empty()
-        && let Err(refusal) = authorize(app, request.headers(), &attribution, scope).await
-    {
+    if let Err(refusal) = admit(app, request.headers(), peer, scope).await {
         return *refusal;
     }
     if wrong_method {
@@ -213,18 +207,29 @@ pub(crate) async fn respond(
     response
 }
 
-/// Whether a request may do what takes `scope`: a bearer of the gateway's own secret, or what the mode knows instead.
-pub(crate) async fn authorize(
+/// Whether a request may do what takes `scope` (empty: anybody may): a bearer of the gateway's own secret, or what the mode
+/// knows instead.
+///
+/// # Errors
+/// The answer that refuses it.
+pub(crate) async fn admit(
     app: &App,
     headers: &http::HeaderMap,
-    attribution: &crate::auth::Attribution,
+    peer: SocketAddr,
     scope: &str,
 ) -> Result<(), Box<Response<Body>>> {
+    let attribution = app
+        .auth
+        .attribute(peer.ip(), headers)
+        .map_err(|refusal| Box::new(refused(&refusal)))?;
+    if scope.is_empty() {
+        return Ok(());
+    }
     let now = crate::clock::now_ms();
     let trust = crate::auth::UpstreamTrust::Absent;
     match app
         .auth
-        .bearer(headers, attribution, HttpSurface::Api, trust, now)
+        .bearer(headers, &attribution, HttpSurface::Api, trust, now)
     {
         HttpAuth::Allowed(principal) => {
             let allowed = principal.scopes.iter().any(|have| {

@@ -1,0 +1,222 @@
+//! What Linux says of processes: `/proc`. Elsewhere nothing is known and every reading is zero or `None`.
+
+use std::collections::HashSet;
+use std::fs;
+
+/// One process, as `/proc/<pid>/stat` has it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Stat {
+    pid: u32,
+    parent: u32,
+    group: u32,
+    /// User and system time, clock ticks.
+    ticks: u64,
+    threads: u64,
+    virtual_bytes: u64,
+    resident_pages: u64,
+}
+
+impl Stat {
+    /// Source: proc_pid_stat(5). The name is in parentheses and may hold any character, so fields count from the last one.
+    fn parse(text: &str) -> Option<Self> {
+        let pid = text.split(' ').next()?.parse().ok()?;
+        let fields: Vec<&str> = text[text.rfind(')')? + 1..].split_whitespace().collect();
+        let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
+        Some(Self {
+            pid,
+            parent: u32::try_from(number(1)?).ok()?,
+            group: u32::try_from(number(2)?).ok()?,
+            ticks: number(11)? + number(12)?,
+            threads: number(17)?,
+            virtual_bytes: number(20)?,
+            resident_pages: number(21)?,
+        })
+    }
+
+    fn cpu_seconds(&self, units: Units) -> f64 {
+        self.ticks as f64 / units.ticks_per_second as f64
+    }
+
+    const fn resident_bytes(&self, units: Units) -> u64 {
+        self.resident_pages * units.page_bytes
+    }
+}
+
+/// What a tick and a page are on this machine.
+#[derive(Debug, Clone, Copy)]
+struct Units {
+    ticks_per_second: u64,
+    page_bytes: u64,
+}
+
+impl Units {
+    /// From the auxiliary vector: pairs of machine words, kind and value. Source: getauxval(3).
+    fn read() -> Self {
+        const PAGE_SIZE: usize = 6;
+        const CLOCK_TICKS: usize = 17;
+        const WORD: usize = size_of::<usize>();
+        let mut units = Self {
+            ticks_per_second: 100,
+            page_bytes: 4096,
+        };
+        for pair in fs::read("/proc/self/auxv")
+            .unwrap_or_default()
+            .chunks_exact(2 * WORD)
+        {
+            let word = |at: usize| {
+                let mut bytes = [0; WORD];
+                bytes.copy_from_slice(&pair[at..at + WORD]);
+                usize::from_ne_bytes(bytes)
+            };
+            match (word(0), word(WORD) as u64) {
+                (PAGE_SIZE, bytes) if bytes > 0 => units.page_bytes = bytes,
+                (CLOCK_TICKS, ticks) if ticks > 0 => units.ticks_per_second = ticks,
+                _ => {}
+            }
+        }
+        units
+    }
+}
+
+/// This process now.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Own {
+    pub(crate) cpu_seconds: f64,
+    pub(crate) resident_bytes: u64,
+    pub(crate) virtual_bytes: u64,
+    pub(crate) threads: u64,
+    pub(crate) open_files: u64,
+    /// 0: no limit, or not known.
+    pub(crate) open_files_max: u64,
+}
+
+impl Own {
+    pub(crate) fn read() -> Self {
+        let Some(stat) = fs::read_to_string("/proc/self/stat")
+            .ok()
+            .and_then(|text| Stat::parse(&text))
+        else {
+            return Self::default();
+        };
+        let units = Units::read();
+        Self {
+            cpu_seconds: stat.cpu_seconds(units),
+            resident_bytes: stat.resident_bytes(units),
+            virtual_bytes: stat.virtual_bytes,
+            threads: stat.threads,
+            open_files: open_files(),
+            open_files_max: rustix::process::getrlimit(rustix::process::Resource::Nofile)
+                .current
+                .unwrap_or_default(),
+        }
+    }
+}
+
+/// Since Linux 6.2 the folder's size is their number; before, it is 0 and they are counted.
+fn open_files() -> u64 {
+    match fs::metadata("/proc/self/fd") {
+        Ok(folder) if folder.len() > 0 => folder.len(),
+        _ => fs::read_dir("/proc/self/fd").map_or(0, |files| files.count() as u64),
+    }
+}
+
+/// A process and all that it started, as far as they still live.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Tree {
+    pub(crate) processes: u64,
+    /// Sum of what each has resident: pages that several share count for each of them.
+    pub(crate) resident_bytes: u64,
+    /// Of those that live; what ended ones used is not in it.
+    pub(crate) cpu_seconds: f64,
+}
+
+/// The tree below `root`: its descendants and its process group, so that what lost its parent counts too. Reads a line
+/// for each process of the machine, so not on a thread that serves. `None` when `root` does not live.
+pub(crate) fn tree(root: u32) -> Option<Tree> {
+    let mut all: Vec<Stat> = fs::read_dir("/proc")
+        .ok()?
+        .flatten()
+        .filter(|entry| {
+            let name = entry.file_name();
+            name.as_encoded_bytes().iter().all(u8::is_ascii_digit)
+        })
+        // One that ended meanwhile is not there.
+        .filter_map(|entry| Stat::parse(&fs::read_to_string(entry.path().join("stat")).ok()?))
+        .collect();
+    let mut members = HashSet::from([root]);
+    let mut tree = Tree::default();
+    let units = Units::read();
+    all.iter().find(|process| process.pid == root)?;
+    loop {
+        let before = tree.processes;
+        all.retain(|process| {
+            let is_member =
+                process.pid == root || process.group == root || members.contains(&process.parent);
+            if is_member {
+                members.insert(process.pid);
+                tree.processes += 1;
+                tree.resident_bytes += process.resident_bytes(units);
+                tree.cpu_seconds += process.cpu_seconds(units);
+            }
+            !is_member
+        });
+        if tree.processes == before {
+            return Some(tree);
+        }
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_line_is_read_whatever_the_process_calls_itself() {
+        let line = "7 (a) b ) (c) S 3 5 5 0 -1 4194560 1 2 3 4 11 22 0 0 20 0 9 0 100 4096 12 1844";
+        let stat = Stat::parse(line).unwrap();
+        assert_eq!((stat.pid, stat.parent, stat.group), (7, 3, 5));
+        assert_eq!((stat.ticks, stat.threads), (33, 9));
+        assert_eq!((stat.virtual_bytes, stat.resident_pages), (4096, 12));
+        for wrong in ["", "7", "7 (x", "7 (x) S 1", "x (x) S 1 2 3"] {
+            assert_eq!(Stat::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn we_are_alive_and_use_something() {
+        let own = Own::read();
+        assert!(own.resident_bytes > 1_000_000 && own.virtual_bytes > own.resident_bytes);
+        assert!(own.threads >= 1 && own.open_files >= 3, "{own:?}");
+    }
+
+    /// A shell, its child and its grandchild, which prints when all three live.
+    #[test]
+    fn a_tree_is_all_that_was_started() {
+        let mut shell = Command::new("sh")
+            .args(["-c", "sh -c 'echo up; cat; :'; :"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(shell.stdout.take().unwrap());
+        said.read_line(&mut String::new()).unwrap();
+        let root = shell.id();
+        let mut seen = tree(root).unwrap();
+        // `cat` is forked right after the line.
+        for _ in 0..10_000 {
+            if seen.processes == 3 {
+                break;
+            }
+            seen = tree(root).unwrap();
+        }
+        assert_eq!(seen.processes, 3);
+        assert!(seen.resident_bytes > 100_000, "{seen:?}");
+        drop(shell.stdin.take());
+        shell.wait().unwrap();
+        assert_eq!(tree(root), None);
+    }
+}

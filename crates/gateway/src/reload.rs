@@ -230,6 +230,9 @@ async fn apply(app: &Arc<App>, messages: &Arc<Messages>, old: &Current, new: &Cu
         return;
     }
     app.settings.store(Arc::new(lower::runtime(&new.own)));
+    if let Some(child) = app.supervisor() {
+        child.limit_memory(new.own.upstream.memory_max);
+    }
     // A mode is what clients were told; another one takes a restart.
     let same_mode = old.settings.auth.mode == new.settings.auth.mode;
     let has_secret = new.settings.auth.mode != AuthMode::Token || new.settings.auth.token.is_some();

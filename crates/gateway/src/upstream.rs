@@ -11,6 +11,7 @@ use crate::app::App;
 use crate::bridge::UpstreamState;
 use crate::bridge::process::output::Line;
 use crate::ingress::http::Body;
+use crate::procfs;
 use crate::rollout::answer;
 
 pub(crate) const PATH: &str = "/api/upstream";
@@ -46,18 +47,18 @@ pub(crate) async fn respond(
         return response;
     }
     if path == PATH {
-        return answer(StatusCode::OK, &status(app));
+        return answer(StatusCode::OK, &status(app).await);
     }
     let Some(child) = app.supervisor() else {
         return answer(StatusCode::CONFLICT, &json!({ "error": NO_CHILD }));
     };
     if path.ends_with("/restart") {
         child.restart();
-        return answer(StatusCode::ACCEPTED, &status(app));
+        return answer(StatusCode::ACCEPTED, &status(app).await);
     }
     if path.ends_with("/start") {
         child.start();
-        return answer(StatusCode::ACCEPTED, &status(app));
+        return answer(StatusCode::ACCEPTED, &status(app).await);
     }
     let (after, wait) = match query(request.uri().query().unwrap_or_default()) {
         Ok(asked) => asked,
@@ -108,7 +109,7 @@ fn line(line: &Line) -> Value {
 }
 
 /// What is known of it now.
-fn status(app: &App) -> Value {
+async fn status(app: &App) -> Value {
     let state = app.upstream.borrow().clone();
     let child = app.supervisor();
     let why = match &state {
@@ -125,6 +126,14 @@ fn status(app: &App) -> Value {
         .rev()
         .map(line)
         .collect();
+    let memory = match ready.and_then(|ready| ready.pid) {
+        Some(pid) => tokio::task::spawn_blocking(move || procfs::tree(pid))
+            .await
+            .ok()
+            .flatten(),
+        None => None,
+    };
+    let vitals = child.map(|child| child.vitals());
     json!({
         "state": state.word(),
         "why": why,
@@ -134,6 +143,13 @@ fn status(app: &App) -> Value {
         "version": ready.and_then(|ready| ready.version.clone()),
         "epoch": ready.map(|ready| ready.epoch),
         "starts": child.map(|child| child.output().starts()),
+        // Bytes; `max` 0 is no ceiling.
+        "memory": memory.map(|tree| json!({
+            "resident": tree.resident_bytes,
+            "processes": tree.processes,
+            "max": vitals.map(|vitals| vitals.memory_max),
+            "restarts": vitals.map(|vitals| vitals.memory_restarts),
+        })),
         "lastOutput": last,
     })
 }

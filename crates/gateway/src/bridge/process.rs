@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use self::backoff::Backoff;
 use self::child::{Child, Exit};
@@ -18,6 +18,7 @@ use self::life::Life;
 use self::orphan::Memory;
 use self::output::Output;
 use super::UpstreamState;
+use crate::procfs;
 
 mod backoff;
 mod child;
@@ -61,6 +62,8 @@ pub struct Plan {
     pub times: Times,
     /// Start at the first bridged call and stop after this long without one.
     pub idle_stop: Option<Duration>,
+    /// Bytes that its process tree may have resident; 0: no ceiling. [`Handle::limit_memory`] changes it.
+    pub memory_max: u64,
 }
 
 /// Deadlines of the child's life.
@@ -72,6 +75,8 @@ pub struct Times {
     pub stop: Duration,
     /// How long it may not answer at all before it is killed and started again.
     pub silent: Duration,
+    /// Pause between looks at its memory.
+    pub look: Duration,
 }
 
 impl Default for Times {
@@ -80,6 +85,7 @@ impl Default for Times {
             start: Duration::from_secs(180),
             stop: Duration::from_secs(4),
             silent: Duration::from_secs(60),
+            look: Duration::from_secs(5),
         }
     }
 }
@@ -101,6 +107,10 @@ pub(crate) struct Hints {
     zero: OnceLock<Instant>,
     /// Of the child that lives; 0 for none.
     pid: AtomicU32,
+    /// Bytes; 0: no ceiling.
+    memory_max: AtomicU64,
+    /// Children that were stopped for what they held.
+    too_large: AtomicU64,
 }
 
 /// What is known of the child beside its state.
@@ -109,6 +119,10 @@ pub(crate) struct Vitals {
     pub(crate) pid: Option<u32>,
     /// Starts since this gateway's own.
     pub(crate) starts: u64,
+    /// Ceiling of its memory, bytes; 0: none.
+    pub(crate) memory_max: u64,
+    /// Times that it was started anew for being past it.
+    pub(crate) memory_restarts: u64,
 }
 
 impl Hints {
@@ -146,7 +160,14 @@ impl Handle {
         Vitals {
             pid: (pid != 0).then_some(pid),
             starts: self.output.starts(),
+            memory_max: self.hints.memory_max.load(Ordering::Relaxed),
+            memory_restarts: self.hints.too_large.load(Ordering::Relaxed),
         }
+    }
+
+    /// Another ceiling, bytes, from the next look on; 0: none.
+    pub(crate) fn limit_memory(&self, bytes: u64) {
+        self.hints.memory_max.store(bytes, Ordering::Relaxed);
     }
 
     /// Starts a child that is stopped, asleep or waiting for its next try. Nothing happens to a running one.
@@ -244,7 +265,10 @@ impl Supervisor {
         shutdown: watch::Receiver<bool>,
     ) -> (Handle, tokio::task::JoinHandle<()>) {
         let (sender, orders) = mpsc::channel(ORDERS_WAITING_MAX);
-        let hints = Arc::new(Hints::default());
+        let hints = Arc::new(Hints {
+            memory_max: AtomicU64::new(plan.memory_max),
+            ..Hints::default()
+        });
         let output = Arc::new(Output::default());
         let handle = Handle {
             output: Arc::clone(&output),
@@ -446,6 +470,8 @@ impl Supervisor {
         let wake = Arc::clone(&self.wake);
         let idle_stop = self.plan.idle_stop;
         let mut asked_to_sleep: Option<Instant> = None;
+        let mut look = tokio::time::interval(times.look);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let ready = life.ready().is_some();
             tokio::select! {
@@ -470,6 +496,13 @@ impl Supervisor {
                         self.say(UpstreamState::Asleep);
                         child.stop(times.stop).await;
                         return Ended::FellAsleep;
+                    }
+                }
+                // What it needs to start is not what it keeps.
+                _ = look.tick(), if ready => {
+                    if let Some(why) = too_large(child.pid(), &hints).await {
+                        self.end(child, ready).await;
+                        return Ended::Failed { why };
                     }
                 }
                 // Somebody asked for a running child: it is wanted.
@@ -517,6 +550,27 @@ impl Supervisor {
             None => rest::Rest::Asleep { wake_in: None },
         }
     }
+}
+
+/// Why the child must go, when it and what it started hold more than they may; counted.
+async fn too_large(pid: u32, hints: &Hints) -> Option<String> {
+    const MIB: u64 = 1024 * 1024;
+    let max = hints.memory_max.load(Ordering::Relaxed);
+    if max == 0 {
+        return None;
+    }
+    let tree = tokio::task::spawn_blocking(move || procfs::tree(pid)).await;
+    let tree = tree
+        .ok()
+        .flatten()
+        .filter(|tree| tree.resident_bytes > max)?;
+    hints.too_large.fetch_add(1, Ordering::Relaxed);
+    Some(format!(
+        "openclaw and what it started held {} MiB in {} processes, past upstream.memory_max_mib = {}",
+        tree.resident_bytes / MIB,
+        tree.processes,
+        max / MIB
+    ))
 }
 
 /// Resolves when a sleeping child is to be started for its next job; never, when it has none.

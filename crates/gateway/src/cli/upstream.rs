@@ -121,6 +121,24 @@ fn text(line: &Value) -> String {
     )
 }
 
+/// `412 MiB in 3 processes; ceiling 600 MiB, started anew for it 2 times`.
+fn memory(memory: &Value) -> String {
+    let mib = |key: &str| memory[key].as_u64().unwrap_or(0) / (1024 * 1024);
+    let number = |key: &str| memory[key].as_u64().unwrap_or(0);
+    let held = format!(
+        "{} MiB in {} processes",
+        mib("resident"),
+        number("processes")
+    );
+    match (mib("max"), number("restarts")) {
+        (0, 0) => held,
+        (0, restarts) => format!("{held}; no ceiling, started anew for one {restarts} times"),
+        (max, restarts) => {
+            format!("{held}; ceiling {max} MiB, started anew for it {restarts} times")
+        }
+    }
+}
+
 fn show(status: &Value, json: bool) {
     if json {
         return print(&status.to_string());
@@ -139,6 +157,9 @@ fn show(status: &Value, json: bool) {
             Value::String(word) => lines.push(format!("{name:<8} {word}")),
             other => lines.push(format!("{name:<8} {other}")),
         }
+    }
+    if status["memory"].is_object() {
+        lines.push(format!("memory   {}", memory(&status["memory"])));
     }
     let last = status["lastOutput"].as_array().into_iter().flatten();
     lines.extend(last.map(|line| format!("         {}", text(line))));

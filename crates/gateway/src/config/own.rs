@@ -96,6 +96,8 @@ pub const KEYS: &[OwnKey] = &[
         "Start the supervised gateway at the first call that needs it, and stop it when idle."),
     key("upstream.idle_stop_s", Kind::Number(10, 604_800), "900", true,
         "Seconds without a bridged call after which an `on_demand` gateway is stopped, if it owns no channel, cron job or run."),
+    key("upstream.memory_max_mib", Kind::Number(0, 1024 * 1024), "0", true,
+        "MiB that the supervised gateway and all it started may have resident together; past it, it finishes what it does and is started anew while clients stay connected. Looked at every 5 s; pages that processes share count for each. 0: no ceiling."),
     key("upstream.identity", Kind::Word(IDENTITIES), "\"auto\"", false,
         "As whom a client reaches the upstream: `backend` (this gateway's own loopback client, with the scopes of the client), `exact` (the client's handshake is relayed), `auto` (backend, and exact where the client's own identity matters)."),
     key("native.disable", Kind::List, "[]", true,
@@ -213,6 +215,8 @@ pub struct UpstreamSettings {
     pub stop_timeout: Duration,
     pub on_demand: bool,
     pub idle_stop: Duration,
+    /// Bytes; 0: no ceiling.
+    pub memory_max: u64,
     pub identity: IdentityMode,
 }
 
@@ -594,6 +598,7 @@ impl<'a> Values<'a> {
             stop_timeout: self.seconds("upstream.stop_timeout_s"),
             on_demand: self.switch("upstream.on_demand"),
             idle_stop: self.seconds("upstream.idle_stop_s"),
+            memory_max: self.number("upstream.memory_max_mib") * MIB,
             identity: match self.word("upstream.identity") {
                 "backend" => IdentityMode::Backend,
                 "exact" => IdentityMode::Exact,

@@ -285,6 +285,16 @@ fn upstream(text: &mut Text, upstream: &Upstream) {
     )
     .value(&[], upstream.tree.resident_bytes);
     text.gauge(
+        "openclaw_rs_upstream_memory_max_bytes",
+        "Ceiling of that memory (`upstream.memory_max_mib`); 0 for none.",
+    )
+    .value(&[], upstream.vitals.memory_max);
+    text.counter(
+        "openclaw_rs_upstream_memory_restarts_total",
+        "Times that a supervised TypeScript gateway was started anew for being past its ceiling.",
+    )
+    .value(&[], upstream.vitals.memory_restarts);
+    text.gauge(
         "openclaw_rs_upstream_processes",
         "The TypeScript gateway and all it started, as processes.",
     )

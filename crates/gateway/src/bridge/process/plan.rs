@@ -30,6 +30,7 @@ impl Sources {
                 ..Times::default()
             },
             idle_stop: upstream.on_demand.then_some(upstream.idle_stop),
+            memory_max: upstream.memory_max,
             prepare: Arc::new(move |port| {
                 let sources = self.clone();
                 Box::pin(async move { sources.child(port).await })

@@ -159,6 +159,7 @@ impl Fixture {
                 ..Times::default()
             },
             idle_stop: None,
+            memory_max: 0,
         };
         change(&mut plan);
         let (sender, state) = watch::channel(UpstreamState::Off);
@@ -468,6 +469,34 @@ async fn on_demand_sleeps_until_called_and_again_when_idle() {
     );
     fixture.handle.wake();
     fixture.ready(2).await;
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn past_its_ceiling_it_is_drained_and_started_anew() {
+    let (call, asked) = upstream_calls(false);
+    let mut fixture = Fixture::start(
+        "gateway",
+        |plan| {
+            plan.memory_max = 1;
+            plan.times.look = Duration::from_millis(20);
+        },
+        Some(call),
+    );
+    let first = fixture.ready(1).await;
+    let down = fixture
+        .until("down", |state| matches!(state, UpstreamState::Down { .. }))
+        .await;
+    fixture.handle.limit_memory(0);
+    let UpstreamState::Down { why } = down else {
+        unreachable!("waited for it")
+    };
+    assert!(why.contains("past upstream.memory_max_mib = 0"), "{why}");
+    gone(first.pid.unwrap()).await;
+    assert!(asked.lock().contains(&"gateway.suspend.prepare"));
+    fixture.ready(2).await;
+    let vitals = fixture.handle.vitals();
+    assert_eq!((vitals.memory_restarts, vitals.memory_max), (1, 0));
     fixture.end().await;
 }
 

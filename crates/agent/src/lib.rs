@@ -1,18 +1,28 @@
 //! Talks to language models: which one a configuration means, over what protocol, and what comes back.
 //!
 //! [`Model::resolve`] reads the user's configuration; [`complete`] makes one call and hands out what arrives as it
-//! arrives. Dropping its future ends the request at the provider. No sessions, no storage, no tools: those are
-//! the caller's.
+//! arrives. Dropping its future ends the request at the provider. A model's wish to call a tool is part of its answer;
+//! calling it, sessions and storage are the caller's.
 
+mod answer;
+mod anthropic;
+mod gemini;
+mod http;
 mod model;
+mod ollama;
 mod openai;
+mod responses;
 mod sse;
 
 use serde::Serialize;
 use serde_json::Value;
 use std::time::Duration;
 
+pub(crate) use answer::Answer;
 pub use model::{Api, Model, ModelError};
+
+/// [`Completion::stop_reason`] of an answer that waits for the results of its calls.
+pub const TOOL_USE: &str = "toolUse";
 
 /// Limits of one call.
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +51,7 @@ impl Default for Limits {
 /// One thing said, in the caller's order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Message {
-    /// `system`, `user` or `assistant`.
+    /// `system`, `user`, `assistant`, or `tool` for results.
     pub role: &'static str,
     pub parts: Vec<Part>,
 }
@@ -63,12 +73,44 @@ pub enum Part {
         data: String,
         mime: String,
     },
+    Call(ToolCall),
+    Result(ToolResult),
+}
+
+/// A tool that a model wants called.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ToolCall {
+    pub id: String,
+    pub name: String,
+    /// JSON, as the model wrote it: it may be broken.
+    pub arguments: String,
+    /// What the provider wants back with the call, opaque.
+    pub signature: Option<String>,
+}
+
+/// What a called tool answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolResult {
+    pub call_id: String,
+    pub name: String,
+    pub text: String,
+    pub is_error: bool,
+}
+
+/// A tool that a model may call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tool {
+    pub name: &'static str,
+    pub description: String,
+    /// JSON schema of an object.
+    pub parameters: Value,
 }
 
 /// What is asked of a model.
 #[derive(Debug, Clone, Default)]
 pub struct Prompt {
     pub messages: Vec<Message>,
+    pub tools: Vec<Tool>,
     /// At most so many tokens of answer; the model's own limit when `None`.
     pub max_tokens: Option<u64>,
     pub temperature: Option<f64>,
@@ -93,6 +135,13 @@ pub struct Usage {
 }
 
 impl Usage {
+    pub const fn add(&mut self, other: &Self) {
+        self.input += other.input;
+        self.output += other.output;
+        self.cache_read += other.cache_read;
+        self.cache_write += other.cache_write;
+    }
+
     pub const fn total(&self) -> u64 {
         self.input + self.output + self.cache_read + self.cache_write
     }
@@ -103,8 +152,10 @@ impl Usage {
 pub struct Completion {
     pub text: String,
     pub reasoning: String,
+    /// In the order they were asked for.
+    pub calls: Vec<ToolCall>,
     pub usage: Usage,
-    /// `stop`, `length`, or what the provider said.
+    /// `stop`, `length`, [`TOOL_USE`], or what the provider said.
     pub stop_reason: String,
     /// The model that answered, when the provider names it.
     pub response_model: Option<String>,
@@ -135,6 +186,15 @@ pub enum CallError {
 }
 
 impl CallError {
+    /// Whether another model may do better: nothing of an answer has been handed out, and what was asked is not at fault.
+    pub const fn is_another_s_chance(&self) -> bool {
+        match self {
+            Self::Refused { status, .. } => !matches!(*status, 400 | 413 | 422),
+            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::Garbage { .. } => true,
+            Self::BrokeOff { .. } => false,
+        }
+    }
+
     /// Whether another try may do better: nothing of an answer has been handed out.
     pub const fn is_retryable(&self) -> bool {
         match self {
@@ -164,8 +224,24 @@ pub async fn complete(
     mut on: impl FnMut(Piece) + Send,
 ) -> Result<Completion, CallError> {
     match model.api {
+        Api::AnthropicMessages => anthropic::complete(client, model, prompt, limits, &mut on).await,
+        Api::GoogleGenerativeAi => gemini::complete(client, model, prompt, limits, &mut on).await,
+        Api::Ollama => ollama::complete(client, model, prompt, limits, &mut on).await,
         Api::OpenAiCompletions => openai::complete(client, model, prompt, limits, &mut on).await,
+        Api::OpenAiResponses => responses::complete(client, model, prompt, limits, &mut on).await,
     }
+}
+
+/// Arguments of a call as providers want them back: an object, whatever the model wrote.
+pub(crate) fn object_of(arguments: &str) -> Value {
+    let parsed: Option<Value> = serde_json::from_str(arguments).ok();
+    parsed
+        .filter(Value::is_object)
+        .unwrap_or_else(|| Value::Object(serde_json::Map::new()))
+}
+
+pub(crate) fn word(value: &Value) -> Option<String> {
+    value.as_str().map(str::to_owned)
 }
 
 /// The provider's own words in an error body, short enough for a log and a chat.

@@ -8,8 +8,51 @@ use serde_json::Value;
 /// How a provider is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Api {
-    /// `POST {base}/chat/completions`, streamed.
+    /// `POST {base}/v1/messages`.
+    AnthropicMessages,
+    /// `POST {base}/models/{id}:streamGenerateContent`.
+    GoogleGenerativeAi,
+    /// `POST {base}/api/chat`.
+    Ollama,
+    /// `POST {base}/chat/completions`.
     OpenAiCompletions,
+    /// `POST {base}/responses`.
+    OpenAiResponses,
+}
+
+impl Api {
+    const ALL: [Self; 5] = [
+        Self::AnthropicMessages,
+        Self::GoogleGenerativeAi,
+        Self::Ollama,
+        Self::OpenAiCompletions,
+        Self::OpenAiResponses,
+    ];
+
+    /// As `models.providers.*.api` says it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AnthropicMessages => "anthropic-messages",
+            Self::GoogleGenerativeAi => "google-generative-ai",
+            Self::Ollama => "ollama",
+            Self::OpenAiCompletions => "openai-completions",
+            Self::OpenAiResponses => "openai-responses",
+        }
+    }
+
+    /// What a provider of this name speaks, and where it is, when its settings don't say.
+    fn of_provider(name: &str) -> (Self, Option<&'static str>) {
+        match name {
+            "anthropic" => (Self::AnthropicMessages, Some("https://api.anthropic.com")),
+            "google" => (
+                Self::GoogleGenerativeAi,
+                Some("https://generativelanguage.googleapis.com/v1beta"),
+            ),
+            "ollama" => (Self::Ollama, Some("http://127.0.0.1:11434")),
+            "openai" => (Self::OpenAiResponses, Some("https://api.openai.com/v1")),
+            _ => (Self::OpenAiCompletions, None),
+        }
+    }
 }
 
 /// One model of one provider, ready to be called.
@@ -22,6 +65,8 @@ pub struct Model {
     /// Without a slash at the end.
     pub base_url: String,
     pub api_key: Option<String>,
+    /// The key goes into `Authorization`, whatever the protocol is used to.
+    pub is_bearer: bool,
     pub headers: Vec<(String, String)>,
     pub context_window: u64,
     pub max_tokens: u64,
@@ -52,7 +97,7 @@ pub enum ModelError {
     #[error("the model {0} is not among models.providers in openclaw.json")]
     Unknown(String),
     #[error(
-        "models.providers.{provider}.api is {api}, which this gateway does not speak yet (openai-completions it does)"
+        "models.providers.{provider}.api is {api}, which this gateway does not speak yet (anthropic-messages, google-generative-ai, ollama, openai-completions and openai-responses it does)"
     )]
     Api { provider: String, api: String },
     #[error("models.providers.{0}.baseUrl is missing")]
@@ -90,6 +135,30 @@ impl Model {
         Self::of(config, provider, id, variable)
     }
 
+    /// The models to ask when this one can't answer, in order. None for a model that a person chose.
+    ///
+    /// Source: docs/concepts/model-failover.md: an agent's own model is strict unless its own object lists others.
+    pub fn fallbacks(config: &Value, agent: &str, chosen: Option<&str>) -> Vec<String> {
+        if chosen.is_some() {
+            return Vec::new();
+        }
+        let own = entry_of(config, agent).and_then(|entry| entry.get("model"));
+        let listed = |model: &Value| {
+            let names = model.get("fallbacks")?.as_array()?;
+            let names = names.iter().filter_map(Value::as_str);
+            Some(names.map(|name| name.trim().to_owned()).collect::<Vec<_>>())
+        };
+        match own {
+            Some(own) if listed(own).is_some() || name_in(own).is_some() => {
+                listed(own).unwrap_or_default()
+            }
+            _ => config
+                .pointer("/agents/defaults/model")
+                .and_then(listed)
+                .unwrap_or_default(),
+        }
+    }
+
     /// Every configured model, as `provider/id`.
     pub fn all(config: &Value) -> Vec<(String, Value)> {
         providers(config)
@@ -125,18 +194,22 @@ impl Model {
         }
         let own = |key: &str| entry.and_then(|entry| entry.get(key));
         let api = own("api").or_else(|| settings.get("api"));
-        let api = match api.and_then(Value::as_str).unwrap_or("openai-completions") {
-            "openai-completions" => Api::OpenAiCompletions,
-            other => {
-                return Err(ModelError::Api {
+        let (usual, at) = Api::of_provider(provider);
+        let api = match api.and_then(Value::as_str) {
+            None => usual,
+            Some(name) => *Api::ALL
+                .iter()
+                .find(|api| api.name() == name)
+                .ok_or_else(|| ModelError::Api {
                     provider: provider.to_owned(),
-                    api: other.to_owned(),
-                });
-            }
+                    api: name.to_owned(),
+                })?,
         };
         let base_url = settings
             .get("baseUrl")
+            .or_else(|| settings.get("baseURL"))
             .and_then(Value::as_str)
+            .or(at)
             .map(|url| url.trim().trim_end_matches('/').to_owned())
             .filter(|url| !url.is_empty())
             .ok_or_else(|| ModelError::NoAddress(provider.to_owned()))?;
@@ -155,9 +228,16 @@ impl Model {
             api,
             base_url,
             api_key: key_of(provider, settings, variable)?,
+            is_bearer: settings.get("authHeader") == Some(&Value::Bool(true)),
             headers: headers_of(settings),
             context_window,
             max_tokens: number("maxTokens")
+                .or_else(|| {
+                    settings
+                        .get("maxTokens")
+                        .and_then(Value::as_u64)
+                        .filter(|n| *n > 0)
+                })
                 .unwrap_or(MAX_TOKENS)
                 .min(context_window),
             takes_images: own("input")
@@ -208,7 +288,7 @@ fn name_in(model: &Value) -> Option<String> {
     Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
-fn named_for(config: &Value, agent: &str) -> Option<String> {
+fn entry_of<'a>(config: &'a Value, agent: &str) -> Option<&'a Value> {
     let agents = config.get("agents")?;
     let keyed = agents.get("entries").and_then(|entries| entries.get(agent));
     let listed = agents
@@ -217,11 +297,14 @@ fn named_for(config: &Value, agent: &str) -> Option<String> {
         .into_iter()
         .flatten()
         .find(|entry| entry.get("id").and_then(Value::as_str) == Some(agent));
-    keyed
-        .or(listed)
+    keyed.or(listed)
+}
+
+fn named_for(config: &Value, agent: &str) -> Option<String> {
+    entry_of(config, agent)
         .and_then(|entry| entry.get("model"))
         .and_then(name_in)
-        .or_else(|| agents.pointer("/defaults/model").and_then(name_in))
+        .or_else(|| config.pointer("/agents/defaults/model").and_then(name_in))
 }
 
 fn key_of(

@@ -182,7 +182,8 @@ fn a_model_is_what_the_configuration_names() {
         "models": { "providers": {
             "a": provider(json!([{ "id": "one" }, { "id": "two" }])),
             "b": provider(json!([])),
-            "c": { "baseUrl": "http://h", "api": "anthropic-messages", "models": [{ "id": "x" }] },
+            "c": { "baseUrl": "http://h", "api": "bedrock-converse-stream", "models": [{ "id": "x" }] },
+            "google": { "models": [] },
             "d": { "models": [{ "id": "x" }] },
             "e": { "baseUrl": "http://h", "apiKey": { "source": "env", "id": "KEY" }, "models": [] },
         } },
@@ -208,9 +209,146 @@ fn a_model_is_what_the_configuration_names() {
         let error = get("main", Some(chosen)).expect_err(chosen);
         assert!(error.contains(expected), "{error}");
     }
+    let google = Model::resolve(&config, "main", Some("google/g"), &|_| None).expect("a model");
+    assert_eq!(google.api.name(), "google-generative-ai");
+    assert_eq!(
+        google.base_url,
+        "https://generativelanguage.googleapis.com/v1beta"
+    );
     let error = Model::resolve(&json!({}), "main", None, &|_| None).expect_err("none");
     assert_eq!(error, ModelError::None);
     let model = Model::resolve(&config, "main", Some("a/one"), &|_| None).expect("a model");
     assert_eq!(model.base_url, "http://h/v1");
     assert!(!format!("{model:?}").contains("api_key"));
+}
+
+#[test]
+fn what_is_asked_next_follows_who_chose_the_model() {
+    let config = json!({ "agents": {
+        "defaults": { "model": { "primary": "a/1", "fallbacks": ["a/2", "a/3"] } },
+        "entries": {
+            "strict": { "model": "a/9" },
+            "own": { "model": { "primary": "a/9", "fallbacks": ["a/8"] } },
+            "chain": { "model": { "fallbacks": ["a/7"] } },
+            "none": { "model": { "primary": "a/9", "fallbacks": [] } },
+        },
+    } });
+    let next =
+        |agent: &str, chosen: Option<&str>| Model::fallbacks(&config, agent, chosen).join(" ");
+    assert_eq!(next("main", None), "a/2 a/3");
+    assert_eq!(next("main", Some("a/1")), "");
+    assert_eq!(next("strict", None), "");
+    assert_eq!(next("own", None), "a/8");
+    assert_eq!(next("chain", None), "a/7");
+    assert_eq!(next("none", None), "");
+}
+
+/// What each protocol makes of these lines.
+async fn asked(api: &str, lines: &[&str]) -> Result<Completion, String> {
+    let events = api != "ollama";
+    let answer = match events {
+        true => stream(lines),
+        false => [
+            b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n".to_vec(),
+            lines.join("\n").into_bytes(),
+        ]
+        .concat(),
+    };
+    let url = server(answer).await;
+    let config = json!({ "models": { "providers": { "p": { "baseUrl": url, "apiKey": "k", "api": api, "models": [{ "id": "m" }] } } } });
+    let model = Model::resolve(&config, "main", None, &|_| None).expect("a model");
+    let prompt = Prompt {
+        messages: vec![Message::text("user", "hi")],
+        ..Prompt::default()
+    };
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .build()
+        .expect("a client");
+    let limits = Limits {
+        text_bytes_max: 500,
+        ..Limits::default()
+    };
+    complete(&client, &model, &prompt, &limits, |_| {})
+        .await
+        .map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn calls_come_in_pieces_and_broken_answers_are_named_in_every_protocol() {
+    let completions = asked("openai-completions", &[
+        r#"data: {"id":"r","choices":[{"delta":{"tool_calls":[{"index":1,"id":"b","function":{"name":"ls"}}]}}]}"#,
+        r#"data: {"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"name":"read","arguments":"{\"pa"}}]}}]}"#,
+        r#"data: {"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"arguments":"th\":1}"}}]},"finish_reason":"tool_calls"}]}"#,
+        "data: [DONE]",
+    ]).await.expect("an answer");
+    let calls: Vec<_> = completions
+        .calls
+        .iter()
+        .map(|call| {
+            (
+                call.id.as_str(),
+                call.name.as_str(),
+                call.arguments.as_str(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        calls,
+        [("call_r_1", "read", r#"{"path":1}"#), ("b", "ls", "")]
+    );
+    assert_eq!(completions.stop_reason, TOOL_USE);
+
+    let cut = asked("anthropic-messages", &[
+        r#"data: {"type":"message_start","message":{"id":"a","usage":{"input_tokens":3}}}"#,
+        r#"data: {"type":"content_block_start","index":0,"content_block":{"type":"tool_use","id":"t","name":"read","input":{}}}"#,
+        r#"data: {"type":"content_block_delta","index":0,"delta":{"type":"input_json_delta","partial_json":"{\"pa"}}"#,
+        r#"data: {"type":"message_delta","delta":{"stop_reason":"max_tokens"},"usage":{"output_tokens":9}}"#,
+        r#"data: {"type":"message_stop"}"#,
+    ]).await.expect("an answer");
+    assert_eq!(
+        (cut.stop_reason.as_str(), cut.calls.len(), cut.usage.total()),
+        ("length", 0, 12),
+        "half a call is none"
+    );
+
+    let long = "x".repeat(600);
+    for (api, begun, error, long) in [
+        (
+            "anthropic-messages",
+            r#"data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hal"}}"#,
+            r#"data: {"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#,
+            format!(r#"data: {{"type":"content_block_delta","delta":{{"text":"{long}"}}}}"#),
+        ),
+        (
+            "google-generative-ai",
+            r#"data: {"candidates":[{"content":{"parts":[{"text":"Hal"}]}}]}"#,
+            r#"data: {"error":{"code":503,"message":"Overloaded"}}"#,
+            format!(r#"data: {{"candidates":[{{"content":{{"parts":[{{"text":"{long}"}}]}}}}]}}"#),
+        ),
+        (
+            "ollama",
+            r#"{"message":{"content":"Hal"},"done":false}"#,
+            r#"{"error":"Overloaded"}"#,
+            format!(r#"{{"message":{{"content":"{long}"}}}}"#),
+        ),
+        (
+            "openai-responses",
+            r#"data: {"type":"response.output_text.delta","delta":"Hal"}"#,
+            r#"data: {"type":"error","message":"Overloaded","code":"server_error"}"#,
+            format!(r#"data: {{"type":"response.output_text.delta","delta":"{long}"}}"#),
+        ),
+    ] {
+        let check = async |lines: &[&str], expected: &str| {
+            let error = asked(api, lines).await.expect_err(api);
+            assert!(error.contains(expected), "{api}: {error}");
+        };
+        check(&[begun], "ended before the answer did").await;
+        check(&[begun, error], "broke off: Overloaded").await;
+        check(&[error], "Overloaded").await;
+        check(&[&begun.replace('}', "")], "not JSON").await;
+        check(&[&long], "more than 500 bytes").await;
+        check(&[], "without content").await;
+    }
 }

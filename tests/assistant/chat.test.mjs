@@ -1,5 +1,7 @@
 // An agent that this gateway runs itself: the same chat on the original and here, with the same scripted model.
 import assert from "node:assert/strict";
+import fs from "node:fs";
+import path from "node:path";
 import test, { after, before } from "node:test";
 import { startOriginal, startOurs, TOKEN } from "../lib/gateway.mjs";
 import { modelConfig, startModel } from "../lib/model.mjs";
@@ -38,10 +40,10 @@ const mask = (value) => JSON.parse(JSON.stringify(value)
 const ended = (runId) => (frame) => frame.event === "chat" && frame.payload.runId === runId && !["status", "delta"].includes(frame.payload.state);
 
 /** Runs the same steps on both sides and hands both results to `check`. */
-async function both(steps) {
+async function both(steps, connect = {}) {
   return Promise.all([original, ours].map(async (target) => {
     const client = await RawClient.open(target.wsUrl);
-    const hello = await client.connect({ token: TOKEN });
+    const hello = await client.connect({ token: TOKEN, ...connect });
     assert.equal(hello.ok, true, JSON.stringify(hello));
     const result = await steps(client);
     await client.end();
@@ -130,6 +132,69 @@ test("a model that refuses is told, in the chat and to those who wait", async ()
   assert.match(own.last.payload.errorMessage, /scripted refused \(400\): scripted failure/, "in the provider's own words");
   assert.equal(own.waited.payload.status, theirs.waited.payload.status);
   assert.deepEqual(own.history.messages.map((m) => [m.role, m.stopReason]), theirs.history.messages.map((m) => [m.role, m.stopReason]));
+});
+
+/** A tool's events in order, without what the moment decides. */
+const toolEvents = (frames, runId) => frames
+  .filter((frame) => frame.event === "agent" && frame.payload.runId === runId && ["tool", "item"].includes(frame.payload.stream))
+  .map(({ payload: { stream, data, sessionKey } }) => ({ stream, sessionKey, data: { ...data, startedAt: 0, endedAt: 0 } }));
+
+/** What a run asked the model: the calls and results among the messages. Whose request it was tells the conversation. */
+const asked = (requests, words) => requests
+  .filter(({ call }) => JSON.stringify(call.messages).includes(words)).at(-1).call.messages
+  .filter(({ role, tool_calls }) => role === "tool" || tool_calls)
+  // The original strips ids of what some providers refuse.
+  .map((message) => JSON.parse(JSON.stringify(message).replaceAll("call_scripted_1", "callscripted1")))
+  .map(({ role, content, tool_calls, tool_call_id }) => ({ role, content, tool_calls, tool_call_id }));
+
+test("tools of the workspace: events, results, files, history and what the model is sent", async () => {
+  const files = { "notes.txt": "line one\nline two\n", "long.txt": Array.from({ length: 3000 }, (_, n) => `number ${n}\n`).join("") };
+  const calls = {
+    read: { path: "notes.txt" }, "read:part": { path: "notes.txt", offset: 1, limit: 1 }, "read:missing": { path: "nope.txt" }, "read:invalid": { pth: 1 },
+    "read:optional": { path: "nope.txt", optional: true }, "read:beyond": { path: "notes.txt", offset: 9 },
+    write: { path: "sub/new.txt", content: "alpha\nbeta\n" }, "write:same": { path: "sub/new.txt", content: "alpha\nbeta\n" },
+    edit: { path: "notes.txt", edits: [{ oldText: "line two", newText: "line 2" }] },
+    ls: { path: "sub" }, frobnicate: { a: 1 },
+  };
+  const [theirs, own] = await both(async (client) => {
+    const { workspace } = (await client.call("agents.list", {})).payload.agents[0];
+    fs.mkdirSync(workspace, { recursive: true });
+    for (const [name, text] of Object.entries(files)) fs.writeFileSync(path.join(workspace, name), text);
+    const plain = (value) => JSON.parse(JSON.stringify(value).replaceAll(workspace, "<workspace>"));
+    const out = {};
+    for (const [name, args] of Object.entries(calls)) {
+      const [runId, key] = [`tool-${name}`, `agent:main:tool-${name}`];
+      const message = `SCRIPT tool ${name.split(":")[0]} ${JSON.stringify(args)}`;
+      await client.call("chat.send", { sessionKey: key, message, idempotencyKey: runId });
+      const last = await client.frame("the end", ended(runId), { timeoutMs: 60_000 });
+      const { payload: history } = await client.call("chat.history", { sessionKey: key });
+      const { payload: waited } = await client.call("agent.wait", { runId, timeoutMs: 5000 });
+      out[name] = plain({
+        order: seen(client.frames, runId), events: toolEvents(client.frames, runId), state: last.payload.state, text: last.payload.message.content,
+        // Which of the two asked is told by the workspace in its prompt.
+        asked: asked(model.requests.filter(({ call }) => JSON.stringify(call.messages[0]).includes(workspace)), JSON.stringify(message).slice(1, -1)),
+        history: history.messages.map(({ role, content, stopReason, toolName, toolCallId, isError, details }) => ({ role, content, stopReason, toolName, toolCallId, isError, details })),
+        receipt: mask(waited.terminalReceipt),
+      });
+    }
+    out.files = ["notes.txt", "sub/new.txt"].map((name) => fs.readFileSync(path.join(workspace, name), "utf8"));
+    return out;
+  }, { caps: ["tool-events"] });
+  // A page of a file: what clients are told of how it was cut is not repeated here, its text is.
+  for (const side of [own, theirs]) for (const { data } of side["read:part"].events) delete data.result?.details;
+  for (const name of Object.keys(theirs)) {
+    for (const part of Object.keys(theirs[name])) assert.deepEqual(own[name][part], theirs[name][part], `${name}: ${part}`);
+  }
+});
+
+test("who did not ask for tool events is told of items alone", async () => {
+  const [theirs, own] = await both(async (client) => {
+    await client.call("chat.send", { sessionKey: "agent:main:items", message: 'SCRIPT tool ls {}', idempotencyKey: "items-1" });
+    await client.frame("the end", ended("items-1"), { timeoutMs: 60_000 });
+    return seen(client.frames, "items-1");
+  });
+  assert.deepEqual(own, theirs);
+  assert.ok(own.includes("agent item start") && !own.some((row) => row.startsWith("agent tool")));
 });
 
 test("sessions: listed, described, labelled, begun anew, deleted", async () => {

@@ -3,6 +3,8 @@
 //
 //   SCRIPT say TEXT      streams TEXT word by word               SCRIPT slow TEXT  first word, then holds until release()
 //   SCRIPT tool NAME {}  asks for one tool call, then on its result says "tool done: NAME"
+//   SCRIPT again NAME {} asks for the same tool call for ever
+//   SCRIPT think TEXT    thinks "Hm." and says TEXT          SCRIPT busy TEXT  refuses (429) every other time (both: lib/providers.mjs)
 //   SCRIPT fail STATUS   answers that HTTP status with an error  SCRIPT drop TEXT  closes the stream after the first word
 // up to the end of the line; anything else: "Hello from the scripted model."
 import http from "node:http";
@@ -30,20 +32,20 @@ export function modelConfig(model) {
   };
 }
 
-const textOf = (content) =>
+export const textOf = (content) =>
   typeof content === "string" ? content : (content ?? []).map((part) => part.text ?? "").join("");
 
-function script(messages) {
+export function script(messages) {
   // OpenClaw appends messages of its own to the person's and wraps that one; the newest command in it counts.
   const asked = messages.findLastIndex((m) => m.role === "user" && !textOf(m.content).startsWith("<<<BEGIN_OPENCLAW_INTERNAL_CONTEXT>>>"));
   const user = textOf(messages[asked]?.content);
   const toolDone = messages.slice(asked + 1).some((m) => m.role === "tool");
-  const command = [...user.matchAll(/SCRIPT (say|slow|tool|fail|drop)(?: (.*))?$/gm)].at(-1);
+  const command = [...user.matchAll(/SCRIPT (say|slow|think|busy|tool|again|fail|drop)(?: (.*))?$/gm)].at(-1);
   if (!command) return { kind: "say", text: DEFAULT_TEXT };
   const [, kind, rest = ""] = command;
-  if (kind === "tool") {
+  if (kind === "tool" || kind === "again") {
     const name = rest.split(" ", 1)[0];
-    if (toolDone) return { kind: "say", text: `tool done: ${name}` };
+    if (toolDone && kind === "tool") return { kind: "say", text: `tool done: ${name}` };
     return { kind: "tool", name, args: rest.slice(name.length + 1) || "{}" };
   }
   return { kind, text: rest };

@@ -10,9 +10,11 @@ pub(crate) mod methods;
 mod prompt;
 mod rows;
 mod run;
+mod tools;
+mod turn;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use agent::{Limits, Model, ModelError};
@@ -36,7 +38,8 @@ const MESSAGE_CHARS_MAX: usize = 1_000_000;
 /// Everything about agents of ours.
 pub(crate) struct Assistant {
     store: Store,
-    client: reqwest::Client,
+    /// Made for the first turn: without one there is no need of certificates.
+    client: OnceLock<reqwest::Client>,
     limits: Limits,
     live: Mutex<HashMap<String, Arc<Live>>>,
     /// One turn at a time for each session, in the order of their arrival.
@@ -110,23 +113,31 @@ pub(crate) enum Accepted {
 }
 
 impl Assistant {
+    pub(crate) fn new(store: Store) -> Self {
+        Self {
+            store,
+            client: OnceLock::new(),
+            limits: Limits::default(),
+            live: Mutex::default(),
+            lanes: Mutex::default(),
+        }
+    }
+
     /// # Errors
     /// When TLS can't be set up.
-    pub(crate) fn new(store: Store) -> Result<Self, reqwest::Error> {
+    fn client(&self) -> Result<&reqwest::Client, String> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
         let client = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(10))
             .pool_idle_timeout(Duration::from_secs(60))
             .pool_max_idle_per_host(8)
             .user_agent(concat!("openclaw-gateway/", env!("CARGO_PKG_VERSION")))
             .use_preconfigured_tls(channels::web::tls_config())
-            .build()?;
-        Ok(Self {
-            store,
-            client,
-            limits: Limits::default(),
-            live: Mutex::default(),
-            lanes: Mutex::default(),
-        })
+            .build()
+            .map_err(|error| format!("model calls cannot be made: {error}"))?;
+        Ok(self.client.get_or_init(|| client))
     }
 
     /// Ends what a crash left open: the input is kept, and the conversation says what happened.
@@ -143,6 +154,13 @@ impl Assistant {
                     let outcome = json!({ "error": why, "interrupted": true }).to_string();
                     tx.agents()
                         .end(&run.run_id, RunState::Error, &outcome, now)?;
+                    let entries =
+                        tx.agents()
+                            .entries(&run.session_id, None, prompt::ENTRIES_MAX)?;
+                    let stopped = "The gateway was stopped while this tool was called";
+                    for entry in rows::unanswered(&entries, &run.run_id, stopped, now) {
+                        tx.agents().append(&run.session_id, &entry)?;
+                    }
                     let entry = rows::failure(&run.run_id, why, now);
                     tx.agents().append(&run.session_id, &entry)?;
                 }

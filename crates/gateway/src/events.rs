@@ -27,6 +27,8 @@ pub(crate) struct Subscriber {
     pub(crate) device_id: Option<String>,
     /// As what our own authentication let it in; `None` when the upstream judged it.
     pub(crate) judged: Option<Arc<crate::auth::Principal>>,
+    /// Has the capability `tool-events`.
+    pub(crate) wants_tools: bool,
 }
 
 /// Every open session, by connection id.

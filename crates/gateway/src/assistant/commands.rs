@@ -213,7 +213,7 @@ async fn answer(
         .await
         .map_err(|error| unavailable(&error))?;
     let mut teller = Teller::new(app, input, &session.session_id);
-    teller.assistant(&words, &words);
+    teller.assistant(&words, &words, &words);
     teller.last("final", "stop", &words);
     events::session_changed(app, assistant, &session, "command");
     Ok(())

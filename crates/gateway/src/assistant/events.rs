@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use agent::ToolCall;
 use serde_json::{Value, json};
 use store::{AgentSession, Entry};
 
-use super::{Assistant, rows};
+use super::{Assistant, rows, tools};
 use crate::app::App;
 use crate::clock;
 
@@ -18,6 +19,16 @@ pub(super) struct Teller {
     agent: String,
     is_chat: bool,
     seq: u64,
+    /// The answer of this turn that is being told, from 1.
+    round: usize,
+}
+
+/// A call of a tool, as clients are told of it.
+pub(super) struct Tooling<'a> {
+    pub(super) call: &'a ToolCall,
+    pub(super) started_ms: u64,
+    /// The session's row: clients that follow tools are given it along.
+    pub(super) row: &'a Value,
 }
 
 impl Teller {
@@ -30,7 +41,14 @@ impl Teller {
             agent: input.agent.clone(),
             is_chat: input.is_chat,
             seq: 0,
+            round: 0,
         }
+    }
+
+    /// The model is asked, once more.
+    pub(super) fn asks(&mut self, provider: &str, model: &str) {
+        self.round += 1;
+        self.lifecycle(json!({ "phase": "model", "provider": provider, "model": model }));
     }
 
     /// A step before the model is asked: told to those who chat.
@@ -55,19 +73,71 @@ impl Teller {
         self.agent("usage", json!({ "outputTokens": output_tokens }), false);
     }
 
-    /// More of the answer: `text` is all of it so far.
-    pub(super) fn assistant(&mut self, text: &str, delta: &str) {
+    /// More of the answer: `item` is all of this answer, `text` all of the turn's so far.
+    pub(super) fn assistant(&mut self, item: &str, text: &str, delta: &str) {
         self.seq += 1;
-        let item = format!("{}:1", self.session_id);
+        let id = format!("{}:{}", self.session_id, self.round.max(1));
         self.agent(
             "assistant",
-            json!({ "text": text, "delta": delta, "itemId": item }),
+            json!({ "text": item, "delta": delta, "itemId": id }),
             false,
         );
         let mut chat = self.chat("delta");
         chat["deltaText"] = json!(delta);
         chat["message"] = message(text);
         self.send("chat", &chat);
+    }
+
+    pub(super) fn tool_begins(&mut self, tooling: &Tooling<'_>) {
+        let call = tooling.call;
+        let item = item(tooling, "start", "running");
+        self.seq += 1;
+        self.agent("item", item, false);
+        let arguments: Value = serde_json::from_str(&call.arguments).unwrap_or_else(|_| json!({}));
+        let data = json!({ "phase": "start", "name": call.name, "toolCallId": call.id, "args": arguments });
+        self.tool(tooling, data);
+    }
+
+    pub(super) fn tool_ends(&mut self, tooling: &Tooling<'_>, answer: &tools::Answer) {
+        let call = tooling.call;
+        let mut data = json!({ "phase": "result", "name": call.name, "toolCallId": call.id });
+        if let Some(about) = tools::about(&call.name, &call.arguments) {
+            data["meta"] = json!(about);
+        }
+        data["isError"] = json!(answer.error.is_some());
+        data["commandBearing"] = json!(false);
+        data["result"] = json!({
+            "content": [{ "type": "text", "text": answer.text }], "details": answer.details,
+        });
+        self.tool(tooling, data);
+        let status = match &answer.error {
+            None => "completed",
+            Some(_) if answer.is_blocked => "blocked",
+            Some(_) => "failed",
+        };
+        let mut item = item(tooling, "end", status);
+        item["endedAt"] = json!(clock::now_ms());
+        if let Some(error) = &answer.error {
+            item["error"] = json!(error);
+        }
+        self.seq += 1;
+        self.agent("item", item, false);
+    }
+
+    /// To those who asked to be told of tools.
+    fn tool(&mut self, tooling: &Tooling<'_>, data: Value) {
+        self.seq += 1;
+        let mut payload = self.event("tool", data, true);
+        for (key, value) in tooling.row.as_object().into_iter().flatten() {
+            if payload.get(key).is_none() {
+                payload[key] = value.clone();
+            }
+        }
+        self.app
+            .hub
+            .broadcast_if("agent", &payload.to_string(), None, |subscriber| {
+                subscriber.wants_tools
+            });
     }
 
     pub(super) fn thinking(&mut self, text: &str, delta: &str) {
@@ -102,6 +172,10 @@ impl Teller {
     }
 
     fn agent(&self, stream: &str, data: Value, with_session: bool) {
+        self.send("agent", &self.event(stream, data, with_session));
+    }
+
+    fn event(&self, stream: &str, data: Value, with_session: bool) -> Value {
         let mut payload = json!({ "runId": self.run_id, "sessionKey": self.session_key });
         if with_session {
             payload["sessionId"] = json!(self.session_id);
@@ -114,12 +188,29 @@ impl Teller {
         if self.is_chat {
             payload["isHeartbeat"] = json!(false);
         }
-        self.send("agent", &payload);
+        payload
     }
 
     fn send(&self, event: &str, payload: &Value) {
         self.app.hub.broadcast(event, &payload.to_string(), None);
     }
+}
+
+fn item(tooling: &Tooling<'_>, phase: &str, status: &str) -> Value {
+    let call = tooling.call;
+    let about = tools::about(&call.name, &call.arguments);
+    let title = tools::title(&call.name);
+    let mut item = json!({
+        "itemId": format!("tool:{}", call.id), "toolCallId": call.id, "name": call.name, "kind": "tool",
+        "phase": phase, "title": about.as_ref().map_or(title.clone(), |about| format!("{title} {about}")),
+        "status": status,
+    });
+    if let Some(about) = about {
+        item["meta"] = json!(about);
+    }
+    item["commandBearing"] = json!(false);
+    item["startedAt"] = json!(tooling.started_ms);
+    item
 }
 
 fn message(text: &str) -> Value {

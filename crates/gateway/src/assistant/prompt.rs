@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use agent::{Message, Model};
+use agent::{Message, Model, Part, Tool, ToolCall, ToolResult};
 use serde_json::Value;
 use store::Entry;
 
@@ -26,7 +26,12 @@ const FILES: [&str; 6] = [
 const CHARS_PER_TOKEN: u64 = 3;
 
 /// The system prompt of an agent, from its workspace as it is now.
-pub(super) fn system(facts: &Facts, agent_id: &str, extra: Option<String>) -> String {
+pub(super) fn system(
+    facts: &Facts,
+    agent_id: &str,
+    tools: &[Tool],
+    extra: Option<String>,
+) -> String {
     let inputs = facts.inputs(0, 0);
     let roster = inputs.roster();
     let agent = roster.get(agent_id);
@@ -38,10 +43,22 @@ pub(super) fn system(facts: &Facts, agent_id: &str, extra: Option<String>) -> St
         .unwrap_or("Assistant");
     let now = httpdate::fmt_http_date(std::time::SystemTime::now());
     let mut text = format!(
-        "You are {name}, a personal AI assistant. Answer plainly and helpfully. In this conversation you have no tools: when something would need one, say so.\nThe time is {now}.\n"
+        "You are {name}, a personal AI assistant. Answer plainly and helpfully. {}\nThe time is {now}.\n",
+        match tools.is_empty() {
+            true =>
+                "In this conversation you have no tools: when something would need one, say so.",
+            false =>
+                "Use your tools when they help; when something would need one that you don't have, say so.",
+        }
     );
     if let Some(agent) = agent {
         let workspace = roster.workspace(inputs.config, agent, &inputs.places);
+        if tools.iter().any(|tool| tool.name == "read") {
+            text.push_str(&format!(
+                "Your workspace is {}; tools for files work there and nowhere else.\n",
+                workspace.display()
+            ));
+        }
         add_files(&mut text, &workspace);
     }
     if let Some(extra) = extra {
@@ -94,7 +111,8 @@ fn read(path: &Path, chars_max: usize) -> std::io::Result<String> {
     Ok(short)
 }
 
-/// The conversation, newest kept, as far as the model's window takes it beside an answer.
+/// The conversation, newest kept, as far as the model's window takes it beside an answer. Every call in it has its
+/// result, and every result its call: providers refuse anything else.
 pub(super) fn conversation(entries: &[Entry], model: &Model) -> Vec<Message> {
     let tokens = model
         .context_window
@@ -104,10 +122,15 @@ pub(super) fn conversation(entries: &[Entry], model: &Model) -> Vec<Message> {
     let mut kept: Vec<Message> = Vec::new();
     let mut cut = false;
     for entry in entries.iter().rev() {
-        let Some((role, text)) = said(entry) else {
+        let Some(mut said) = said(entry) else {
             continue;
         };
-        let length = text.chars().count();
+        if let [Part::Result(result)] = said.parts.as_mut_slice()
+            && result.text.chars().count() > left
+        {
+            result.text = "[left out here: it does not fit any more]".to_owned();
+        }
+        let length: usize = said.parts.iter().map(weight).sum();
         if length > left && !kept.is_empty() {
             cut = true;
             break;
@@ -115,37 +138,135 @@ pub(super) fn conversation(entries: &[Entry], model: &Model) -> Vec<Message> {
         left = left.saturating_sub(length);
         // The same side twice in a row (an answer failed between them) is one message to a model.
         match kept.last_mut() {
-            Some(last) if last.role == role => {
-                if let Some(agent::Part::Text(after)) = last.parts.first_mut() {
-                    *after = format!("{text}\n\n{after}");
-                }
-            }
-            _ => kept.push(Message::text(role, text)),
+            Some(last) if last.role == said.role => join(last, said),
+            _ => kept.push(said),
         }
     }
-    if cut {
-        kept.push(Message::text(
-            "system",
-            "Earlier messages of this conversation are left out here: they do not fit.",
-        ));
-    }
     kept.reverse();
+    let mut kept = paired(kept);
+    if cut {
+        kept.insert(
+            0,
+            Message::text(
+                "system",
+                "Earlier messages of this conversation are left out here: they do not fit.",
+            ),
+        );
+    }
     kept
 }
 
+fn weight(part: &Part) -> usize {
+    match part {
+        Part::Text(text) => text.chars().count(),
+        Part::Call(call) => call.arguments.chars().count() + call.name.len(),
+        Part::Result(result) => result.text.chars().count(),
+        Part::Image { .. } => 0,
+    }
+}
+
+/// Puts an earlier message before a later one of the same side.
+fn join(later: &mut Message, mut earlier: Message) {
+    if let (Some(Part::Text(before)), Some(Part::Text(after))) =
+        (earlier.parts.last_mut(), later.parts.first())
+    {
+        before.push_str("\n\n");
+        before.push_str(after);
+        later.parts.remove(0);
+    }
+    earlier.parts.append(&mut later.parts);
+    *later = earlier;
+}
+
+/// Drops results without a call, and answers calls without a result.
+fn paired(messages: Vec<Message>) -> Vec<Message> {
+    let mut out: Vec<Message> = Vec::new();
+    let mut open: Vec<ToolCall> = Vec::new();
+    for mut message in messages {
+        if message.role == "tool" {
+            message.parts.retain(|part| match part {
+                Part::Result(result) => {
+                    match open.iter().position(|call| call.id == result.call_id) {
+                        Some(at) => {
+                            open.remove(at);
+                            true
+                        }
+                        None => false,
+                    }
+                }
+                _ => true,
+            });
+            message.parts.extend(open.drain(..).map(lost));
+            if !message.parts.is_empty() {
+                out.push(message);
+            }
+            continue;
+        }
+        if !open.is_empty() {
+            let parts = open.drain(..).map(lost).collect();
+            out.push(Message {
+                role: "tool",
+                parts,
+            });
+        }
+        open.extend(message.parts.iter().filter_map(|part| match part {
+            Part::Call(call) => Some(call.clone()),
+            _ => None,
+        }));
+        out.push(message);
+    }
+    if !open.is_empty() {
+        let parts = open.drain(..).map(lost).collect();
+        out.push(Message {
+            role: "tool",
+            parts,
+        });
+    }
+    out
+}
+
+fn lost(call: ToolCall) -> Part {
+    Part::Result(ToolResult {
+        call_id: call.id,
+        name: call.name,
+        text: "No result of this call was kept.".to_owned(),
+        is_error: true,
+    })
+}
+
 /// Who said what; nothing for what only tells of a failure.
-fn said(entry: &Entry) -> Option<(&'static str, String)> {
-    let role = match entry.role.as_str() {
-        "user" => "user",
-        "assistant" => "assistant",
-        _ => return None,
-    };
+fn said(entry: &Entry) -> Option<Message> {
     let message: Value = serde_json::from_str(&entry.message).ok()?;
     if message["stopReason"] == "error" {
         return None;
     }
     let text = super::rows::text_of(&message["content"]);
-    (!text.trim().is_empty()).then_some((role, text))
+    let texts = (!text.trim().is_empty()).then(|| Part::Text(text.clone()));
+    let (role, parts): (_, Vec<Part>) = match entry.role.as_str() {
+        "user" => ("user", texts.into_iter().collect()),
+        "assistant" => {
+            let calls = super::rows::calls_of(&message["content"]);
+            (
+                "assistant",
+                texts
+                    .into_iter()
+                    .chain(calls.into_iter().map(Part::Call))
+                    .collect(),
+            )
+        }
+        "toolResult" => {
+            let word = |key: &str| message[key].as_str().unwrap_or_default().to_owned();
+            let result = ToolResult {
+                call_id: word("toolCallId"),
+                name: word("toolName"),
+                text,
+                is_error: message["isError"] == true,
+            };
+            ("tool", vec![Part::Result(result)])
+        }
+        _ => return None,
+    };
+    (!parts.is_empty()).then_some(Message { role, parts })
 }
 
 #[cfg(test)]
@@ -217,6 +338,87 @@ mod tests {
     }
 
     #[test]
+    fn calls_and_results_stay_together() {
+        let row = |role: &str, message: Value| Entry {
+            message: message.to_string(),
+            ..entry(role, "", "")
+        };
+        let call = |id: &str| {
+            row(
+                "assistant",
+                json!({ "content": [{ "type": "text", "text": "I look." }, { "type": "toolCall", "id": id, "name": "read", "arguments": { "path": "x" } }], "stopReason": "toolUse" }),
+            )
+        };
+        let result = |id: &str, text: &str| {
+            row(
+                "toolResult",
+                json!({ "toolCallId": id, "toolName": "read", "content": [{ "type": "text", "text": text }], "isError": false }),
+            )
+        };
+        let shape = |entries: &[Entry], window: u64| -> Vec<String> {
+            conversation(entries, &model(window))
+                .iter()
+                .map(|message| {
+                    let parts: Vec<String> = message
+                        .parts
+                        .iter()
+                        .map(|part| match part {
+                            Part::Text(_) => "text".to_owned(),
+                            Part::Call(call) => format!("call {}", call.id),
+                            Part::Result(result) => {
+                                format!("result {} {}", result.call_id, result.text)
+                            }
+                            Part::Image { .. } => "image".to_owned(),
+                        })
+                        .collect();
+                    format!("{}: {}", message.role, parts.join(", "))
+                })
+                .collect()
+        };
+        let user = entry("user", "one", "");
+        // Two calls in two rows, the same id in another turn, a call that was never answered, a result of nothing.
+        let entries = [
+            result("z", "orphan"),
+            user.clone(),
+            call("a"),
+            result("a", "A"),
+            entry("assistant", "done", "stop"),
+            user.clone(),
+            call("a"),
+            user.clone(),
+            call("b"),
+            result("b", "B"),
+        ];
+        assert_eq!(
+            shape(&entries, 1000),
+            [
+                "user: text",
+                "assistant: text, call a",
+                "tool: result a A",
+                "assistant: text",
+                "user: text",
+                "assistant: text, call a",
+                "tool: result a No result of this call was kept.",
+                "user: text",
+                "assistant: text, call b",
+                "tool: result b B",
+            ]
+        );
+        // A large result gives way before the conversation does.
+        let large = [
+            user,
+            call("a"),
+            result("a", &"x".repeat(2000)),
+            call("b"),
+            result("b", "B"),
+        ];
+        assert_eq!(
+            shape(&large, 100)[2],
+            "tool: result a [left out here: it does not fit any more]"
+        );
+    }
+
+    #[test]
     fn files_of_the_workspace_are_read_and_links_out_of_it_are_not() {
         let dir = tempfile::tempdir().expect("a directory");
         let outside = tempfile::tempdir().expect("a directory");
@@ -229,7 +431,7 @@ mod tests {
             config: json!({ "agents": { "defaults": { "workspace": dir.path() }, "entries": { "main": { "identity": { "name": "Otto" } } } } }),
             ..Facts::default()
         };
-        let text = system(&facts, "main", Some("More.".to_owned()));
+        let text = system(&facts, "main", &[], Some("More.".to_owned()));
         assert!(text.contains("You are Otto"), "{text}");
         assert!(text.contains("# SOUL.md\n\nBe kind.\n"), "{text}");
         assert!(!text.contains("hidden"));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use agent::{Completion, Model};
+use agent::{Completion, Model, ToolCall};
 use base64::Engine as _;
 use serde_json::{Map, Value, json};
 use store::{AgentSession, Entry};
@@ -58,12 +58,26 @@ pub(super) fn answer(
     if !completion.reasoning.is_empty() {
         content.push(json!({ "type": "thinking", "thinking": completion.reasoning }));
     }
-    content.push(json!({ "type": "text", "text": completion.text }));
+    if !completion.text.is_empty() || completion.calls.is_empty() {
+        content.push(json!({ "type": "text", "text": completion.text }));
+    }
+    content.extend(completion.calls.iter().map(|call| {
+        // Broken arguments are answered by an error; a model is not shown them again.
+        let arguments: Option<Value> = serde_json::from_str(&call.arguments).ok();
+        let mut part = json!({
+            "type": "toolCall", "id": call.id, "name": call.name,
+            "arguments": arguments.filter(Value::is_object).unwrap_or_else(|| json!({})),
+        });
+        if let Some(signature) = &call.signature {
+            part["thoughtSignature"] = json!(signature);
+        }
+        part
+    }));
     let usage = completion.usage;
     let cost = model.map_or(0.0, |model| model.price(&usage));
     let mut message = json!({
         "role": "assistant", "content": content, "timestamp": now_ms,
-        "api": "openai-completions", "stopReason": completion.stop_reason,
+        "api": model.map_or("openai-completions", |model| model.api.name()), "stopReason": completion.stop_reason,
         "usage": {
             "input": usage.input, "output": usage.output,
             "cacheRead": usage.cache_read, "cacheWrite": usage.cache_write, "totalTokens": usage.total(),
@@ -78,13 +92,78 @@ pub(super) fn answer(
         message["responseId"] = json!(id);
     }
     message["__openclaw"] = json!({ "runId": run_id });
-    entry(
-        format!("{run_id}:answer"),
-        "assistant",
-        run_id,
-        message,
-        now_ms,
-    )
+    // A turn has one last answer, and any number of those that wait for tools.
+    let id = match completion.calls.is_empty() {
+        true => format!("{run_id}:answer"),
+        false => format!("{run_id}:call:{}", uuid::Uuid::new_v4()),
+    };
+    entry(id, "assistant", run_id, message, now_ms)
+}
+
+/// What a tool answered.
+pub(super) fn result(
+    run_id: &str,
+    call: &ToolCall,
+    text: &str,
+    kept: Option<&Value>,
+    is_error: bool,
+    now_ms: i64,
+) -> Entry {
+    let mut message = json!({
+        "role": "toolResult", "toolCallId": call.id, "toolName": call.name,
+        "content": [{ "type": "text", "text": text }],
+    });
+    if let Some(kept) = kept {
+        message["details"] = kept.clone();
+    }
+    message["isError"] = json!(is_error);
+    message["timestamp"] = json!(now_ms);
+    message["__openclaw"] = json!({ "runId": run_id });
+    let id = format!("{run_id}:result:{}", uuid::Uuid::new_v4());
+    entry(id, "toolResult", run_id, message, now_ms)
+}
+
+/// Results in place of those that a stopped turn did not live to write, one for each call without one.
+pub(super) fn unanswered(entries: &[Entry], run_id: &str, why: &str, now_ms: i64) -> Vec<Entry> {
+    let mut open: Vec<ToolCall> = Vec::new();
+    let own = entries
+        .iter()
+        .filter(|entry| entry.run_id.as_deref() == Some(run_id));
+    for entry in own {
+        let Ok(message) = serde_json::from_str::<Value>(&entry.message) else {
+            continue;
+        };
+        match entry.role.as_str() {
+            "assistant" => open.extend(calls_of(&message["content"])),
+            "toolResult" => {
+                let answered = open
+                    .iter()
+                    .position(|call| message["toolCallId"] == call.id.as_str());
+                if let Some(at) = answered {
+                    open.remove(at);
+                }
+            }
+            _ => {}
+        }
+    }
+    let why = format!("{why}; whether it took effect is not known. Look before you call it again.");
+    open.iter()
+        .map(|call| result(run_id, call, &why, None, true, now_ms))
+        .collect()
+}
+
+/// The calls in a stored answer.
+pub(super) fn calls_of(content: &Value) -> Vec<ToolCall> {
+    let parts = content.as_array().into_iter().flatten();
+    parts
+        .filter(|part| part["type"] == "toolCall")
+        .map(|part| ToolCall {
+            id: part["id"].as_str().unwrap_or_default().to_owned(),
+            name: part["name"].as_str().unwrap_or_default().to_owned(),
+            arguments: part["arguments"].to_string(),
+            signature: part["thoughtSignature"].as_str().map(str::to_owned),
+        })
+        .collect()
 }
 
 pub(super) fn aborted(run_id: &str, text: &str, now_ms: i64) -> Entry {

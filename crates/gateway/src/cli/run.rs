@@ -195,9 +195,7 @@ async fn serve(
     })
     .context("the message store cannot be started")?;
     app.set_env(document.env.clone());
-    let assistant = Arc::new(
-        Assistant::new(messages.store.clone()).context("cannot set up TLS for model calls")?,
-    );
+    let assistant = Arc::new(Assistant::new(messages.store.clone()));
     tokio::spawn(recover(Arc::clone(&assistant), crate::clock::now_ms()));
     app.employ(assistant);
     messages.employ(&app);

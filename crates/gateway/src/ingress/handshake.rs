@@ -493,6 +493,7 @@ impl Attempt {
             scopes: principal.scope_set,
             device_id: principal.device_id.clone(),
             judged: judged.clone(),
+            wants_tools: principal.caps.iter().any(|cap| cap == "tool-events"),
         }));
         if let Some(key) = presence_key(&principal, &self.facts.conn_id) {
             let arrival = presence::Arrival {

@@ -109,6 +109,7 @@ pub struct App {
     assistant: std::sync::OnceLock<Arc<crate::assistant::Assistant>>,
     /// The environment that the user's file is read with.
     env: ArcSwap<crate::config::Env>,
+    recent_log: std::sync::OnceLock<crate::recent_log::RecentLog>,
 }
 
 impl App {
@@ -159,6 +160,7 @@ impl App {
                 control_ui: ArcSwap::from_pointee(control_ui),
                 assistant: std::sync::OnceLock::new(),
                 env: ArcSwap::default(),
+                recent_log: std::sync::OnceLock::new(),
             }
         })
     }
@@ -195,6 +197,16 @@ impl App {
 
     pub(crate) fn assistant(&self) -> Option<&Arc<crate::assistant::Assistant>> {
         self.assistant.get()
+    }
+
+    /// The log that is written to.
+    pub(crate) fn log_to(&self, log: crate::recent_log::RecentLog) {
+        // Set once, at the start.
+        drop(self.recent_log.set(log));
+    }
+
+    pub(crate) fn recent_log(&self) -> crate::recent_log::RecentLog {
+        self.recent_log.get().cloned().unwrap_or_default()
     }
 
     pub(crate) fn set_env(&self, env: crate::config::Env) {

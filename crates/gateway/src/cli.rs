@@ -12,6 +12,7 @@ mod config;
 mod doctor;
 mod media;
 mod memory;
+mod report;
 mod rollout;
 mod route;
 mod run;
@@ -69,6 +70,8 @@ enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Write a folder with what a bug report needs: versions, configuration, state, metrics and logs, secrets hidden.
+    Report(report::Report),
     /// Find what stops a gateway from working on this machine.
     Doctor {
         #[arg(long)]
@@ -249,6 +252,7 @@ pub fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Command::Config { command } => config::run(cli.profile.as_deref(), command),
+        Command::Report(args) => report::run(cli.profile.as_deref(), &args),
         Command::Doctor { json } => doctor::run(cli.profile.as_deref(), json),
         Command::Send(args) => api::send(cli.profile.as_deref(), &args),
         Command::Why { id, json, to } => api::why(cli.profile.as_deref(), &id, json, &to),

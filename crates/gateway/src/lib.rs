@@ -17,6 +17,7 @@ mod messages;
 mod metrics;
 pub mod native;
 mod procfs;
+mod recent_log;
 mod reload;
 mod rollout;
 pub mod routing;

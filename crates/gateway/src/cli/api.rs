@@ -113,6 +113,16 @@ impl Api {
     }
 
     async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let answer = self.ask_bytes(method, path, body).await?;
+        Ok(serde_json::from_slice(&answer).unwrap_or(Value::Null))
+    }
+
+    async fn ask_bytes(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Vec<u8>> {
         let mut request = self.http.request(method, &format!("{}{path}", self.base))?;
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
@@ -129,10 +139,10 @@ impl Api {
         })?;
         let status = response.status();
         let body = channels::web::body(response, 64 * 1024 * 1024).await?;
-        let answer: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
         if status.is_success() {
-            return Ok(answer);
+            return Ok(body.to_vec());
         }
+        let answer: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
         let why = answer["error"]
             .as_str()
             .or_else(|| answer["error"]["message"].as_str())
@@ -151,6 +161,13 @@ impl Api {
 pub(super) fn get(profile: Option<&str>, to: &To, path: &str) -> anyhow::Result<Value> {
     let api = Api::new(profile, to)?;
     blocking(async { api.ask(Method::GET, path, None).await })
+}
+
+/// The same, as text.
+pub(super) fn get_text(profile: Option<&str>, to: &To, path: &str) -> anyhow::Result<String> {
+    let api = Api::new(profile, to)?;
+    let bytes = blocking(async { api.ask_bytes(Method::GET, path, None).await })?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// What it answers to a POST without a body.

@@ -80,7 +80,29 @@ struct Row {
     origin: String,
 }
 
-fn show(profile: Option<&str>, effective: bool, json: bool) -> anyhow::Result<ExitCode> {
+/// What is set in each file, secrets hidden.
+pub(super) struct Shown {
+    paths: Paths,
+    user: Vec<Row>,
+    own: Vec<Row>,
+}
+
+impl Shown {
+    /// `{config: {file, values: [{key, value, origin}]}, own: …}`.
+    pub(super) fn json(&self) -> Value {
+        let list = |rows: &[Row]| -> Vec<Value> {
+            rows.iter()
+                .map(|row| json!({ "key": row.key, "value": row.value, "origin": row.origin }))
+                .collect()
+        };
+        json!({
+            "config": { "file": self.paths.config_file, "values": list(&self.user) },
+            "own": { "file": self.paths.own_file, "values": list(&self.own) },
+        })
+    }
+}
+
+pub(super) fn shown(profile: Option<&str>, effective: bool) -> anyhow::Result<Shown> {
     let (env, paths) = environment(profile)?;
     let document = ConfigDocument::load(&paths, &env)?;
     let own = OwnSettings::effective(&paths.own_file, &text_of(&paths.own_file)?)?;
@@ -95,15 +117,16 @@ fn show(profile: Option<&str>, effective: bool, json: bool) -> anyhow::Result<Ex
         .filter(|row| effective || row.at.is_some())
         .map(|row| own_row(&paths.own_file, row))
         .collect();
+    Ok(Shown { paths, user, own })
+}
+
+fn show(profile: Option<&str>, effective: bool, json: bool) -> anyhow::Result<ExitCode> {
+    let shown = shown(profile, effective)?;
     if json {
-        let list = |rows: &[Row]| -> Vec<Value> {
-            rows.iter()
-                .map(|row| json!({ "key": row.key, "value": row.value, "origin": row.origin }))
-                .collect()
-        };
-        print(&json!({ "config": { "file": paths.config_file, "values": list(&user) }, "own": { "file": paths.own_file, "values": list(&own) } }).to_string());
+        print(&shown.json().to_string());
         return Ok(ExitCode::SUCCESS);
     }
+    let Shown { paths, user, own } = shown;
     for (file, rows) in [(&paths.config_file, &user), (&paths.own_file, &own)] {
         print(&format!("# {}", file.display()));
         for row in rows {

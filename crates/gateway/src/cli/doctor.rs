@@ -19,7 +19,29 @@ struct Finding {
     fix: Option<String>,
 }
 
-pub(super) fn run(profile: Option<&str>, json: bool) -> anyhow::Result<ExitCode> {
+/// What was found, and the connects that a running gateway turned away.
+pub(super) struct Findings {
+    all: Vec<Finding>,
+    refusals: Vec<Value>,
+}
+
+impl Findings {
+    fn healthy(&self) -> bool {
+        self.all.iter().all(|finding| finding.ok)
+    }
+
+    /// `{ok, findings: [{check, ok, what, fix}], refusals}`.
+    pub(super) fn json(&self) -> Value {
+        let list: Vec<_> = self
+            .all
+            .iter()
+            .map(|finding| json!({ "check": finding.check, "ok": finding.ok, "what": finding.what, "fix": finding.fix }))
+            .collect();
+        json!({ "ok": self.healthy(), "findings": list, "refusals": self.refusals })
+    }
+}
+
+pub(super) fn look(profile: Option<&str>) -> anyhow::Result<Findings> {
     let (env, paths) = environment(profile)?;
     let mut findings = Vec::new();
     let document = ConfigDocument::read(&paths, &env);
@@ -97,16 +119,18 @@ pub(super) fn run(profile: Option<&str>, json: bool) -> anyhow::Result<ExitCode>
             },
         ));
     }
-    let refusals = refusals.unwrap_or_default();
-    let healthy = findings.iter().all(|finding| finding.ok);
+    Ok(Findings {
+        all: findings,
+        refusals: refusals.unwrap_or_default(),
+    })
+}
+
+pub(super) fn run(profile: Option<&str>, json: bool) -> anyhow::Result<ExitCode> {
+    let found = look(profile)?;
     if json {
-        let list: Vec<_> = findings
-            .iter()
-            .map(|finding| json!({ "check": finding.check, "ok": finding.ok, "what": finding.what, "fix": finding.fix }))
-            .collect();
-        print(&json!({ "ok": healthy, "findings": list, "refusals": refusals }).to_string());
+        print(&found.json().to_string());
     } else {
-        for finding in &findings {
+        for finding in &found.all {
             print(&format!(
                 "{} {:<9} {}",
                 if finding.ok { "ok " } else { "BAD" },
@@ -117,7 +141,7 @@ pub(super) fn run(profile: Option<&str>, json: bool) -> anyhow::Result<ExitCode>
                 print(&format!("              {fix}"));
             }
         }
-        for refusal in &refusals {
+        for refusal in &found.refusals {
             let text = |key: &str| refusal[key].as_str().unwrap_or_default().to_owned();
             let at = Duration::from_millis(refusal["atMs"].as_u64().unwrap_or_default());
             print(&format!(
@@ -127,7 +151,7 @@ pub(super) fn run(profile: Option<&str>, json: bool) -> anyhow::Result<ExitCode>
             ));
         }
     }
-    Ok(ExitCode::from(u8::from(!healthy)))
+    Ok(ExitCode::from(u8::from(!found.healthy())))
 }
 
 /// Connects that the running gateway turned away, oldest first; `None` when none can be asked.

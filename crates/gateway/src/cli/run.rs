@@ -29,6 +29,7 @@ use crate::config::{
 use crate::control_ui::ControlUi;
 use crate::lower;
 use crate::messages::{self, Messages};
+use crate::recent_log::RecentLog;
 use crate::systemd::Notifier;
 
 #[derive(Debug, clap::Args)]
@@ -72,14 +73,15 @@ pub(super) fn run(profile: Option<&str>, options: &Options) -> anyhow::Result<Ex
     if let Some(command) = &options.openclaw_command {
         own.upstream.command = command.split_whitespace().map(str::to_owned).collect();
     }
-    log_to_stderr(&own);
+    let log = RecentLog::default();
+    log_to_stderr(&own, &log);
     // Two workers: the work is short and the machines are small; each further one costs memory.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?;
     let mut hurried = false;
-    let ended = runtime.block_on(serve(&env, &paths, own, options, &mut hurried));
+    let ended = runtime.block_on(serve(&env, &paths, own, options, log, &mut hurried));
     if hurried {
         // Drops the supervisor, which kills the child's group; waits for nothing else.
         runtime.shutdown_timeout(HURRY);
@@ -92,13 +94,13 @@ const HURRY: std::time::Duration = std::time::Duration::from_millis(500);
 /// Exit code after a second signal, as a shell gives it after Ctrl-C.
 const EXIT_HURRIED: u8 = 130;
 
-fn log_to_stderr(own: &OwnSettings) {
+fn log_to_stderr(own: &OwnSettings, recent: &RecentLog) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_unset| tracing_subscriber::EnvFilter::new(&own.log_level));
     let terminal = std::io::stderr().is_terminal();
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(recent.clone())
         .with_ansi(terminal);
     let json = own.log_format == LogFormat::Json || own.log_format == LogFormat::Auto && !terminal;
     // A second call (in a test process) keeps the first.
@@ -124,6 +126,7 @@ async fn serve(
     paths: &Paths,
     own: OwnSettings,
     options: &Options,
+    log: RecentLog,
     hurried: &mut bool,
 ) -> anyhow::Result<ExitCode> {
     create_own_dir(&paths.own_dir)?;
@@ -194,6 +197,7 @@ async fn serve(
         wake: Arc::clone(&upstream.wake),
     })
     .context("the message store cannot be started")?;
+    app.log_to(log);
     app.set_env(document.env.clone());
     let assistant = Arc::new(Assistant::new(messages.store.clone()));
     tokio::spawn(recover(Arc::clone(&assistant), crate::clock::now_ms()));

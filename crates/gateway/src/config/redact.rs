@@ -123,7 +123,7 @@ impl Hints {
     }
 
     /// As [`redact`](Self::redact); the secrets found are added to `secrets`.
-    fn redact_collecting(&self, value: &Value, secrets: &mut Vec<String>) -> Value {
+    pub(crate) fn redact_collecting(&self, value: &Value, secrets: &mut Vec<String>) -> Value {
         let in_schema = !self.lookup.is_empty();
         Walk {
             hints: self,

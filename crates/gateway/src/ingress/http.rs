@@ -28,6 +28,7 @@ use crate::bridge::{self, UpstreamState, link, proxy};
 use crate::control_ui;
 use crate::messages;
 use crate::metrics;
+use crate::recent_log;
 use crate::rollout;
 use crate::upstream;
 
@@ -155,6 +156,9 @@ async fn respond(
     }
     if path == upstream::PATH || path.starts_with("/api/upstream/") {
         return secured(upstream::respond(&app, &request, peer).await);
+    }
+    if path == recent_log::PATH {
+        return secured(recent_log::respond(&app, &request, peer).await);
     }
     if path == metrics::route::PATH {
         return secured(metrics::route::respond(&app, request, peer, is_tls).await);

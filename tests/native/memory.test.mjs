@@ -1,8 +1,10 @@
 // `memory add|index|search|status|forget|rebuild` from the spawned binary: no configuration, no gateway. The corpus is
 // the documentation that the original ships; what must be found is taken from its files by plain string search.
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
+import { execFile, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import fs from "node:fs";
+import http from "node:http";
 import path from "node:path";
 import test from "node:test";
 import { fileURLToPath } from "node:url";
@@ -111,4 +113,63 @@ test("bad input is a clear error and nothing is lost", () => {
   const run = memory(env, ["search", "keep"]);
   assert.equal(run.code, 1);
   assert.match(run.err, /memory\.sqlite/);
+});
+
+// OpenAI's published shape; the vectors count the letters of a text in threes, so that what is written alike is near.
+async function embeddings(t, asked) {
+  const server = http.createServer(async (request, response) => {
+    let body = "";
+    for await (const piece of request) body += piece;
+    asked.push({ url: request.url, key: request.headers.authorization, ...JSON.parse(body) });
+    if (asked.length === 1) return response.writeHead(429, { "retry-after": "0" }).end("{}");
+    const data = asked.at(-1).input.map((text, index) => {
+      const embedding = new Array(64).fill(0.01);
+      for (const three of text.toLowerCase().match(/(?=(...))/gs)?.map((_, at) => text.slice(at, at + 3).toLowerCase()) ?? []) {
+        embedding[[...three].reduce((sum, c) => (sum * 31 + c.codePointAt(0)) % 9973, 7) % 64] += 1;
+      }
+      return { object: "embedding", index, embedding };
+    });
+    response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify({ object: "list", data, model: "m" }));
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  t.after(() => server.close());
+  return server;
+}
+
+test("with an embedder a search is by meaning too, and without its answer by words", async (t) => {
+  const asked = [];
+  const server = await embeddings(t, asked);
+  const env = { ...isolatedEnv(tempDir("memory")), MY_KEY: "sk-very-secret" };
+  const run = (args) => new Promise((resolve) => {
+    execFile(gatewayBinary(), ["memory", ...args, "--json"], { env, timeout: 60_000 }, (error, out, err) => {
+      assert.ok(!`${out}${err}`.includes("sk-very-secret"));
+      assert.equal(error?.code ?? 0, 0, err);
+      resolve({ ...JSON.parse(out), err });
+    });
+  });
+  const url = `http://127.0.0.1:${server.address().port}/v1`;
+  await run(["add", "deployments happen on fridays", "--path", "memory/a.md"]);
+  await run(["add", "the zebra sleeps", "--path", "b.md"]);
+  const chosen = await run(["embedder", "openai", "--url", url, "--model", "m", "--key-variable", "MY_KEY"]);
+  assert.deepEqual([chosen.provider, chosen.model, chosen.keyVariable], ["openai", "m", "MY_KEY"]);
+  const early = await run(["search", "redeployment"]);
+  assert.deepEqual([early.results, early.searchMode], [[], "keyword"]);
+  await run(["add", "colours of autumn", "--path", "c.md"]);
+  assert.deepEqual((await run(["status"])).vectors, { model: "m", dimensions: 64, kept: 3, missing: 0 });
+  assert.ok(asked.every((one) => one.url === "/v1/embeddings" && one.key === "Bearer sk-very-secret" && one.model === "m"));
+  assert.equal(asked.length, 2, "a busy service is asked again, and once for all texts");
+  const found = await run(["search", "redeployment", "--explain"]);
+  assert.deepEqual([found.searchMode, found.warning, found.results[0].path], ["hybrid", null, "memory/a.md"]);
+  assert.equal(found.results[0].explain.bm25, null);
+  assert.ok(found.results[0].vectorScore > 0.3);
+  assert.deepEqual((await run(["search", "redeployment", "--words"])).results, []);
+  const filtered = await run(["search", "redeployment", "--under", "b"]);
+  assert.deepEqual(filtered.results.map((hit) => hit.path), ["b.md"]);
+  assert.deepEqual((await run(["search", "zebra", "--before", "2020-01-01"])).results, []);
+  server.closeAllConnections();
+  server.close();
+  const down = await run(["search", "autumn"]);
+  assert.deepEqual([down.searchMode, down.results[0].path], ["keyword", "c.md"]);
+  assert.match(down.warning, /can't be reached.*the words answer alone/);
 });

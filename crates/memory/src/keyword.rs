@@ -4,12 +4,16 @@
 
 use crate::analyse::{Analyser, BETWEEN};
 use crate::rank::{EXPANSIONS_MAX, Leg, Parsed, Statistics};
+use crate::store::Allowed;
 use std::collections::HashMap;
 use std::path::Path;
-use tantivy::collector::TopDocs;
+use std::sync::Arc;
+use tantivy::collector::{FilterCollector, TopDocs};
 use tantivy::directory::error::LockError;
 use tantivy::directory::{Directory as _, DirectoryLock, INDEX_WRITER_LOCK};
-use tantivy::query::{Bm25StatisticsProvider, BooleanQuery, Occur, PhraseQuery, Query, TermQuery};
+use tantivy::query::{
+    Bm25StatisticsProvider, BooleanQuery, ConstScoreQuery, Occur, PhraseQuery, Query, TermQuery,
+};
 use tantivy::schema::{
     Field, IndexRecordOption, NumericOptions, Schema, TextFieldIndexing, TextOptions,
 };
@@ -26,6 +30,8 @@ const WRITER_BYTES_MIN: usize = 15_000_000;
 const WRITER_BYTES_MAX: usize = 128_000_000;
 /// About what a chunk takes in the writer until its segment is written.
 const CHUNK_BYTES: usize = 1500;
+/// Documents of a filter that are looked up one by one.
+const LED_TO_MAX: usize = 256;
 /// Terms come joined: the same name as before, since tantivy keeps it in the index.
 const TOKENIZER: &str = "raw";
 
@@ -73,7 +79,10 @@ fn schema() -> Schema {
     builder.add_text_field("terms", text(IndexRecordOption::WithFreqs));
     builder.add_text_field("words", text(IndexRecordOption::WithFreqsAndPositions));
     builder.add_u64_field("chunk", NumericOptions::default().set_fast());
-    builder.add_u64_field("document", NumericOptions::default().set_indexed());
+    builder.add_u64_field(
+        "document",
+        NumericOptions::default().set_indexed().set_fast(),
+    );
     builder.build()
 }
 
@@ -222,6 +231,7 @@ impl Keyword {
         parsed: &Parsed,
         statistics: &Statistics,
         limit: usize,
+        allowed: Option<Arc<Allowed>>,
     ) -> tantivy::Result<Vec<(i64, f64)>> {
         let searcher = self.reader.searcher();
         let mut clauses: Vec<(Occur, Box<dyn Query>)> = Vec::new();
@@ -262,9 +272,35 @@ impl Keyword {
             statistics,
             fields: self.fields,
         };
-        let query = BooleanQuery::new(clauses);
+        let mut query = BooleanQuery::new(clauses);
         let collector = TopDocs::with_limit(limit.max(1)).order_by_score();
-        let top = searcher.search_with_statistics_provider(&query, &collector, &provider)?;
+        let top = match allowed {
+            None => searcher.search_with_statistics_provider(&query, &collector, &provider)?,
+            // Few are led to by their own postings; of many each match is asked.
+            Some(allowed) if allowed.ids.len() <= LED_TO_MAX => {
+                let any: Vec<(Occur, Box<dyn Query>)> = allowed
+                    .ids
+                    .iter()
+                    .map(|id| {
+                        let term = Term::from_field_u64(self.fields.document, id.unsigned_abs());
+                        let one: Box<dyn Query> =
+                            Box::new(TermQuery::new(term, IndexRecordOption::Basic));
+                        (Occur::Should, one)
+                    })
+                    .collect();
+                let only = ConstScoreQuery::new(Box::new(BooleanQuery::new(any)), 0.0);
+                query = BooleanQuery::new(vec![
+                    (Occur::Must, Box::new(query)),
+                    (Occur::Must, Box::new(only)),
+                ]);
+                searcher.search_with_statistics_provider(&query, &collector, &provider)?
+            }
+            Some(allowed) => {
+                let may = move |id: u64| allowed.has(id.cast_signed());
+                let collector = FilterCollector::new("document".to_owned(), may, collector);
+                searcher.search_with_statistics_provider(&query, &collector, &provider)?
+            }
+        };
         let mut ids = HashMap::new();
         top.into_iter()
             .map(|(score, at)| {

@@ -1,19 +1,24 @@
-//! What agents remember. SQLite holds every document and its chunks and is the truth; a keyword index for each agent
-//! is derived from it and may be deleted at any time.
+//! What agents remember. SQLite holds every document and its chunks and is the truth; a keyword index and, where
+//! there is an embedder, a vector index for each agent are derived from it and may be deleted at any time.
 //!
 //! A write is on disk when it returns and in the next answer: what the index does not hold yet is read from the
 //! database. A search reads, never writes, and stops at its deadline.
 
 mod analyse;
 mod chunk;
+mod embed;
+mod fuse;
 mod keyword;
 mod rank;
 mod store;
+mod vector;
 
 pub use analyse::{terms, words};
 pub use chunk::{Chunk, chunks};
-pub use rank::{Found, Hit, Query};
-pub use store::{DOCUMENT_BYTES_MAX, Indexed, Memory, Status};
+pub use embed::{EmbedError, Embedder, EmbedderSettings, Model, Purpose};
+pub use fuse::{HALF_LIFE_DAYS, MMR_LAMBDA, Recency, midnight};
+pub use rank::{Explain, Filter, Found, Hit, Mode, Query};
+pub use store::{DOCUMENT_BYTES_MAX, Document, Embedded, Indexed, Memory, Status, VectorStatus};
 
 /// Whose memory it is. Every call takes one: there is no way to ask for all.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +61,21 @@ pub enum MemoryError {
         found: i64,
         known: i64,
     },
+    /// What was made before stays.
+    #[error(transparent)]
+    Embedding(#[from] EmbedError),
+    #[error(
+        "{model} answers with {other} numbers, the vectors that are kept have {known}: give the other model another name"
+    )]
+    Dimensions {
+        model: String,
+        known: usize,
+        other: usize,
+    },
+    #[error(
+        "vector index: {0}: check that its disk has room; what is kept is safe, and `memory rebuild` makes the index again"
+    )]
+    VectorIndex(#[from] std::io::Error),
     #[error(
         "memory database: {0}: check that its disk has room and that its file is whole and writable"
     )]

@@ -22,6 +22,23 @@ pub struct Query {
     pub min_score: f64,
     /// What is not read by then is not in the answer, which says so.
     pub deadline: Option<Instant>,
+    pub filter: Filter,
+    /// Age counts against dated notes, if asked for.
+    pub recency: Option<crate::Recency>,
+    /// Variety, if asked for: 1 is relevance alone, 0 variety alone.
+    pub mmr: Option<f64>,
+}
+
+/// Which documents may be found; the default is all of the agent's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Any of these; empty is any.
+    pub kinds: Vec<String>,
+    /// Paths that begin so.
+    pub under: Option<String>,
+    /// Written then or later, then or earlier, milliseconds since 1970; a document without a time is neither.
+    pub since: Option<i64>,
+    pub until: Option<i64>,
 }
 
 impl Query {
@@ -32,6 +49,9 @@ impl Query {
             limit: 10,
             min_score: 0.0,
             deadline: None,
+            filter: Filter::default(),
+            recency: None,
+            mmr: None,
         }
     }
 }
@@ -46,6 +66,30 @@ pub struct Hit {
     pub text: String,
     /// In parts of the best hit's: (0, 1].
     pub score: f64,
+    pub kind: String,
+    /// When the document was written, milliseconds since 1970, if known.
+    pub at: Option<i64>,
+    pub explain: Explain,
+}
+
+/// Where a hit's score comes from.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Explain {
+    /// BM25, if the words found it.
+    pub keyword: Option<f64>,
+    /// The cosine, if it is among the nearest by meaning.
+    pub vector: Option<f64>,
+    /// Both, each in parts of its list's best.
+    pub fused: f64,
+    /// What its age made of that.
+    pub recency: f64,
+}
+
+/// Which lists an answer is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Keyword,
+    Hybrid,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -54,8 +98,21 @@ pub struct Found {
     pub hits: Vec<Hit>,
     /// The deadline passed before all chunks were read.
     pub partial: bool,
-    /// Why the keyword index could not be used: the answer is whole, but every chunk had to be read.
+    /// What could not be used: an index (the answer is whole, but all had to be read) or the embedder (by words alone).
     pub degraded: Option<String>,
+    pub mode: Mode,
+}
+
+impl Found {
+    pub(crate) fn degrade(&mut self, why: &str) {
+        match &mut self.degraded {
+            Some(before) => {
+                before.push_str("; ");
+                before.push_str(why);
+            }
+            none => *none = Some(why.to_owned()),
+        }
+    }
 }
 
 /// Where a term is looked up.

@@ -1,20 +1,25 @@
 //! The database: documents and their chunks, replaced whole; the keyword index beside it follows.
 
 use crate::keyword::{self, Applied, Keyword, Writer};
-use crate::rank::{Parsed, Scorer, Statistics};
-use crate::{Agent, Found, Hit, MemoryError, Query, chunks};
+use crate::vector::Vectors;
+use crate::{Agent, MemoryError, chunks};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+mod embedding;
+mod search;
+
+pub use embedding::{Embedded, VectorStatus};
+pub(crate) use search::Allowed;
 
 /// Bounds what one hostile file costs.
 pub const DOCUMENT_BYTES_MAX: usize = 16 * 1024 * 1024;
-const HITS_MAX: usize = 1000;
 /// Chunks between two commits of an index that is being filled.
 const COMMIT_CHUNKS: i64 = 100_000;
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = 2;
 /// Ids never come again, so that an index that is behind can't take one row for another.
 const CREATE: &str = "
     CREATE TABLE store (id TEXT NOT NULL) STRICT;
@@ -34,7 +39,30 @@ const CREATE: &str = "
     CREATE TABLE gone (
         id INTEGER PRIMARY KEY AUTOINCREMENT, agent INTEGER NOT NULL, document INTEGER NOT NULL
     ) STRICT;
-    PRAGMA user_version = 1;
+";
+/// What version 2 has more. A vector's row says which chunk it is of; the vector itself is kept by its text's hash, so
+/// that a text that comes again, under another name or agent, is not paid for again.
+const UPGRADE: &str = "
+    ALTER TABLE document ADD COLUMN kind TEXT NOT NULL DEFAULT 'memory';
+    ALTER TABLE document ADD COLUMN at INTEGER;
+    CREATE TABLE model (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, provider TEXT NOT NULL, name TEXT NOT NULL, asked INTEGER NOT NULL,
+        dimensions INTEGER NOT NULL, UNIQUE (provider, name, asked)
+    ) STRICT;
+    CREATE TABLE embedding (
+        model INTEGER NOT NULL REFERENCES model, hash BLOB NOT NULL, vector BLOB NOT NULL, UNIQUE (model, hash)
+    ) STRICT;
+    CREATE TABLE vector (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, agent INTEGER NOT NULL, model INTEGER NOT NULL REFERENCES model,
+        chunk INTEGER NOT NULL REFERENCES chunk ON DELETE CASCADE, hash BLOB NOT NULL, UNIQUE (chunk, model)
+    ) STRICT;
+    CREATE INDEX vector_agent ON vector (agent, model, id);
+    CREATE INDEX vector_hash ON vector (model, hash);
+    CREATE TABLE embedder (
+        agent INTEGER PRIMARY KEY REFERENCES agent, provider TEXT NOT NULL, name TEXT NOT NULL, asked INTEGER NOT NULL,
+        place TEXT NOT NULL, key_variable TEXT
+    ) STRICT;
+    PRAGMA user_version = 2;
 ";
 
 /// One memory database, open for reading and writing.
@@ -45,6 +73,31 @@ pub struct Memory {
     indexes: PathBuf,
     store: String,
     open: RefCell<HashMap<i64, Keyword>>,
+    /// By agent and model.
+    open_vectors: RefCell<HashMap<(i64, i64), Vectors>>,
+}
+
+/// A text to keep.
+#[derive(Debug, Clone, Copy)]
+pub struct Document<'a> {
+    pub path: &'a str,
+    pub text: &'a str,
+    /// What it is, for filters: `memory`, as the original says, `sessions`, or one's own word.
+    pub kind: &'a str,
+    /// When it was written, milliseconds since 1970, if known.
+    pub at: Option<i64>,
+}
+
+impl<'a> Document<'a> {
+    #[must_use]
+    pub const fn new(path: &'a str, text: &'a str) -> Self {
+        Self {
+            path,
+            text,
+            kind: "memory",
+            at: None,
+        }
+    }
 }
 
 /// What one agent's memory holds.
@@ -92,8 +145,12 @@ impl Memory {
         )?;
         // Asked again under the write lock: another process may have created the tables meanwhile.
         let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        if tx.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))? == 0 {
+        let found: i64 = tx.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        if found == 0 {
             tx.execute_batch(CREATE)?;
+        }
+        if found < SCHEMA {
+            tx.execute_batch(UPGRADE)?;
         }
         let store = tx.query_row("SELECT id FROM store", [], |row| row.get(0))?;
         tx.commit()?;
@@ -104,6 +161,7 @@ impl Memory {
             indexes: indexes.into(),
             store,
             open: RefCell::default(),
+            open_vectors: RefCell::default(),
         })
     }
 
@@ -125,9 +183,25 @@ impl Memory {
         agent: &Agent,
         documents: &[(&str, &str)],
     ) -> Result<usize, MemoryError> {
-        if let Some((path, text)) = documents
+        let documents: Vec<_> = documents
             .iter()
-            .find(|(_, text)| text.len() > DOCUMENT_BYTES_MAX)
+            .map(|(path, text)| Document::new(path, text))
+            .collect();
+        self.put_documents(agent, &documents)
+    }
+
+    /// [`Memory::put_all`] with what filters ask for.
+    ///
+    /// # Errors
+    /// As [`Memory::put_all`].
+    pub fn put_documents(
+        &mut self,
+        agent: &Agent,
+        documents: &[Document<'_>],
+    ) -> Result<usize, MemoryError> {
+        if let Some(Document { path, text, .. }) = documents
+            .iter()
+            .find(|document| document.text.len() > DOCUMENT_BYTES_MAX)
         {
             return Err(MemoryError::TooLarge {
                 path: (*path).to_owned(),
@@ -138,18 +212,10 @@ impl Memory {
         let tx = self
             .db
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        tx.execute(
-            "INSERT OR IGNORE INTO agent (name) VALUES (?1)",
-            [agent.as_str()],
-        )?;
-        let owner: i64 = tx.query_row(
-            "SELECT id FROM agent WHERE name = ?1",
-            [agent.as_str()],
-            |row| row.get(0),
-        )?;
+        let owner = owner_made(&tx, agent)?;
         let mut changed = 0;
-        for (path, text) in documents {
-            changed += usize::from(replace(&tx, owner, path, text)?);
+        for document in documents {
+            changed += usize::from(replace(&tx, owner, document)?);
         }
         tx.commit()?;
         Ok(changed)
@@ -221,100 +287,6 @@ impl Memory {
             |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
         )?;
         Ok(status)
-    }
-
-    /// The agent's chunks that say something of the query, best first. Reads only.
-    ///
-    /// # Errors
-    /// SQLite's own.
-    pub fn search(&self, agent: &Agent, query: &Query) -> Result<Found, MemoryError> {
-        let mut broken = None;
-        loop {
-            if let Some(found) = self.attempt(agent, query, &mut broken)? {
-                return Ok(found);
-            }
-        }
-    }
-
-    /// `None` when the index failed half-way: what it holds was not read, so the next attempt goes without it.
-    fn attempt(
-        &self,
-        agent: &Agent,
-        query: &Query,
-        broken: &mut Option<String>,
-    ) -> Result<Option<Found>, MemoryError> {
-        let parsed = Parsed::new(&query.text);
-        let mut found = Found {
-            hits: Vec::new(),
-            partial: false,
-            degraded: broken.clone(),
-        };
-        // Tail and texts of one moment, or a replaced chunk would be missing between them.
-        let read = self.db.unchecked_transaction()?;
-        let Some(owner) = self.owner(agent)?.filter(|_| !parsed.is_empty()) else {
-            return Ok(Some(found));
-        };
-        let known = match broken {
-            Some(_) => Ok(None),
-            None => self.keyword(owner, |index, applied| {
-                Ok((applied.chunk, index.statistics(&parsed)?))
-            }),
-        };
-        let (upto, statistics) = match known {
-            Ok(known) => known.unwrap_or_default(),
-            Err(error) => {
-                found.degraded = Some(unusable(&error));
-                (0, Statistics::default())
-            }
-        };
-        let mut scorer = Scorer::new(&parsed, statistics);
-        let mut tail = read.prepare_cached(
-            "SELECT id, text FROM chunk WHERE agent = ?1 AND id > ?2 ORDER BY id",
-        )?;
-        let mut rows = tail.query([owner, upto])?;
-        while let Some(row) = rows.next()? {
-            if query
-                .deadline
-                .is_some_and(|deadline| Instant::now() >= deadline)
-            {
-                found.partial = true;
-                break;
-            }
-            scorer.see(
-                row.get(0)?,
-                row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?,
-            );
-        }
-        drop(rows);
-        let statistics = scorer.statistics();
-        let tail = scorer.scored();
-        let limit = query.limit.clamp(1, HITS_MAX);
-        let mut ask = limit * 2 + 20;
-        loop {
-            let indexed = match upto {
-                0 => Ok(None),
-                _ => self.keyword(owner, |index, _| index.search(&parsed, &statistics, ask)),
-            };
-            let indexed = match indexed {
-                Ok(indexed) => indexed.unwrap_or_default(),
-                Err(error) => {
-                    *broken = Some(unusable(&error));
-                    return Ok(None);
-                }
-            };
-            let more = indexed.len() == ask;
-            found.hits = hydrate(&read, owner, &merged(&tail, indexed), limit)?;
-            // Rows that the index still has and the database no longer may have taken all places.
-            if found.hits.len() == limit || !more {
-                break;
-            }
-            ask *= 4;
-        }
-        if query.limit == 0 {
-            found.hits.clear();
-        }
-        found.hits.retain(|hit| hit.score >= query.min_score);
-        Ok(Some(found))
     }
 
     /// Brings the agent's index up to the database; makes it again when it is broken or of another database.
@@ -442,6 +414,7 @@ impl Memory {
         let Some(mut writer) = self.writer(owner)? else {
             return Ok(Indexed::Busy);
         };
+        self.rebuild_vectors(owner)?;
         writer.clear()?;
         self.fill(owner, writer, &mut progress)
     }
@@ -499,17 +472,43 @@ fn unusable(error: &tantivy::TantivyError) -> String {
     )
 }
 
-fn replace(tx: &Transaction<'_>, owner: i64, path: &str, text: &str) -> rusqlite::Result<bool> {
+fn owner_made(tx: &Transaction<'_>, agent: &Agent) -> rusqlite::Result<i64> {
+    tx.execute(
+        "INSERT OR IGNORE INTO agent (name) VALUES (?1)",
+        [agent.as_str()],
+    )?;
+    tx.query_row(
+        "SELECT id FROM agent WHERE name = ?1",
+        [agent.as_str()],
+        |row| row.get(0),
+    )
+}
+
+/// Whether the text changed. What filters ask for is changed in place.
+fn replace(tx: &Transaction<'_>, owner: i64, new: &Document<'_>) -> rusqlite::Result<bool> {
+    let Document {
+        path,
+        text,
+        kind,
+        at,
+    } = new;
     let same = tx
         .prepare_cached("SELECT text = ?3 FROM document WHERE agent = ?1 AND path = ?2")?
         .query_row(params![owner, path, text], |row| row.get(0))
         .optional()?;
     if same.unwrap_or(false) {
+        tx.prepare_cached(
+            "UPDATE document SET kind = ?3, at = coalesce(?4, at)
+             WHERE agent = ?1 AND path = ?2 AND (kind IS NOT ?3 OR at IS NOT coalesce(?4, at))",
+        )?
+        .execute(params![owner, path, kind, at])?;
         return Ok(false);
     }
     remove(tx, owner, path)?;
-    tx.prepare_cached("INSERT INTO document (agent, path, text) VALUES (?1, ?2, ?3)")?
-        .execute(params![owner, path, text])?;
+    tx.prepare_cached(
+        "INSERT INTO document (agent, path, text, kind, at) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute(params![owner, path, text, kind, at])?;
     let document = tx.last_insert_rowid();
     let mut insert = tx.prepare_cached(
         "INSERT INTO chunk (agent, document, start_line, end_line, text) VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -533,49 +532,6 @@ fn remove(tx: &Transaction<'_>, owner: i64, path: &str) -> rusqlite::Result<bool
         .prepare_cached("DELETE FROM document WHERE agent = ?1 AND path = ?2")?
         .execute(params![owner, path])?;
     Ok(gone > 0)
-}
-
-/// Best first, the earliest id first among equals. A row of the tail that the index already has counts once.
-fn merged(tail: &[(i64, f64)], indexed: Vec<(i64, f64)>) -> Vec<(i64, f64)> {
-    let known: HashSet<i64> = tail.iter().map(|&(id, _)| id).collect();
-    let mut all = tail.to_vec();
-    all.extend(indexed.into_iter().filter(|(id, _)| !known.contains(id)));
-    all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    all
-}
-
-fn hydrate(
-    db: &Connection,
-    owner: i64,
-    ranked: &[(i64, f64)],
-    limit: usize,
-) -> rusqlite::Result<Vec<Hit>> {
-    let mut fetch = db.prepare_cached(
-        "SELECT path, start_line, end_line, chunk.text FROM chunk
-         JOIN document ON document.id = chunk.document WHERE chunk.id = ?1 AND chunk.agent = ?2",
-    )?;
-    let mut hits: Vec<Hit> = Vec::new();
-    let mut best = None;
-    for &(id, score) in ranked {
-        if hits.len() == limit {
-            break;
-        }
-        let row = fetch.query_row([id, owner], |row| {
-            Ok(Hit {
-                path: row.get(0)?,
-                start_line: row.get(1)?,
-                end_line: row.get(2)?,
-                text: row.get(3)?,
-                score,
-            })
-        });
-        let Some(mut hit) = row.optional()? else {
-            continue;
-        };
-        hit.score /= *best.get_or_insert(score.max(f64::MIN_POSITIVE));
-        hits.push(hit);
-    }
-    Ok(hits)
 }
 
 #[cfg(test)]

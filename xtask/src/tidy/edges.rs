@@ -59,12 +59,12 @@ pub(super) const EDGES: [Edges; 11] = [
         only: Some(&["napi", "napi-build", "napi-derive", "parking_lot"]),
         never: &[],
     },
-    // Its own SQL; no runtime, no methods, no chat services.
+    // Its own SQL; no methods, no chat services. Decision 0011: it asks embedding services itself.
     Edges {
         name: "memory",
         ours: &[],
         only: None,
-        never: &["tokio", "hyper", "axum"],
+        never: &["hyper", "axum"],
     },
     // Decisions 0006 (own WebSocket codec) and 0008 (hyper alone, ring, no SQL yet).
     Edges {

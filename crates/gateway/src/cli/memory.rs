@@ -1,6 +1,7 @@
-//! `memory add|index|search|status|forget|rebuild`: an agent's memory on this machine; needs no gateway and no
+//! `memory add|index|search|status|forget|rebuild|embedder`: an agent's memory on this machine; needs no gateway and no
 //! configuration.
 
+mod embedder;
 mod folder;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::Subcommand;
-use memory::{Agent, Indexed, Memory, Query};
+use memory::{Agent, Document, Filter, Indexed, Memory, Mode, Query, Recency};
 use serde_json::{Value, json};
 
 use super::target::environment;
@@ -49,6 +50,8 @@ pub(super) enum MemoryCommand {
         #[arg(long, default_value_t = 10_000)]
         timeout: u64,
         #[command(flatten)]
+        how: How,
+        #[command(flatten)]
         whose: Whose,
     },
     /// How much is kept, and whether the index is up to it.
@@ -63,11 +66,47 @@ pub(super) enum MemoryCommand {
         #[command(flatten)]
         whose: Whose,
     },
-    /// Make the keyword index again from what is kept.
+    /// Make the indexes again from what is kept.
     Rebuild {
         #[command(flatten)]
         whose: Whose,
     },
+    /// Choose the service that makes vectors, so that a search is by meaning too.
+    Embedder {
+        #[command(flatten)]
+        choice: embedder::Choice,
+        #[command(flatten)]
+        whose: Whose,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct How {
+    /// Only what is of this kind: `memory`, `sessions`. May be given again.
+    #[arg(long)]
+    kind: Vec<String>,
+    /// Only paths that begin so.
+    #[arg(long)]
+    under: Option<String>,
+    /// Only what was written on this day or later, `2026-01-31`.
+    #[arg(long, value_parser = day)]
+    since: Option<i64>,
+    /// Only what was written before this day.
+    #[arg(long, value_parser = day)]
+    before: Option<i64>,
+    /// By the words alone, although there is an embedder.
+    #[arg(long)]
+    words: bool,
+    /// By relevance alone: neither age nor variety counts.
+    #[arg(long)]
+    plain: bool,
+    /// Say where each score comes from.
+    #[arg(long)]
+    explain: bool,
+}
+
+fn day(text: &str) -> Result<i64, String> {
+    memory::midnight(text).ok_or_else(|| "give a day as 2026-01-31".to_owned())
 }
 
 #[derive(Debug, clap::Args)]
@@ -93,7 +132,8 @@ pub(super) fn run(profile: Option<&str>, command: &MemoryCommand) -> anyhow::Res
     | MemoryCommand::Search { whose, .. }
     | MemoryCommand::Status { whose }
     | MemoryCommand::Forget { whose, .. }
-    | MemoryCommand::Rebuild { whose }) = command;
+    | MemoryCommand::Rebuild { whose }
+    | MemoryCommand::Embedder { whose, .. }) = command;
     let agent = Agent::parse(&whose.agent)?;
     let (value, text, done) = match command {
         MemoryCommand::Add { what, path, .. } => add(&mut memory, &agent, what, path.as_deref())?,
@@ -110,20 +150,44 @@ pub(super) fn run(profile: Option<&str>, command: &MemoryCommand) -> anyhow::Res
             limit,
             min_score,
             timeout,
+            how,
             ..
         } => {
+            let embedder = match how.words {
+                true => None,
+                false => embedder::open(&memory, &agent).unwrap_or_else(|error| {
+                    complain(&format!("{error}; the words answer alone"));
+                    None
+                }),
+            };
             let query = Query {
                 limit: *limit,
                 min_score: *min_score,
                 deadline: Instant::now().checked_add(Duration::from_millis(*timeout)),
+                filter: Filter {
+                    kinds: how.kind.clone(),
+                    under: how.under.clone(),
+                    since: how.since,
+                    until: how.before.map(|day| day - 1),
+                },
+                recency: (!how.plain).then_some(Recency {
+                    now: i64::try_from(now_ms()?)?,
+                    half_life_days: memory::HALF_LIFE_DAYS,
+                }),
+                mmr: (!how.plain && embedder.is_some()).then_some(memory::MMR_LAMBDA),
                 ..Query::new(&query.join(" "))
             };
-            let found = memory.search(&agent, &query)?;
+            let found = memory.search_with(&agent, &query, embedder.as_deref())?;
             if let Some(why) = &found.degraded {
                 complain(why);
             }
-            (answer(&found), shown(&found, &query.text), true)
+            (
+                answer(&found, how.explain),
+                shown(&found, &query.text, how.explain),
+                true,
+            )
         }
+        MemoryCommand::Embedder { choice, .. } => embedder::choose(&mut memory, &agent, choice)?,
         MemoryCommand::Status { .. } => status(&memory, &agent)?,
         MemoryCommand::Forget { paths, .. } => {
             let mut forgotten = Vec::new();
@@ -175,6 +239,26 @@ fn catch_up(memory: &mut Memory, agent: &Agent) {
     if let Err(error) = memory.index(agent, bar("chunks")) {
         complain(&format!("{error}"));
     }
+    embed(memory, agent);
+}
+
+/// What has no vector yet is found by its words.
+fn embed(memory: &mut Memory, agent: &Agent) {
+    let made = embedder::open(memory, agent).and_then(|embedder| {
+        if let Some(embedder) = embedder {
+            memory.embed(agent, &*embedder, bar("vectors"))?;
+        }
+        Ok(())
+    });
+    if let Err(error) = made {
+        complain(&format!(
+            "{error}; what has no vector is found by its words"
+        ));
+    }
+}
+
+fn now_ms() -> anyhow::Result<u128> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())
 }
 
 fn add(
@@ -183,7 +267,7 @@ fn add(
     what: &[String],
     path: Option<&str>,
 ) -> anyhow::Result<Said> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
+    let now = now_ms()?;
     let (name, text) = match what {
         [stdin] if stdin == "-" => (format!("notes/{now}.md"), folder::text_of(std::io::stdin())),
         [file] if Path::new(file).is_file() => {
@@ -204,10 +288,15 @@ fn add(
         "there is nothing in it: give some text"
     );
     let name = path.map_or(name, str::to_owned);
-    let changed = memory.put(agent, &name, &text)?;
+    let document = Document {
+        at: Some(i64::try_from(now)?),
+        ..Document::new(&name, &text)
+    };
+    let changed = memory.put_documents(agent, &[document])? == 1;
     // One small text is found at once without a commit of the index; many are worth one.
-    if memory.status(agent)?.pending > 1000 {
-        catch_up(memory, agent);
+    match memory.status(agent)?.pending > 1000 {
+        true => catch_up(memory, agent),
+        false => embed(memory, agent),
     }
     let text = if changed {
         format!("kept as {name}")
@@ -231,25 +320,55 @@ fn status(memory: &Memory, agent: &Agent) -> anyhow::Result<Said> {
     if let Some(why) = &status.degraded {
         text.push_str(&format!("\nwarning    {why}"));
     }
-    let value = json!({
+    let mut value = json!({
         "agentId": agent.as_str(), "documents": status.documents, "chunks": status.chunks,
         "pending": status.pending, "warning": status.degraded,
     });
+    if let Some(settings) = memory.embedder(agent)? {
+        let of = memory.vector_status(agent, &settings.model)?;
+        text.push_str(&format!(
+            "\nvectors    {} of {} numbers by {}, {} missing",
+            of.vectors, of.dimensions, settings.model.name, of.missing
+        ));
+        value["vectors"] = json!({
+            "model": settings.model.name, "dimensions": of.dimensions, "kept": of.vectors, "missing": of.missing,
+        });
+    }
     Ok((value, text, true))
 }
 
-fn answer(found: &memory::Found) -> Value {
-    let results: Vec<Value> = found.hits.iter().map(|hit| {
-        json!({
-            "path": hit.path, "startLine": hit.start_line, "endLine": hit.end_line, "score": hit.score,
-            "textScore": hit.score, "snippet": hit.text, "source": "memory",
+fn answer(found: &memory::Found, explain: bool) -> Value {
+    let hits = || found.hits.iter();
+    let best = hits()
+        .filter_map(|hit| hit.explain.keyword)
+        .fold(f64::MIN_POSITIVE, f64::max);
+    let results: Vec<Value> = hits()
+        .map(|hit| {
+            let by = hit.explain;
+            let mut value = json!({
+                "path": hit.path, "startLine": hit.start_line, "endLine": hit.end_line, "score": hit.score,
+                "textScore": by.keyword.map_or(0.0, |score| score / best), "snippet": hit.text, "source": hit.kind,
+            });
+            if let Some(cosine) = by.vector {
+                value["vectorScore"] = json!(cosine);
+            }
+            if explain {
+                value["explain"] = json!({
+                    "bm25": by.keyword, "cosine": by.vector, "fused": by.fused, "recency": by.recency,
+                });
+            }
+            value
         })
-    }).collect();
-    json!({ "results": results, "partial": found.partial, "warning": found.degraded })
+        .collect();
+    let mode = match found.mode {
+        Mode::Keyword => "keyword",
+        Mode::Hybrid => "hybrid",
+    };
+    json!({ "results": results, "searchMode": mode, "partial": found.partial, "warning": found.degraded })
 }
 
 /// The part of each hit that says most of the query, its words marked on a terminal.
-fn shown(found: &memory::Found, query: &str) -> String {
+fn shown(found: &memory::Found, query: &str, explain: bool) -> String {
     let marked = std::io::stdout().is_terminal();
     let wanted = memory::terms(query);
     let mut out = Vec::new();
@@ -270,6 +389,19 @@ fn shown(found: &memory::Found, query: &str) -> String {
             (hit.start_line + at).min(hit.end_line),
             highlighted(line, &wanted, marked)
         ));
+        if explain {
+            let by = hit.explain;
+            let part = |score: Option<f64>| {
+                score.map_or_else(|| "none".to_owned(), |score| format!("{score:.3}"))
+            };
+            out.push(format!(
+                "      words {}, meaning {}, both {:.3}, age {:.3}",
+                part(by.keyword),
+                part(by.vector),
+                by.fused,
+                by.recency
+            ));
+        }
     }
     if out.is_empty() {
         out.push("nothing found".to_owned());

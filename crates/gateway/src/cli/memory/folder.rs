@@ -6,7 +6,7 @@ use std::ops::AddAssign;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use memory::{Agent, DOCUMENT_BYTES_MAX, Memory};
+use memory::{Agent, DOCUMENT_BYTES_MAX, Document, Memory};
 use serde_json::{Value, json};
 
 const FILES_MAX: usize = 1_000_000;
@@ -71,20 +71,25 @@ pub(super) fn index(
     let mut there = HashSet::new();
     for (at, file) in files.iter().enumerate() {
         let name = file.to_string_lossy().into_owned();
-        match std::fs::File::open(file).ok().and_then(text_of) {
+        let open = std::fs::File::open(file).ok();
+        let at_ms = open.as_ref().and_then(written);
+        match open.and_then(text_of) {
             Some(text) => {
                 bytes += text.len();
-                batch.push((name.clone(), text));
+                batch.push((name.clone(), text, at_ms));
             }
             None => counts.left_out += 1,
         }
         there.insert(name);
         if batch.len() == BATCH || bytes > BATCH_BYTES || at + 1 == files.len() {
-            let rows: Vec<(&str, &str)> = batch
+            let rows: Vec<Document<'_>> = batch
                 .iter()
-                .map(|(name, text)| (&**name, &**text))
+                .map(|(name, text, at)| Document {
+                    at: *at,
+                    ..Document::new(name, text)
+                })
                 .collect();
-            let kept = memory.put_all(agent, &rows)?;
+            let kept = memory.put_documents(agent, &rows)?;
             counts.kept += kept;
             counts.unchanged += rows.len() - kept;
             (batch, bytes) = (Vec::new(), 0);
@@ -104,6 +109,12 @@ pub(super) fn index(
         }
     }
     Ok(counts)
+}
+
+/// When a file was last changed, milliseconds since 1970.
+fn written(file: &std::fs::File) -> Option<i64> {
+    let at = file.metadata().ok()?.modified().ok()?;
+    i64::try_from(at.duration_since(std::time::UNIX_EPOCH).ok()?.as_millis()).ok()
 }
 
 fn files(root: &Path, counts: &mut Counts, whole: &mut bool) -> anyhow::Result<Vec<PathBuf>> {

@@ -1,0 +1,102 @@
+//! Which service makes an agent's vectors, kept beside them; the key stays in the environment.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use memory::{Agent, Embedder, EmbedderSettings, Memory, Model};
+use serde_json::json;
+
+use super::Said;
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Choice {
+    /// `openai` for it and all that have its `/v1/embeddings`, `ollama`, or `none`; without it, what is chosen is shown.
+    provider: Option<String>,
+    /// The service's address: `https://api.openai.com/v1`, `http://127.0.0.1:11434` for Ollama.
+    #[arg(long)]
+    url: Option<String>,
+    /// `text-embedding-3-small`, `nomic-embed-text` for Ollama.
+    #[arg(long)]
+    model: Option<String>,
+    /// Numbers of a vector, for models that let one choose.
+    #[arg(long)]
+    dimensions: Option<usize>,
+    /// The environment variable that has the key; `OPENAI_API_KEY` for OpenAI itself.
+    #[arg(long)]
+    key_variable: Option<String>,
+}
+
+pub(super) fn choose(memory: &mut Memory, agent: &Agent, choice: &Choice) -> anyhow::Result<Said> {
+    if let Some(provider) = &choice.provider {
+        let settings = match provider.as_str() {
+            "none" => None,
+            "openai" => Some(settings(
+                choice,
+                provider,
+                "https://api.openai.com/v1",
+                "text-embedding-3-small",
+            )),
+            "ollama" => Some(settings(
+                choice,
+                provider,
+                "http://127.0.0.1:11434",
+                "nomic-embed-text",
+            )),
+            other => anyhow::bail!("{other} is no provider known here: openai, ollama or none"),
+        };
+        memory.set_embedder(agent, settings.as_ref())?;
+    }
+    let Some(settings) = memory.embedder(agent)? else {
+        return Ok((
+            json!({ "provider": "none" }),
+            "none: the words are searched alone".to_owned(),
+            true,
+        ));
+    };
+    let EmbedderSettings {
+        model,
+        at,
+        key_variable,
+    } = &settings;
+    let text = format!(
+        "{} {} at {at}, key {}\nmemory index makes the vectors that are missing",
+        model.provider,
+        model.name,
+        key_variable
+            .as_ref()
+            .map_or_else(|| "none".to_owned(), |name| format!("in {name}"))
+    );
+    let value = json!({
+        "provider": model.provider, "model": model.name, "dimensions": model.dimensions, "url": at, "keyVariable": key_variable,
+    });
+    Ok((value, text, true))
+}
+
+fn settings(choice: &Choice, provider: &str, url: &str, model: &str) -> EmbedderSettings {
+    // A key goes to OpenAI by itself, elsewhere only when it is said.
+    let usual = (provider == "openai" && choice.url.is_none()).then(|| "OPENAI_API_KEY".to_owned());
+    EmbedderSettings {
+        model: Model {
+            provider: provider.to_owned(),
+            name: choice.model.clone().unwrap_or_else(|| model.to_owned()),
+            dimensions: choice.dimensions,
+        },
+        at: choice.url.clone().unwrap_or_else(|| url.to_owned()),
+        key_variable: choice.key_variable.clone().or(usual),
+    }
+}
+
+/// `None` when none is chosen.
+pub(super) fn open(memory: &Memory, agent: &Agent) -> anyhow::Result<Option<Box<dyn Embedder>>> {
+    let Some(settings) = memory.embedder(agent)? else {
+        return Ok(None);
+    };
+    let client = reqwest::Client::builder()
+        .connect_timeout(Duration::from_secs(10))
+        .redirect(reqwest::redirect::Policy::none())
+        .user_agent(concat!("openclaw-gateway/", env!("CARGO_PKG_VERSION")))
+        .use_preconfigured_tls(channels::web::tls_config())
+        .build()
+        .context("TLS can't be set up")?;
+    Ok(Some(settings.open(&client)?))
+}

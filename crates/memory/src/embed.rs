@@ -1,0 +1,77 @@
+//! Texts to vectors, by whichever service or table was chosen.
+
+use std::time::{Duration, Instant};
+
+mod http;
+
+/// Which vectors may be compared: those of one provider, model and length.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Model {
+    /// `openai` (and all that speak its `/v1/embeddings`) or `ollama`.
+    pub provider: String,
+    pub name: String,
+    /// As asked for; `None` when the model decides.
+    pub dimensions: Option<usize>,
+}
+
+/// What a text is for: some models want to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    Query,
+    Document,
+}
+
+/// Makes vectors of texts. Calls block.
+pub trait Embedder: Send + Sync {
+    fn model(&self) -> &Model;
+
+    /// One vector for each text, in order, all of one length; none is sent again once the deadline passed.
+    ///
+    /// # Errors
+    /// [`EmbedError`]: nothing of the batch can be used.
+    fn embed(
+        &self,
+        purpose: Purpose,
+        texts: &[&str],
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Vec<f32>>, EmbedError>;
+}
+
+/// Where vectors come from, as it is kept beside the memory whose vectors they are. A key is never part of it, only the
+/// name of the environment variable that has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmbedderSettings {
+    pub model: Model,
+    /// `http://127.0.0.1:11434` for Ollama; up to and with `/v1` for OpenAI's kind.
+    pub at: String,
+    pub key_variable: Option<String>,
+}
+
+impl EmbedderSettings {
+    /// # Errors
+    /// [`EmbedError::Settings`] for an unknown provider, an unusable address, a missing key.
+    pub fn open(&self, client: &reqwest::Client) -> Result<Box<dyn Embedder>, EmbedError> {
+        Ok(Box::new(http::Service::new(self, client.clone())?))
+    }
+}
+
+/// Why there is no vector. Never says a key.
+#[derive(Debug, thiserror::Error)]
+pub enum EmbedError {
+    #[error("embeddings: {0}")]
+    Settings(String),
+    #[error("no embeddings: {at} can't be reached ({why}): check that it runs, and its address")]
+    Unreachable { at: String, why: String },
+    #[error("no embeddings: {at} answered {status}: {why}")]
+    Refused {
+        at: String,
+        status: u16,
+        why: String,
+    },
+    #[error("no embeddings: {at} gave no answer within {} ms", after.as_millis())]
+    TimedOut { at: String, after: Duration },
+    #[error(
+        "no embeddings: {at} sent something else ({why}): check that it is an embeddings service of this kind"
+    )]
+    Garbage { at: String, why: String },
+}

@@ -182,6 +182,10 @@ test("tools of the workspace: events, results, files, history and what the model
   }, { caps: ["tool-events"] });
   // A page of a file: what clients are told of how it was cut is not repeated here, its text is.
   for (const side of [own, theirs]) for (const { data } of side["read:part"].events) delete data.result?.details;
+  // The original's history leaves out that a tool was wished for that does not exist; here a reader sees what the error
+  // answers.
+  const [wish] = own.frobnicate.history.splice(1, 1);
+  assert.deepEqual([wish.role, wish.content.map((part) => [part.type, part.name])], ["assistant", [["toolCall", "frobnicate"]]]);
   for (const name of Object.keys(theirs)) {
     for (const part of Object.keys(theirs[name])) assert.deepEqual(own[name][part], theirs[name][part], `${name}: ${part}`);
   }

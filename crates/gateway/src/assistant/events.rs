@@ -21,6 +21,8 @@ pub(super) struct Teller {
     seq: u64,
     /// The answer of this turn that is being told, from 1.
     round: usize,
+    /// The tool that was last called with arguments it doesn't take, until it or another has failed or it has worked.
+    invalid: Option<String>,
 }
 
 /// A call of a tool, as clients are told of it.
@@ -42,6 +44,7 @@ impl Teller {
             is_chat: input.is_chat,
             seq: 0,
             round: 0,
+            invalid: None,
         }
     }
 
@@ -109,6 +112,18 @@ impl Teller {
         data["result"] = json!({
             "content": [{ "type": "text", "text": answer.text }], "details": answer.details,
         });
+        match &answer.error {
+            Some(_) => self.invalid = answer.is_invalid.then(|| call.name.clone()),
+            None if self.invalid.as_ref() == Some(&call.name) => self.invalid = None,
+            None => {}
+        }
+        if let Some(tool) = &self.invalid {
+            let summary = format!("{tool} tool validation failed: invalid arguments");
+            // The original gives none that is longer.
+            if summary.len() <= 160 && !summary.contains(char::is_control) {
+                data["toolErrorSummary"] = json!(summary);
+            }
+        }
         self.tool(tooling, data);
         let status = match &answer.error {
             None => "completed",

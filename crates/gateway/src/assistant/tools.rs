@@ -71,11 +71,13 @@ pub(super) struct Answer {
     pub(super) error: Option<String>,
     /// The call never reached a tool.
     pub(super) is_blocked: bool,
+    /// Its arguments were not what the tool takes.
+    pub(super) is_invalid: bool,
 }
 
 impl Answer {
     fn of(tool: &str, arguments: &Value, outcome: Result<Done, Why>) -> Self {
-        let (text, error, is_blocked) = match outcome {
+        let (text, error, is_invalid) = match outcome {
             Ok(done) => {
                 return Self {
                     text: cut(done.text),
@@ -83,6 +85,7 @@ impl Answer {
                     kept: done.kept,
                     error: None,
                     is_blocked: false,
+                    is_invalid: false,
                 };
             }
             Err(Why::Error(why)) => {
@@ -94,6 +97,7 @@ impl Answer {
                     kept: None,
                     error: Some(why),
                     is_blocked: false,
+                    is_invalid: false,
                 };
             }
             Err(Why::Arguments(why)) => {
@@ -101,14 +105,15 @@ impl Answer {
                 let text = format!("{first}\n  - {why}\n\nReceived arguments:\n{arguments:#}");
                 (cut(text), first, true)
             }
-            Err(Why::Unknown(why)) => (why.clone(), why, true),
+            Err(Why::Unknown(why)) => (why.clone(), why, false),
         };
         Self {
             text,
             details: json!({}),
             kept: None,
             error: Some(error),
-            is_blocked,
+            is_blocked: true,
+            is_invalid,
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::{Result, launch, tidy};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// All suites together, on the machine that CI has (2 cores, nothing compiled yet).
@@ -25,7 +26,10 @@ pub(crate) fn command(root: &Path, args: &[String]) -> ExitCode {
     let outcome = suites(root).and_then(|all| {
         if args.iter().any(|a| a == "--list") {
             for suite in &all {
-                println!("{}", suite.name);
+                // Named once, where its end is awaited.
+                if !matches!(suite.work, Work::Beside(_)) {
+                    println!("{}", suite.name);
+                }
             }
             return Ok(true);
         }
@@ -52,6 +56,11 @@ enum Work {
     Setup,
     Tidy,
     Cargo(Vec<&'static str>),
+    /// Cargo beside the suites that follow, until [`Work::Awaited`] of the same name: the end of a release
+    /// build is one thread's work, and half the machine would wait for it.
+    Beside(Vec<&'static str>),
+    /// The end of what runs beside.
+    Awaited,
     /// Tests by `node --test`: these files.
     NodeTests(Vec<PathBuf>),
     BinarySize,
@@ -64,29 +73,22 @@ fn suites(root: &Path) -> Result<Vec<Suite>> {
         needs,
         work,
     };
+    // By itself, as people build it: together with `bench` it would get that one's features too.
+    let release = |package| vec!["build", "--release", "--locked", "-p", package];
     let mut all = vec![
         suite("setup", &[], Work::Setup),
         suite("fmt", &[], Work::Cargo(vec!["fmt", "--all", "--check"])),
         suite("tidy", &[], Work::Tidy),
-        suite(
-            "clippy",
-            &[],
-            Work::Cargo(vec![
-                "clippy",
-                "--workspace",
-                "--all-targets",
-                "--locked",
-                "--",
-                "-D",
-                "warnings",
-            ]),
-        ),
-        // All targets, as `cargo test` has them: the same features, so nothing is compiled twice.
+        suite("release build", &[], Work::Beside(release("gateway"))),
+        // All targets, as `cargo test` has them: the same features, so nothing is compiled twice. The lints are
+        // found on the way (see `lints`).
         suite(
             "build",
             &[],
             Work::Cargo(vec!["build", "--workspace", "--all-targets", "--locked"]),
         ),
+        // Nothing else runs beside a test.
+        suite("release build", &[], Work::Awaited),
         suite(
             "cargo test",
             // The channels are tested against real servers.
@@ -101,14 +103,8 @@ fn suites(root: &Path) -> Result<Vec<Suite>> {
             Work::NodeTests(files),
         ));
     }
-    // By itself, as people build it: together with `bench` it would get that one's features too.
-    let release = |package| {
-        let args: [&'static str; 5] = ["build", "--release", "--locked", "-p", package];
-        Work::Cargo(args.to_vec())
-    };
-    all.push(suite("release build", &[], release("gateway")));
     all.push(suite("binary size", &["release build"], Work::BinarySize));
-    all.push(suite("bench build", &[], release("bench")));
+    all.push(suite("bench build", &[], Work::Cargo(release("bench"))));
     all.push(suite(
         "bench smoke",
         &["setup", "release build", "bench build"],
@@ -195,14 +191,32 @@ struct Row {
     counts: Counts,
 }
 
-struct Run<'a> {
-    root: &'a Path,
-    suites: Vec<Suite>,
+impl Row {
+    /// A suite that broke without a failed test counts as one.
+    fn closed(mut self) -> Self {
+        if !self.problem.is_empty() && self.counts.failed == 0 {
+            self.counts.failed = 1;
+        }
+        self
+    }
+}
+
+/// Where suites run and write.
+#[derive(Clone)]
+struct Place {
+    root: PathBuf,
     logs: PathBuf,
     /// Every suite's TMPDIR is in here: what it leaves in files and processes can be found and removed.
     scratch: PathBuf,
+}
+
+struct Run<'a> {
+    root: &'a Path,
+    suites: Vec<Suite>,
+    place: Place,
     started: Instant,
     tools: Option<Tools>,
+    beside: Vec<(String, JoinHandle<Row>)>,
     rows: Vec<Row>,
 }
 
@@ -214,10 +228,14 @@ impl<'a> Run<'a> {
         Ok(Self {
             root,
             suites,
-            logs,
-            scratch,
+            place: Place {
+                root: root.to_owned(),
+                logs,
+                scratch,
+            },
             started: Instant::now(),
             tools: None,
+            beside: Vec::new(),
             rows: Vec::new(),
         })
     }
@@ -225,6 +243,12 @@ impl<'a> Run<'a> {
     /// Runs the suites, prints the table and the closing line; true when all is well.
     fn all(mut self) -> bool {
         for suite in std::mem::take(&mut self.suites) {
+            if let Work::Beside(args) = &suite.work {
+                println!("==> {} (beside what follows)", suite.name);
+                let running = self.start_beside(&suite.name, args);
+                self.beside.push(running);
+                continue;
+            }
             let row = self.one(&suite);
             let word = if row.problem.is_empty() {
                 "ok"
@@ -243,7 +267,7 @@ impl<'a> Run<'a> {
         let text = report(&self.rows, self.started.elapsed(), late);
         // Kept beside the logs; the same text is on the terminal, so a full disk hides nothing.
         drop(fs::write(self.root.join("artifacts/suites.txt"), &text));
-        drop(fs::remove_dir_all(&self.scratch));
+        drop(fs::remove_dir_all(&self.place.scratch));
         print!("{text}");
         !late && self.rows.iter().all(|row| row.problem.is_empty())
     }
@@ -267,16 +291,56 @@ impl<'a> Run<'a> {
         } else {
             println!("==> {}", suite.name);
             let started = Instant::now();
+            if let Work::Awaited = suite.work {
+                return self.ended_beside(&suite.name);
+            }
             match self.work(suite) {
                 Ok((counts, problem)) => (row.counts, row.problem) = (counts, problem),
                 Err(error) => row.problem = error,
             }
             row.took = started.elapsed();
         }
-        if !row.problem.is_empty() && row.counts.failed == 0 {
-            row.counts.failed = 1;
+        row.closed()
+    }
+
+    /// Starts a cargo command that runs while the next suites do; its row is there once it has ended.
+    fn start_beside(&self, name: &str, args: &[&str]) -> (String, JoinHandle<Row>) {
+        let (mut cargo, limit, place) = (lints(args), self.left(), self.place.clone());
+        let name = name.to_owned();
+        let label = name.clone();
+        let running = thread::spawn(move || {
+            let started = Instant::now();
+            let (counts, problem) = place
+                .logged(&label, &mut cargo, limit, cargo_counts)
+                .unwrap_or_else(|error| (Counts::default(), error));
+            Row {
+                name: label,
+                problem,
+                took: started.elapsed(),
+                counts,
+            }
+            .closed()
+        });
+        (name, running)
+    }
+
+    /// Waits for what [`Self::start_beside`] began; how long that took counts from there.
+    fn ended_beside(&mut self, name: &str) -> Row {
+        let at = self.beside.iter().position(|(running, _)| running == name);
+        let row = at.map(|at| self.beside.swap_remove(at).1.join());
+        match row {
+            Some(Ok(row)) => row,
+            other => Row {
+                name: name.to_owned(),
+                problem: match other {
+                    None => "never started".to_owned(),
+                    Some(_) => "its thread panicked".to_owned(),
+                },
+                took: Duration::ZERO,
+                counts: Counts::default(),
+            }
+            .closed(),
         }
-        row
     }
 
     fn left(&self) -> Duration {
@@ -291,11 +355,8 @@ impl<'a> Run<'a> {
                 Ok((Counts::default(), String::new()))
             }
             Work::Tidy => tidy::command(self.root).map(|()| (Counts::default(), String::new())),
-            Work::Cargo(args) => {
-                let mut cargo = launch::cargo();
-                cargo.args(args).env("CARGO_TERM_COLOR", "never");
-                self.logged(suite, &mut cargo, cargo_counts)
-            }
+            Work::Cargo(args) => self.logged(suite, &mut lints(args), cargo_counts),
+            Work::Beside(_) | Work::Awaited => Err("runs beside the others".into()),
             Work::NodeTests(files) => {
                 let mut node = self.node("debug")?;
                 node.args(["--test", "--test-concurrency=1", "--test-reporter=spec"])
@@ -342,17 +403,40 @@ impl<'a> Run<'a> {
         command: &mut Command,
         counts: fn(&str) -> Option<Counts>,
     ) -> Result<(Counts, String)> {
-        let slug: String = suite
-            .name
+        self.place.logged(&suite.name, command, self.left(), counts)
+    }
+}
+
+/// Cargo with Clippy as the compiler of our own crates: one build finds what `cargo clippy -- -D warnings` finds, which
+/// would compile everything a second time. What it builds is what rustc builds. Release builds stay as people make them.
+fn lints(args: &[&str]) -> Command {
+    let mut cargo = launch::cargo();
+    cargo.args(args).env("CARGO_TERM_COLOR", "never");
+    if !args.contains(&"--release") {
+        cargo
+            .env("RUSTC_WORKSPACE_WRAPPER", "clippy-driver")
+            .env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings");
+    }
+    cargo
+}
+
+impl Place {
+    fn logged(
+        &self,
+        name: &str,
+        command: &mut Command,
+        limit: Duration,
+        counts: fn(&str) -> Option<Counts>,
+    ) -> Result<(Counts, String)> {
+        let slug: String = name
             .chars()
             .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
             .collect();
         let log = self.logs.join(format!("{slug}.log"));
         let scratch = self.scratch.join(&slug);
         fs::create_dir_all(&scratch).map_err(|e| format!("{}: {e}", scratch.display()))?;
-        command.current_dir(self.root).env("TMPDIR", &scratch);
-        let Ended { ok, mut reason } =
-            process::run(&suite.name, command, &log, SUITE_LIMIT.min(self.left()))?;
+        command.current_dir(&self.root).env("TMPDIR", &scratch);
+        let Ended { ok, mut reason } = process::run(name, command, &log, SUITE_LIMIT.min(limit))?;
         let text = String::from_utf8_lossy(&fs::read(&log).unwrap_or_default()).into_owned();
         let counted = counts(&text);
         if ok && counted.is_none() {

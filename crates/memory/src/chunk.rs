@@ -27,10 +27,31 @@ struct Piece<'a> {
 /// The chunks of a text, in order. Text without a visible character has none.
 #[must_use]
 pub fn chunks(text: &str) -> Vec<Chunk> {
+    cut(text, |_| false)
+}
+
+/// [`chunks`], none of which goes over a heading or the beginning of an item (`- `), as the original cuts the files that
+/// are lists of what to remember. Source: `curatedMarkdownEntryKind` of packages/memory-host-sdk at 2026.9.6.
+#[must_use]
+pub fn entries(text: &str) -> Vec<Chunk> {
+    cut(text, |line| {
+        let after = line.trim_start_matches('#');
+        line.starts_with("- ")
+            || ((1..=6).contains(&(line.len() - after.len()))
+                && after.chars().next().is_none_or(char::is_whitespace))
+    })
+}
+
+fn cut(text: &str, begins: impl Fn(&str) -> bool) -> Vec<Chunk> {
     let mut out = Vec::new();
     let mut current: Vec<Piece<'_>> = Vec::new();
     let mut held = 0;
     for piece in pieces(text) {
+        let is_new_line = current.last().is_some_and(|last| last.line != piece.line);
+        if is_new_line && begins(piece.text) {
+            out.extend(join(&current));
+            (current, held) = (Vec::new(), 0);
+        }
         if held + piece.chars > CHARS_MAX && !current.is_empty() {
             out.extend(join(&current));
             current = overlap(&current, CHARS_MAX.saturating_sub(piece.chars));
@@ -44,7 +65,8 @@ pub fn chunks(text: &str) -> Vec<Chunk> {
 }
 
 fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
-    text.lines().enumerate().flat_map(|(index, line)| {
+    // What is behind the last line break is a line too, if an empty one: so count the original and its readers.
+    text.split('\n').enumerate().flat_map(|(index, line)| {
         let mut rest = Some(line);
         std::iter::from_fn(move || {
             let here = rest?;
@@ -99,7 +121,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_chunk_is_bounded_and_its_range_holds_its_text(text in "([a-zé漢 ]{0,60}\n|[a-z]{0,900}){0,60}") {
-            let lines: Vec<&str> = text.lines().collect();
+            let lines: Vec<&str> = text.split('\n').collect();
             for chunk in chunks(&text) {
                 prop_assert!(chunk.text.chars().count() <= CHARS_MAX);
                 prop_assert!(1 <= chunk.start_line && chunk.end_line <= lines.len());
@@ -111,11 +133,28 @@ mod tests {
         #[test]
         fn every_visible_line_is_in_a_chunk(text in "([a-zé漢]{1,60}\n){0,120}") {
             let chunks = chunks(&text);
-            for (index, line) in text.lines().enumerate() {
+            for (index, line) in text.split('\n').enumerate().filter(|(_, line)| !line.is_empty()) {
                 prop_assert!(chunks.iter().any(|chunk| (chunk.start_line..=chunk.end_line).contains(&(index + 1))
                     && chunk.text.contains(line)));
             }
         }
+    }
+
+    #[test]
+    fn a_list_is_cut_before_each_heading_and_item() {
+        let text = "# Home\n\n- a\n  more of a\n- b\n#no heading\n## Work\n";
+        let cut: Vec<_> = entries(text)
+            .into_iter()
+            .map(|chunk| (chunk.start_line, chunk.end_line, chunk.text))
+            .collect();
+        let expected = [
+            (1, 2, "# Home\n"),
+            (3, 4, "- a\n  more of a"),
+            (5, 6, "- b\n#no heading"),
+            (7, 8, "## Work\n"),
+        ];
+        assert_eq!(cut, expected.map(|(a, b, text)| (a, b, text.to_owned())));
+        assert_eq!(chunks(text).len(), 1);
     }
 
     #[test]

@@ -14,11 +14,13 @@ mod store;
 mod vector;
 
 pub use analyse::{terms, words};
-pub use chunk::{Chunk, chunks};
+pub use chunk::{Chunk, chunks, entries};
 pub use embed::{EmbedError, Embedder, EmbedderSettings, Model, Purpose};
 pub use fuse::{HALF_LIFE_DAYS, MMR_LAMBDA, Recency, midnight};
 pub use rank::{Explain, Filter, Found, Hit, Mode, Query};
-pub use store::{DOCUMENT_BYTES_MAX, Document, Embedded, Indexed, Memory, Status, VectorStatus};
+pub use store::{
+    DOCUMENT_BYTES_MAX, Document, Embedded, Indexed, Mark, Memory, Status, VectorStatus,
+};
 
 /// Whose memory it is. Every call takes one: there is no way to ask for all.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +62,12 @@ pub enum MemoryError {
         path: String,
         found: i64,
         known: i64,
+    },
+    #[error("{path}: {why}: check that its folder is there and writable")]
+    Place {
+        path: String,
+        #[source]
+        why: std::io::Error,
     },
     /// What was made before stays.
     #[error(transparent)]

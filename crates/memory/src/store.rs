@@ -2,7 +2,7 @@
 
 use crate::keyword::{self, Applied, Keyword, Writer};
 use crate::vector::Vectors;
-use crate::{Agent, MemoryError, chunks};
+use crate::{Agent, MemoryError, chunks, entries};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ pub(crate) use search::Allowed;
 pub const DOCUMENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Chunks between two commits of an index that is being filled.
 const COMMIT_CHUNKS: i64 = 100_000;
-const SCHEMA: i64 = 2;
+const SCHEMA: i64 = 3;
 /// Ids never come again, so that an index that is behind can't take one row for another.
 const CREATE: &str = "
     CREATE TABLE store (id TEXT NOT NULL) STRICT;
@@ -39,6 +39,13 @@ const CREATE: &str = "
     CREATE TABLE gone (
         id INTEGER PRIMARY KEY AUTOINCREMENT, agent INTEGER NOT NULL, document INTEGER NOT NULL
     ) STRICT;
+";
+/// What version 3 has more: documents that follow a file, and how the file was when it was read.
+const UPGRADE_3: &str = "
+    CREATE TABLE file (
+        document INTEGER PRIMARY KEY REFERENCES document ON DELETE CASCADE, bytes INTEGER NOT NULL, changed INTEGER NOT NULL
+    ) STRICT;
+    PRAGMA user_version = 3;
 ";
 /// What version 2 has more. A vector's row says which chunk it is of; the vector itself is kept by its text's hash, so
 /// that a text that comes again, under another name or agent, is not paid for again.
@@ -86,6 +93,18 @@ pub struct Document<'a> {
     pub kind: &'a str,
     /// When it was written, milliseconds since 1970, if known.
     pub at: Option<i64>,
+    /// The file that it follows, if any; see [`Memory::files`].
+    pub file: Option<Mark>,
+    /// Whether it is a list of things to remember, each an item or under a heading of its own.
+    pub is_list: bool,
+}
+
+/// How a file was when it was read: while it has the same mark it need not be read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    pub bytes: i64,
+    /// A time of the file's, in any unit that tells two changes apart.
+    pub changed: i64,
 }
 
 impl<'a> Document<'a> {
@@ -96,6 +115,8 @@ impl<'a> Document<'a> {
             text,
             kind: "memory",
             at: None,
+            file: None,
+            is_list: false,
         }
     }
 }
@@ -149,8 +170,11 @@ impl Memory {
         if found == 0 {
             tx.execute_batch(CREATE)?;
         }
-        if found < SCHEMA {
+        if found < 2 {
             tx.execute_batch(UPGRADE)?;
+        }
+        if found < SCHEMA {
+            tx.execute_batch(UPGRADE_3)?;
         }
         let store = tx.query_row("SELECT id FROM store", [], |row| row.get(0))?;
         tx.commit()?;
@@ -239,13 +263,30 @@ impl Memory {
     /// # Errors
     /// SQLite's own.
     pub fn forget(&mut self, agent: &Agent, path: &str) -> Result<bool, MemoryError> {
-        let Some(owner) = self.owner(agent)? else {
-            return Ok(false);
+        Ok(!self.forget_all(agent, &[path])?.is_empty())
+    }
+
+    /// [`Memory::forget`] for many at once. Those that there were.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub fn forget_all<'a>(
+        &mut self,
+        agent: &Agent,
+        paths: &[&'a str],
+    ) -> Result<Vec<&'a str>, MemoryError> {
+        let mut gone = Vec::new();
+        let Some(owner) = self.owner(agent)?.filter(|_| !paths.is_empty()) else {
+            return Ok(gone);
         };
         let tx = self
             .db
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let gone = remove(&tx, owner, path)?;
+        for path in paths {
+            if remove(&tx, owner, path)? {
+                gone.push(*path);
+            }
+        }
         tx.commit()?;
         Ok(gone)
     }
@@ -260,6 +301,25 @@ impl Memory {
              WHERE name = ?1 AND substr(path, 1, length(?2)) = ?2 ORDER BY path",
         )?;
         let rows = all.query_map([agent.as_str(), prefix], |row| row.get(0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// The documents that follow a file, by path.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub fn files(&self, agent: &Agent) -> Result<HashMap<String, Mark>, MemoryError> {
+        let mut all = self.db.prepare_cached(
+            "SELECT path, bytes, changed FROM file JOIN document ON document.id = document
+             JOIN agent ON agent.id = agent WHERE name = ?1",
+        )?;
+        let rows = all.query_map([agent.as_str()], |row| {
+            let mark = Mark {
+                bytes: row.get(1)?,
+                changed: row.get(2)?,
+            };
+            Ok((row.get(0)?, mark))
+        })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
@@ -484,24 +544,27 @@ fn owner_made(tx: &Transaction<'_>, agent: &Agent) -> rusqlite::Result<i64> {
     )
 }
 
-/// Whether the text changed. What filters ask for is changed in place.
+/// Whether the text changed. All else is changed in place.
 fn replace(tx: &Transaction<'_>, owner: i64, new: &Document<'_>) -> rusqlite::Result<bool> {
     let Document {
         path,
         text,
         kind,
         at,
+        file,
+        is_list,
     } = new;
     let same = tx
-        .prepare_cached("SELECT text = ?3 FROM document WHERE agent = ?1 AND path = ?2")?
+        .prepare_cached("SELECT id FROM document WHERE agent = ?1 AND path = ?2 AND text = ?3")?
         .query_row(params![owner, path, text], |row| row.get(0))
         .optional()?;
-    if same.unwrap_or(false) {
+    if let Some(document) = same {
         tx.prepare_cached(
-            "UPDATE document SET kind = ?3, at = coalesce(?4, at)
-             WHERE agent = ?1 AND path = ?2 AND (kind IS NOT ?3 OR at IS NOT coalesce(?4, at))",
+            "UPDATE document SET kind = ?2, at = coalesce(?3, at)
+             WHERE id = ?1 AND (kind IS NOT ?2 OR at IS NOT coalesce(?3, at))",
         )?
-        .execute(params![owner, path, kind, at])?;
+        .execute(params![document, kind, at])?;
+        follow(tx, document, *file)?;
         return Ok(false);
     }
     remove(tx, owner, path)?;
@@ -513,7 +576,8 @@ fn replace(tx: &Transaction<'_>, owner: i64, new: &Document<'_>) -> rusqlite::Re
     let mut insert = tx.prepare_cached(
         "INSERT INTO chunk (agent, document, start_line, end_line, text) VALUES (?1, ?2, ?3, ?4, ?5)",
     )?;
-    for chunk in chunks(text) {
+    let cut = if *is_list { entries } else { chunks };
+    for chunk in cut(text) {
         insert.execute(params![
             owner,
             document,
@@ -522,7 +586,18 @@ fn replace(tx: &Transaction<'_>, owner: i64, new: &Document<'_>) -> rusqlite::Re
             chunk.text
         ])?;
     }
+    follow(tx, document, *file)?;
     Ok(true)
+}
+
+fn follow(tx: &Transaction<'_>, document: i64, file: Option<Mark>) -> rusqlite::Result<()> {
+    if let Some(Mark { bytes, changed }) = file {
+        tx.prepare_cached(
+            "INSERT OR REPLACE INTO file (document, bytes, changed) VALUES (?1, ?2, ?3)",
+        )?
+        .execute([document, bytes, changed])?;
+    }
+    Ok(())
 }
 
 fn remove(tx: &Transaction<'_>, owner: i64, path: &str) -> rusqlite::Result<bool> {

@@ -1,3 +1,5 @@
+mod files;
+
 use super::*;
 use crate::{
     EmbedError, Embedder, EmbedderSettings, Filter, Found, Hit, Mode, Model, Purpose, Query, terms,
@@ -40,7 +42,7 @@ fn what_is_written_is_found_at_once_with_its_lines_best_first() {
         .search(&main, &Query::new("what is retry_after?"))
         .unwrap();
     assert_eq!(found.hits[0].path, "b.md");
-    assert_eq!((found.hits[0].start_line, found.hits[0].end_line), (1, 3));
+    assert_eq!((found.hits[0].start_line, found.hits[0].end_line), (1, 4));
     assert!((found.hits[0].score - 1.0).abs() < 1e-9 && !found.partial);
     assert!(memory.forget(&main, "b.md").unwrap() && !memory.forget(&main, "b.md").unwrap());
     assert_eq!(paths(&memory, "main", "retry_after"), [""; 0]);

@@ -55,7 +55,7 @@ test("the model is offered what the user allows, and a tool that is denied does 
   const client = await open();
   const { result } = await turn(client, "policy", calling("edit", { path: "a", edits: [{ oldText: "a", newText: "b" }] }), "p-1");
   assert.equal(result, "Tool edit not found");
-  assert.deepEqual(model.requests.at(-1).call.tools.map(({ function: { name } }) => name), ["read", "write", "ls", "grep", "find", "web_fetch"]);
+  assert.deepEqual(model.requests.at(-1).call.tools.map(({ function: { name } }) => name), ["read", "write", "ls", "grep", "find", "memory_search", "memory_get", "web_fetch"]);
   await client.end();
 });
 
@@ -106,15 +106,16 @@ test("the next turn sends calls and results to the model again", async () => {
   await client.end();
 });
 
-test("memory is searched and read once something is kept", async () => {
+test("memory is searched and read, of the workspace and what is kept", async () => {
   const client = await open();
   const text = "The boat is called Zephyrine.\nIt lies in Falmouth.\n";
   execFileSync(gatewayBinary(), ["memory", "add", "-", "--path", "boats.md"], { env: ours.env, input: text });
   const found = JSON.parse((await turn(client, "memory", calling("memory_search", { query: "Zephyrine" }), "m-1")).result);
   assert.deepEqual(found.results.map(({ path, startLine }) => [path, startLine]), [["boats.md", 1]]);
   const read = JSON.parse((await turn(client, "memory", calling("memory_get", { path: "boats.md", from: 2 }), "m-2")).result);
-  assert.deepEqual([read.status, read.text], ["ok", "It lies in Falmouth.\n"]);
-  assert.equal(JSON.parse((await turn(client, "memory", calling("memory_get", { path: "no.md" }), "m-3")).result).status, "not_found");
+  assert.deepEqual([read.status, read.text], ["ok", "It lies in Falmouth."]);
+  assert.equal(JSON.parse((await turn(client, "memory", calling("memory_get", { path: "memory/no.md" }), "m-3")).result).status, "not_found");
+  assert.equal(JSON.parse((await turn(client, "memory", calling("memory_get", { path: "no.md" }), "m-4")).result).code, "MEMORY_PATH_NOT_ALLOWED");
   await client.end();
 });
 

@@ -38,6 +38,11 @@ const PARAMS = {
   "device.pair.rename": { deviceId: "none", label: "x" },
   "device.token.revoke": { deviceId: "none", role: "operator" },
   "device.token.rotate": { deviceId: "none", role: "operator" },
+  "memory.forget": { agentId: "main", paths: ["none.md"] },
+  "memory.get": { agentId: "main", path: "MEMORY.md" },
+  "memory.index": { agentId: "main" },
+  "memory.search": { agentId: "main", query: "x" },
+  "memory.status": { agentId: "main" },
   "progressCard.get": { sessionKey: "main" },
   "session.discussion.info": { sessionKey: "main" },
   "sessions.branches.list": { sessionKey: "main" },
@@ -51,6 +56,7 @@ const PARAMS = {
   "sessions.search": { query: "x" },
   "sessions.viewers.set": { sessionKeys: ["main"] },
   "set-heartbeats": { enabled: true },
+  "tools.invoke": { name: "memory_get", args: { path: "MEMORY.md" } },
   "users.prefs.get": { keys: ["ui.theme"] },
 };
 

@@ -222,7 +222,7 @@ const CHECKED_METHODS = [
   "sessions.patch", "sessions.preview", "sessions.reset", "sessions.resolve", "sessions.search", "sessions.send",
   "sessions.subscribe", "sessions.usage", "sessions.viewers.set", "skills.status",
   "system.info", "talk.catalog", "talk.config", "tasks.get", "tasks.list", "taskSuggestions.list", "tools.catalog",
-  "update.status", "users.prefs.get", "users.prefs.set", "users.self", "wake", "worktrees.list",
+  "tools.invoke", "update.status", "users.prefs.get", "users.prefs.set", "users.self", "wake", "worktrees.list",
 ];
 
 /** Keywords that say nothing about validity. */

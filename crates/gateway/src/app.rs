@@ -46,6 +46,8 @@ pub struct Runtime {
     /// Percent of clients whose native rows are answered here.
     pub rollout_percent: u8,
     pub rollout_paused: bool,
+    /// Memories are searched here although there is an upstream.
+    pub memory_native: bool,
 }
 
 impl Default for Runtime {
@@ -60,6 +62,7 @@ impl Default for Runtime {
             native_disable: Vec::new(),
             rollout_percent: 100,
             rollout_paused: false,
+            memory_native: false,
         }
     }
 }
@@ -110,6 +113,7 @@ pub struct App {
     /// The environment that the user's file is read with.
     env: ArcSwap<crate::config::Env>,
     recent_log: std::sync::OnceLock<crate::recent_log::RecentLog>,
+    pub(crate) memories: Arc<crate::memories::Memories>,
 }
 
 impl App {
@@ -161,6 +165,7 @@ impl App {
                 assistant: std::sync::OnceLock::new(),
                 env: ArcSwap::default(),
                 recent_log: std::sync::OnceLock::new(),
+                memories: Arc::default(),
             }
         })
     }

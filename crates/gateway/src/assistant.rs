@@ -13,6 +13,8 @@ mod run;
 mod tools;
 mod turn;
 
+pub(crate) use tools::{beneath, may_use};
+
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

@@ -13,6 +13,7 @@ mod dispatch;
 mod events;
 mod ingress;
 mod lower;
+mod memories;
 mod messages;
 mod metrics;
 pub mod native;

@@ -1,13 +1,13 @@
 //! What is counted while the gateway works, and how Prometheus is told.
 //!
 //! A call costs two atomic additions for its method and two for its time; nothing is locked. Rows are those of
-//! [`wire::methods::METHODS`] and one for all other names, so what a client calls can't make more of them. What is
+//! [`wire::methods::all`] and one for all other names, so what a client calls can't make more of them. What is
 //! known elsewhere (connections, the store, `/proc`) is read when somebody asks: [`snapshot`], then [`render`].
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use wire::methods::{self, METHODS, Method};
+use wire::methods::{self, Method};
 
 pub(crate) mod render;
 pub(crate) mod route;
@@ -85,7 +85,7 @@ impl Owner {
 /// A call that has come and is not answered yet.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timing {
-    /// Index into [`METHODS`], or its length for any other name.
+    /// Index into [`methods::all`], or its length for any other name.
     row: u16,
     since: Instant,
 }
@@ -93,7 +93,7 @@ pub(crate) struct Timing {
 impl Timing {
     /// The row of the method, when it is one known at build time.
     pub(crate) fn method(self) -> Option<&'static Method> {
-        METHODS.get(usize::from(self.row))
+        methods::at(usize::from(self.row))
     }
 }
 
@@ -140,7 +140,7 @@ pub(crate) struct Metrics {
     pub(crate) requests: AtomicU64,
     /// Of them handed to the upstream.
     pub(crate) bridged: AtomicU64,
-    /// Beside [`METHODS`], and one more.
+    /// Beside [`methods::all`], and one more.
     rows: Box<[Row]>,
     /// By [`Owner`] and [`ERROR_CODES`].
     pub(crate) errors: [[AtomicU64; ERROR_CODES.len()]; 2],
@@ -156,7 +156,7 @@ impl Default for Metrics {
         Self {
             requests: AtomicU64::new(0),
             bridged: AtomicU64::new(0),
-            rows: (0..=METHODS.len()).map(|_| Row::default()).collect(),
+            rows: (0..=methods::count()).map(|_| Row::default()).collect(),
             errors: Default::default(),
             websocket_opens: AtomicU64::new(0),
             websocket_closes: Default::default(),
@@ -168,10 +168,10 @@ impl Default for Metrics {
 impl Metrics {
     /// A well-formed call has come.
     pub(crate) fn begin(&self, method: &str) -> Timing {
-        let row = methods::index_of(method).unwrap_or(METHODS.len());
+        let row = methods::index_of(method).unwrap_or(methods::count());
         self.rows[row].requests.fetch_add(1, Ordering::Relaxed);
         Timing {
-            // 489 rows.
+            // Some 500 rows.
             row: u16::try_from(row).unwrap_or(u16::MAX),
             since: Instant::now(),
         }
@@ -210,7 +210,7 @@ impl Metrics {
 
     /// Each row with its name; the last is `other`.
     pub(crate) fn rows(&self) -> impl Iterator<Item = (&'static str, &Row)> {
-        let names = METHODS.iter().map(|method| method.name);
+        let names = methods::all().map(|method| method.name);
         names.chain(std::iter::once("other")).zip(&self.rows)
     }
 }

@@ -88,18 +88,48 @@ impl Method {
     }
 }
 
+/// Methods that this gateway has beyond the original's. An upstream never answers them, and its hello, which clients
+/// get as it is, does not list them.
+pub static OWN: [Method; 4] = [
+    method("memory.forget", scope(Scope::Write)),
+    method("memory.get", scope(Scope::Read)),
+    method("memory.index", scope(Scope::Write)),
+    method("memory.status", scope(Scope::Read)),
+];
+
+/// [`METHODS`], then [`OWN`].
+pub fn all() -> impl Iterator<Item = &'static Method> {
+    METHODS.iter().chain(&OWN)
+}
+
+/// How many there are in [`all`].
+pub fn count() -> usize {
+    METHODS.len() + OWN.len()
+}
+
 /// The row of a method known at build time. Names of other plugins come with the upstream's hello; their
 /// scope is the upstream's to check. No allocation; nine string comparisons.
 pub fn lookup(name: &str) -> Option<&'static Method> {
-    index_of(name).map(|index| &METHODS[index])
+    index_of(name).and_then(at)
 }
 
-/// Position in [`METHODS`], for tables that run beside it.
+/// Position in [`all`], for tables that run beside it.
 pub fn index_of(name: &str) -> Option<usize> {
-    table::BY_NAME
+    let listed = table::BY_NAME
         .binary_search_by(|index| METHODS[usize::from(*index)].name.cmp(name))
         .ok()
-        .map(|at| usize::from(table::BY_NAME[at]))
+        .map(|at| usize::from(table::BY_NAME[at]));
+    listed.or_else(|| {
+        let own = OWN.iter().position(|method| method.name == name)?;
+        Some(METHODS.len() + own)
+    })
+}
+
+/// The row at a position of [`index_of`].
+pub fn at(index: usize) -> Option<&'static Method> {
+    METHODS
+        .get(index)
+        .or_else(|| OWN.get(index.checked_sub(METHODS.len())?))
 }
 
 /// The narrowest scopes a call needs; empty when the name is unknown and not reserved (then only

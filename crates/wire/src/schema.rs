@@ -1,8 +1,8 @@
 //! Params checked as the original checks them, with its messages.
 //!
 //! [`check`] is the whole face: `invalid chat.send params: must have required property 'idempotencyKey'`.
-//! Schemas are those of the package (`schema/params.txt`, one method per line); a schema is compiled when its
-//! method is first called. Values are read in place: what a schema does not look at is never decoded.
+//! Schemas are those of the package (`schema/params.txt`, one method per line) and of our own methods
+//! (`schema/own.txt`); a schema is compiled when its method is first called. Values are read in place: what a schema does not look at is never decoded.
 
 mod compile;
 mod engine;
@@ -37,11 +37,15 @@ pub fn params_schema(method: &str) -> Option<&'static Schema> {
     static COMPILED: OnceLock<Vec<(&'static str, &'static str, OnceLock<Schema>)>> =
         OnceLock::new();
     let table = COMPILED.get_or_init(|| {
-        include_str!("schema/params.txt")
+        let lines = include_str!("schema/params.txt")
             .lines()
+            .chain(include_str!("schema/own.txt").lines());
+        let mut table: Vec<_> = lines
             .filter_map(|line| line.split_once(' '))
             .map(|(method, schema)| (method, schema, OnceLock::new()))
-            .collect()
+            .collect();
+        table.sort_unstable_by_key(|row| row.0);
+        table
     });
     let at = table.binary_search_by_key(&method, |row| row.0).ok()?;
     let (name, text, compiled) = &table[at];

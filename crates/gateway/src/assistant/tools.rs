@@ -13,6 +13,7 @@ mod root;
 mod search;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use agent::{Model, Tool};
 use serde_json::{Value, json};
@@ -22,7 +23,9 @@ pub(super) use loops::{Loops, Verdict};
 pub(super) use policy::Origin;
 use policy::Policy;
 use root::Root;
+pub(crate) use root::beneath;
 
+use crate::memories::{Memories, Shelf};
 use crate::native::Facts;
 
 /// More of an answer than this is not kept and not sent to a model.
@@ -128,22 +131,30 @@ fn cut(text: String) -> String {
 /// The tools of one turn.
 pub(super) struct Toolbox {
     workspace: Option<PathBuf>,
-    agent: String,
-    memory: Option<PathBuf>,
+    /// Whose memory it is and which session asks; `None` when memory is switched off.
+    memory: Option<(Arc<Memories>, Arc<Shelf>, Arc<str>)>,
     fetch: Option<fetch::Settings>,
     policy: Policy,
 }
 
 impl Toolbox {
-    pub(super) fn of(facts: &Facts, agent_id: &str, model: &Model, origin: Origin) -> Self {
+    /// `session`: the key of the session that they are for.
+    pub(super) fn of(
+        facts: &Facts,
+        memories: &Arc<Memories>,
+        agent_id: &str,
+        session: &str,
+        model: &Model,
+        origin: Origin,
+    ) -> Self {
         let inputs = facts.inputs(0, 0);
         let roster = inputs.roster();
         let agent = roster.get(agent_id);
         let entry = agent.map(|agent| &agent.entry);
         Self {
             workspace: agent.map(|agent| roster.workspace(inputs.config, agent, &inputs.places)),
-            agent: agent_id.to_owned(),
-            memory: memory::file(&facts.state_dir),
+            memory: Shelf::of(facts, agent_id)
+                .map(|shelf| (Arc::clone(memories), Arc::new(shelf), session.into())),
             fetch: fetch::Settings::read(&facts.config),
             policy: Policy::read(&facts.config, entry, (&model.provider, &model.id), origin),
         }
@@ -204,17 +215,12 @@ impl Toolbox {
             return fetch::fetch(settings, args).await;
         }
         let (name, args, cancel) = (name.to_owned(), args.clone(), cancel.clone());
-        let (workspace, memory, agent) = (
-            self.workspace.clone(),
-            self.memory.clone(),
-            self.agent.clone(),
-        );
+        let (workspace, memory) = (self.workspace.clone(), self.memory.clone());
         let work = move || {
-            if let (Some(file), "memory_search" | "memory_get") = (&memory, name.as_str()) {
-                return match name.as_str() {
-                    "memory_search" => memory::search(file, &agent, &args),
-                    _ => memory::get(file, &agent, &args),
-                };
+            if let (Some((memories, shelf, session)), "memory_search" | "memory_get") =
+                (&memory, name.as_str())
+            {
+                return memory::call(memories, shelf, &name, &args, session);
             }
             let Some(workspace) = workspace else {
                 return refuse("this agent has no workspace".to_owned());
@@ -241,6 +247,19 @@ impl Toolbox {
             }
         }
     }
+}
+
+/// Whether an operator may call a tool of an agent, as the user's file says (`tools`, `gateway.tools.deny`).
+pub(crate) fn may_use(facts: &Facts, agent_id: &str, tool: &str) -> bool {
+    let roster = facts.inputs(0, 0).roster();
+    let entry = roster.get(agent_id).map(|agent| &agent.entry);
+    let denied = facts.config.pointer("/gateway/tools/deny");
+    let mut denied = denied.and_then(Value::as_array).into_iter().flatten();
+    let is_denied = denied.any(|name| {
+        name.as_str()
+            .is_some_and(|name| name.trim().eq_ignore_ascii_case(tool))
+    });
+    !is_denied && Policy::read(&facts.config, entry, ("", ""), Origin::Operator).allows(tool)
 }
 
 /// Whether a call may have changed something.
@@ -378,12 +397,12 @@ fn of_memory() -> [Tool; 2] {
         tool(
             "memory_search",
             "Mandatory recall step: search what is kept in memory before answering questions about prior work, decisions, dates, people, preferences, or todos. If the response has a warning, results are partial: tell the user.",
-            r#"{"type":"object","properties":{"query":{"type":"string"},"maxResults":{"type":"integer","minimum":1},"minScore":{"type":"number"},"corpus":{"type":"string","enum":["memory","all"]}},"required":["query"],"additionalProperties":false}"#,
+            r#"{"type":"object","properties":{"query":{"type":"string"},"maxResults":{"type":"integer","minimum":1},"minScore":{"type":"number"},"corpus":{"type":"string","enum":["memory","wiki","all","sessions"]}},"required":["query"],"additionalProperties":false}"#,
         ),
         tool(
             "memory_get",
             "Exact excerpt of a document found by memory_search. status=ok means the requested excerpt was read; status=not_found means that nothing is kept under this path. Defaults to a bounded excerpt and says nextFrom when more exists.",
-            r#"{"type":"object","properties":{"path":{"type":"string"},"from":{"type":"integer","minimum":1},"lines":{"type":"integer","minimum":1},"corpus":{"type":"string","enum":["memory","all"]}},"required":["path"],"additionalProperties":false}"#,
+            r#"{"type":"object","properties":{"path":{"type":"string"},"from":{"type":"integer","minimum":1},"lines":{"type":"integer","minimum":1},"corpus":{"type":"string","enum":["memory","wiki","all"]}},"required":["path"],"additionalProperties":false}"#,
         ),
     ]
 }
@@ -432,9 +451,29 @@ mod tests {
         };
         let config = json!({ "models": { "providers": { "p": { "baseUrl": "http://h", "models": [{ "id": "m" }] } } } });
         let model = Model::resolve(&config, "main", None, &|_| None).expect("a model");
-        let toolbox = Toolbox::of(&facts, "main", &model, Origin::Operator);
+        let memories = Arc::default();
+        let toolbox = Toolbox::of(
+            &facts,
+            &memories,
+            "main",
+            "agent:main:main",
+            &model,
+            Origin::Operator,
+        );
         let names: Vec<&str> = toolbox.list().iter().map(|tool| tool.name).collect();
-        assert_eq!(names, ["read", "write", "ls", "grep", "find", "web_fetch"]);
+        assert_eq!(
+            names,
+            [
+                "read",
+                "write",
+                "ls",
+                "grep",
+                "find",
+                "memory_search",
+                "memory_get",
+                "web_fetch"
+            ]
+        );
         let cancel = CancellationToken::new();
         let check = async |name: &str, arguments: &str, expected: &str, is_blocked: bool| {
             let answer = toolbox.call(name, arguments, &cancel).await;

@@ -95,7 +95,14 @@ impl Turn<'_> {
             Some(_) => Origin::Operator,
             None => Origin::Channel,
         };
-        let toolbox = Toolbox::of(&facts, &self.input.agent, &model, origin);
+        let toolbox = Toolbox::of(
+            &facts,
+            &self.app.memories,
+            &self.input.agent,
+            &self.input.session_key,
+            &model,
+            origin,
+        );
         let roster = facts.inputs(0, 0).roster();
         let entry = roster.get(&self.input.agent).map(|agent| &agent.entry);
         let mut loops = Loops::new(&facts.config, entry);

@@ -2,7 +2,6 @@
 //! configuration.
 
 mod embedder;
-mod folder;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -16,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::target::environment;
 use super::{complain, print};
+use crate::memories::{self, folder};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum MemoryCommand {
@@ -155,7 +155,7 @@ pub(super) fn run(profile: Option<&str>, command: &MemoryCommand) -> anyhow::Res
         } => {
             let embedder = match how.words {
                 true => None,
-                false => embedder::open(&memory, &agent).unwrap_or_else(|error| {
+                false => memories::embedder(&memory, &agent).unwrap_or_else(|error| {
                     complain(&format!("{error}; the words answer alone"));
                     None
                 }),
@@ -244,7 +244,7 @@ fn catch_up(memory: &mut Memory, agent: &Agent) {
 
 /// What has no vector yet is found by its words.
 fn embed(memory: &mut Memory, agent: &Agent) {
-    let made = embedder::open(memory, agent).and_then(|embedder| {
+    let made = memories::embedder(memory, agent).and_then(|embedder| {
         if let Some(embedder) = embedder {
             memory.embed(agent, &*embedder, bar("vectors"))?;
         }

@@ -122,6 +122,8 @@ pub const KEYS: &[OwnKey] = &[
         "Connections to the upstream, one for each client that makes a bridged call; more get `UNAVAILABLE` at once."),
     key("channels.native", Kind::List, "[]", true,
         "Channel accounts that this gateway runs itself instead of the upstream: `[\"telegram\", \"matrix/work\"]`, a channel or `channel/account`. Without an upstream it runs all that it can."),
+    key("memory.native", Kind::Bool, "false", true,
+        "Answer `memory.search`, and `memory_search` and `memory_get` of `tools.invoke`, here although there is an upstream: from the same files, with an index of our own. Without an upstream they are always answered here."),
     key("messages.in_doubt", Kind::Word(DOUBTS), "\"hold\"", true,
         "What becomes of a message that may have arrived and whose service can't tell: `hold` it for a person, `resend` it (it may arrive twice), or `drop` it."),
     key("messages.attempts_max", Kind::Number(1, 1000), "12", true,
@@ -196,6 +198,8 @@ pub struct OwnSettings {
     pub log_format: LogFormat,
     pub control_ui_package: Option<PathBuf>,
     pub control_ui_native: bool,
+    /// Memories are searched here although there is an upstream.
+    pub memory_native: bool,
     /// `[rollout] percent`.
     pub rollout_percent: u8,
     pub rollout_paused: bool,
@@ -316,6 +320,7 @@ impl OwnSettings {
             },
             control_ui_package: values.path("control_ui.package"),
             control_ui_native: values.switch("control_ui.native"),
+            memory_native: values.switch("memory.native"),
             rollout_percent: u8::try_from(values.number("rollout.percent")).unwrap_or(100),
             rollout_paused: values.switch("rollout.paused"),
         })

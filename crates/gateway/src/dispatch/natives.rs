@@ -43,7 +43,8 @@ pub(crate) fn find(app: &App, session: &Session, method: &str) -> Option<Native>
     })
 }
 
-/// The answer of a call that waits for something: about the configuration, messages or channel accounts of ours.
+/// The answer of a call that waits for something: about the configuration, agents, memories, messages or channel accounts
+/// of ours.
 pub(crate) fn task(
     app: &Arc<App>,
     session: &Arc<Session>,
@@ -55,6 +56,7 @@ pub(crate) fn task(
     }
     super::config::find(app, method, params)
         .or_else(|| assistant::methods::find(app, session, &frame.id, method, params))
+        .or_else(|| crate::memories::find(app, session, method, params))
         .or_else(|| crate::messages::methods::find(app.messages()?, method, params))
 }
 
@@ -83,17 +85,17 @@ fn matches_pattern(pattern: &str, method: &str) -> bool {
     }
 }
 
-/// Methods answered without an upstream, in the order in which the original lists them.
+/// Methods answered without an upstream, in the order in which the original lists them, then our own.
 pub(crate) fn names(app: &App) -> Vec<&'static str> {
     let served = |name: &str| {
         OWN.contains(&name)
             || super::config::NAMES.contains(&name)
             || assistant::methods::NAMES.contains(&name)
+            || crate::memories::NAMES.contains(&name)
             || super::devices::NAMES.contains(&name)
             || native::alone::find(name).is_some()
     };
-    wire::methods::METHODS
-        .iter()
+    wire::methods::all()
         .filter(|method| method.advertised && served(method.name) && !is_disabled(app, method.name))
         .map(|method| method.name)
         .collect()

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use wire::raw::js_trim;
 
 /// The agent that exists when a configuration names none. Source: `LEGACY_IMPLICIT_AGENT_ID`.
-const IMPLICIT_AGENT: &str = "main";
+pub const IMPLICIT_AGENT: &str = "main";
 
 /// The name of every agent's main session. `session.mainKey` is ignored since 2026.9.
 pub const MAIN_KEY: &str = "main";

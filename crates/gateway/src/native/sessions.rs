@@ -37,7 +37,7 @@ pub fn canonical_key(roster: &Roster, key: &str, agent_id: Option<&str>) -> Stri
 }
 
 /// `agent:<id>:<rest>`.
-fn parse_agent_key(key: &str) -> Option<(&str, &str)> {
+pub(crate) fn parse_agent_key(key: &str) -> Option<(&str, &str)> {
     let (agent, rest) = key.strip_prefix("agent:")?.split_once(':')?;
     (!js_trim(agent).is_empty() && !rest.is_empty() && !rest.starts_with(':'))
         .then_some((agent, rest))

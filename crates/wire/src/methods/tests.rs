@@ -131,10 +131,12 @@ fn the_table_is_whole_and_found_by_name() {
     assert_eq!(CORE_METHODS, 482);
     let core = &METHODS[..CORE_METHODS];
     assert_eq!(core.iter().filter(|method| method.advertised).count(), 460);
-    for (index, method) in METHODS.iter().enumerate() {
+    for (index, method) in all().enumerate() {
         assert_eq!(lookup(method.name), Some(method));
         assert_eq!(index_of(method.name), Some(index));
     }
+    assert_eq!(all().count(), count());
+    assert_eq!(at(count()), None);
     for name in ["", "Health", "health ", "zzz", "agen", "agent.waits"] {
         assert_eq!(lookup(name), None, "{name:?}");
     }

@@ -168,7 +168,7 @@ impl Trouble {
 }
 
 /// Opens what is under a folder, links followed only as far as they stay there.
-pub(super) fn beneath(dir: impl AsFd, inside: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+pub(crate) fn beneath(dir: impl AsFd, inside: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
     let inside = match inside.as_os_str().is_empty() {
         true => Path::new("."),
         false => inside,

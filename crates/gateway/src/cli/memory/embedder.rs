@@ -1,9 +1,6 @@
 //! Which service makes an agent's vectors, kept beside them; the key stays in the environment.
 
-use std::time::Duration;
-
-use anyhow::Context as _;
-use memory::{Agent, Embedder, EmbedderSettings, Memory, Model};
+use memory::{Agent, EmbedderSettings, Memory, Model};
 use serde_json::json;
 
 use super::Said;
@@ -84,19 +81,4 @@ fn settings(choice: &Choice, provider: &str, url: &str, model: &str) -> Embedder
         at: choice.url.clone().unwrap_or_else(|| url.to_owned()),
         key_variable: choice.key_variable.clone().or(usual),
     }
-}
-
-/// `None` when none is chosen.
-pub(super) fn open(memory: &Memory, agent: &Agent) -> anyhow::Result<Option<Box<dyn Embedder>>> {
-    let Some(settings) = memory.embedder(agent)? else {
-        return Ok(None);
-    };
-    let client = reqwest::Client::builder()
-        .connect_timeout(Duration::from_secs(10))
-        .redirect(reqwest::redirect::Policy::none())
-        .user_agent(concat!("openclaw-gateway/", env!("CARGO_PKG_VERSION")))
-        .use_preconfigured_tls(channels::web::tls_config())
-        .build()
-        .context("TLS can't be set up")?;
-    Ok(Some(settings.open(&client)?))
 }

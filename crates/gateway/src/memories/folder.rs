@@ -1,4 +1,4 @@
-//! A folder's text files into a memory, under limits.
+//! A folder's text files into a memory, under limits, as `memory index` does; [`super::sources`] reads in the same batches.
 
 use std::collections::HashSet;
 use std::io::Read;
@@ -6,7 +6,7 @@ use std::ops::AddAssign;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use memory::{Agent, DOCUMENT_BYTES_MAX, Document, Memory};
+use memory::{Agent, DOCUMENT_BYTES_MAX, Document, Mark, Memory};
 use serde_json::{Value, json};
 
 const FILES_MAX: usize = 1_000_000;
@@ -15,14 +15,49 @@ const DEPTH_MAX: usize = 64;
 const BATCH: usize = 256;
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
 
+/// A file that was read.
+pub(crate) struct Entry {
+    pub(crate) path: String,
+    pub(crate) text: String,
+    pub(crate) at: Option<i64>,
+    pub(crate) mark: Option<Mark>,
+}
+
+/// What goes into one transaction.
+#[derive(Default)]
+pub(crate) struct Batch {
+    entries: Vec<Entry>,
+    bytes: usize,
+}
+
+impl Batch {
+    pub(crate) fn push(&mut self, entry: Entry) {
+        self.bytes += entry.text.len();
+        self.entries.push(entry);
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.entries.len() == BATCH || self.bytes > BATCH_BYTES
+    }
+
+    pub(crate) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.entries.clear();
+        self.bytes = 0;
+    }
+}
+
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Counts {
-    pub(super) kept: usize,
-    pub(super) unchanged: usize,
+pub(crate) struct Counts {
+    pub(crate) kept: usize,
+    pub(crate) unchanged: usize,
     /// Too large, unreadable or no text.
-    pub(super) left_out: usize,
+    pub(crate) left_out: usize,
     /// Their files are gone.
-    pub(super) forgotten: usize,
+    pub(crate) forgotten: usize,
 }
 
 impl AddAssign for Counts {
@@ -35,13 +70,13 @@ impl AddAssign for Counts {
 }
 
 impl Counts {
-    pub(super) fn value(&self) -> Value {
+    pub(crate) fn value(&self) -> Value {
         json!({
             "kept": self.kept, "unchanged": self.unchanged, "leftOut": self.left_out, "forgotten": self.forgotten
         })
     }
 
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         format!(
             "kept {}, unchanged {}, forgotten {} (their files are gone), left out {} (too large, unreadable or no text)",
             self.kept, self.unchanged, self.forgotten, self.left_out
@@ -51,7 +86,7 @@ impl Counts {
 
 /// # Errors
 /// When it is no folder, or has more files than anyone means; the memory's own.
-pub(super) fn index(
+pub(crate) fn index(
     memory: &mut Memory,
     agent: &Agent,
     folder: &Path,
@@ -67,32 +102,35 @@ pub(super) fn index(
     } else {
         vec![root.clone()]
     };
-    let (mut batch, mut bytes) = (Vec::new(), 0);
+    let mut batch = Batch::default();
     let mut there = HashSet::new();
     for (at, file) in files.iter().enumerate() {
         let name = file.to_string_lossy().into_owned();
         let open = std::fs::File::open(file).ok();
         let at_ms = open.as_ref().and_then(written);
         match open.and_then(text_of) {
-            Some(text) => {
-                bytes += text.len();
-                batch.push((name.clone(), text, at_ms));
-            }
+            Some(text) => batch.push(Entry {
+                path: name.clone(),
+                text,
+                at: at_ms,
+                mark: None,
+            }),
             None => counts.left_out += 1,
         }
         there.insert(name);
-        if batch.len() == BATCH || bytes > BATCH_BYTES || at + 1 == files.len() {
+        if batch.is_full() || at + 1 == files.len() {
             let rows: Vec<Document<'_>> = batch
+                .entries()
                 .iter()
-                .map(|(name, text, at)| Document {
-                    at: *at,
-                    ..Document::new(name, text)
+                .map(|entry| Document {
+                    at: entry.at,
+                    ..Document::new(&entry.path, &entry.text)
                 })
                 .collect();
             let kept = memory.put_documents(agent, &rows)?;
             counts.kept += kept;
             counts.unchanged += rows.len() - kept;
-            (batch, bytes) = (Vec::new(), 0);
+            batch.clear();
         }
         progress(at + 1, files.len());
     }
@@ -112,7 +150,7 @@ pub(super) fn index(
 }
 
 /// When a file was last changed, milliseconds since 1970.
-fn written(file: &std::fs::File) -> Option<i64> {
+pub(crate) fn written(file: &std::fs::File) -> Option<i64> {
     let at = file.metadata().ok()?.modified().ok()?;
     i64::try_from(at.duration_since(std::time::UNIX_EPOCH).ok()?.as_millis()).ok()
 }
@@ -156,18 +194,24 @@ fn is_text(path: &Path) -> bool {
         })
 }
 
-/// At most the limit is ever read, whatever the file's size says; zero bytes mean it is no text.
-pub(super) fn text_of(file: impl Read) -> Option<String> {
-    let mut bytes = Vec::new();
-    file.take(DOCUMENT_BYTES_MAX as u64 + 1)
-        .read_to_end(&mut bytes)
-        .ok()?;
-    if bytes.len() > DOCUMENT_BYTES_MAX || bytes.contains(&0) {
+/// Zero bytes mean that it is no text.
+pub(crate) fn text_of(file: impl Read) -> Option<String> {
+    let bytes = bytes_of(file)?;
+    if bytes.contains(&0) {
         return None;
     }
     let text = String::from_utf8_lossy(&bytes).into_owned();
     // Replaced bytes grow.
     (text.len() <= DOCUMENT_BYTES_MAX).then_some(text)
+}
+
+/// At most the limit is ever read, whatever the file's size says.
+pub(crate) fn bytes_of(file: impl Read) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(DOCUMENT_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut bytes)
+        .ok()?;
+    (bytes.len() <= DOCUMENT_BYTES_MAX).then_some(bytes)
 }
 
 #[cfg(test)]

@@ -1,0 +1,322 @@
+//! The files of a workspace that are memory, and bringing the database up to them.
+//!
+//! `MEMORY.md`, `USER.md` and every `*.md` under `memory/`; links are not followed. Source: `listMemoryFiles` of
+//! packages/memory-host-sdk at 2026.9.6. A file is read when its size or the time of its last change is another.
+
+use std::collections::HashSet;
+use std::fs::{File, Metadata};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use memory::{Agent, DOCUMENT_BYTES_MAX, Document, Mark, Memory, MemoryError};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::folder;
+use crate::assistant::beneath;
+use crate::clock;
+
+/// More files, or folders in each other, are left out and counted.
+const FILES_MAX: usize = 10_000;
+const DEPTH_MAX: usize = 32;
+/// The lists of what to remember, cut item by item.
+const LISTS: [&str; 2] = ["MEMORY.md", "USER.md"];
+/// Where the original's repairs keep what they replaced.
+const REPAIRS: &str = ".openclaw-repair";
+/// A file that was changed so shortly before may change again under the same time of change.
+const SETTLED_MS: i64 = 100;
+
+/// What became of the files.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) kept: usize,
+    pub(super) unchanged: usize,
+    /// Too large, unreadable, or beyond the limits.
+    pub(super) left_out: usize,
+    /// Their files are gone.
+    pub(super) forgotten: usize,
+    /// Not read for lack of time.
+    pub(super) behind: usize,
+    /// The workspace can't be read.
+    pub(super) is_away: bool,
+}
+
+/// Whether a path from the workspace on is memory.
+pub(super) fn is_source(path: &str) -> bool {
+    LISTS.contains(&path) || (path.starts_with("memory/") && path.ends_with(".md"))
+}
+
+/// A workspace, open: what is asked of it is under it, links or not.
+pub(super) struct Workspace(OwnedFd);
+
+impl Workspace {
+    pub(super) fn open(folder: &Path) -> Result<Self, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self(rustix::fs::open(folder, flags, Mode::empty())?))
+    }
+
+    /// Anything that is there, but no link; a pipe does not make the reader wait.
+    pub(super) fn file(&self, inside: &str) -> Result<File, Errno> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW;
+        beneath(&self.0, Path::new(inside), flags).map(File::from)
+    }
+}
+
+struct Listed {
+    files: Vec<(String, Mark)>,
+    left_out: usize,
+    /// Everything that is there is listed.
+    whole: bool,
+}
+
+/// Reads what changed until the time is over, forgets what is gone.
+///
+/// # Errors
+/// The database's.
+pub(super) fn follow(
+    memory: &mut Memory,
+    agent: &Agent,
+    folder: &Path,
+    until: Option<Instant>,
+) -> Result<Counts, MemoryError> {
+    let Ok(workspace) = Workspace::open(folder) else {
+        // A disk that is not there says nothing of the files on it.
+        return Ok(Counts {
+            is_away: true,
+            ..Counts::default()
+        });
+    };
+    let known = memory.files(agent)?;
+    let listed = listed(folder);
+    let mut counts = Counts {
+        left_out: listed.left_out,
+        ..Counts::default()
+    };
+    let mut batch = folder::Batch::default();
+    for (at, (path, mark)) in listed.files.iter().enumerate() {
+        if known.get(path) == Some(mark) {
+            counts.unchanged += 1;
+            continue;
+        }
+        if until.is_some_and(|until| Instant::now() >= until) {
+            counts.behind = listed.files[at..]
+                .iter()
+                .filter(|(path, mark)| known.get(path) != Some(mark))
+                .count();
+            break;
+        }
+        match read(&workspace, path) {
+            Some(entry) => batch.push(entry),
+            None => counts.left_out += 1,
+        }
+        if batch.is_full() {
+            keep(memory, agent, &mut batch, &mut counts)?;
+        }
+    }
+    keep(memory, agent, &mut batch, &mut counts)?;
+    if listed.whole {
+        let there: HashSet<&str> = listed.files.iter().map(|(path, _)| &**path).collect();
+        let gone: Vec<&str> = known
+            .keys()
+            .map(String::as_str)
+            .filter(|path| !there.contains(path))
+            .collect();
+        counts.forgotten = memory.forget_all(agent, &gone)?.len();
+    }
+    Ok(counts)
+}
+
+fn keep(
+    memory: &mut Memory,
+    agent: &Agent,
+    batch: &mut folder::Batch,
+    counts: &mut Counts,
+) -> Result<(), MemoryError> {
+    let rows: Vec<Document<'_>> = batch
+        .entries()
+        .iter()
+        .map(|entry| Document {
+            at: entry.at,
+            file: entry.mark,
+            is_list: LISTS.contains(&&*entry.path),
+            ..Document::new(&entry.path, &entry.text)
+        })
+        .collect();
+    if !rows.is_empty() {
+        let kept = memory.put_documents(agent, &rows)?;
+        counts.kept += kept;
+        counts.unchanged += rows.len() - kept;
+    }
+    batch.clear();
+    Ok(())
+}
+
+fn read(workspace: &Workspace, path: &str) -> Option<folder::Entry> {
+    let file = workspace.file(path).ok()?;
+    let data = file.metadata().ok().filter(Metadata::is_file)?;
+    let mark = mark(&data);
+    let at = folder::written(&file);
+    let bytes = folder::bytes_of(&file)?;
+    let text = String::from_utf8_lossy(&bytes).replace('\0', "\u{fffd}");
+    let now_ms = i64::try_from(clock::now_ms()).unwrap_or(i64::MAX);
+    let is_settled = now_ms.saturating_sub(mark.changed / 1_000_000) > SETTLED_MS;
+    (text.len() <= DOCUMENT_BYTES_MAX).then(|| folder::Entry {
+        path: path.to_owned(),
+        text,
+        at,
+        mark: Some(Mark {
+            changed: if is_settled { mark.changed } else { 0 },
+            ..mark
+        }),
+    })
+}
+
+/// The inode's change time in nanoseconds: unlike the time of writing, no program sets it.
+fn mark(data: &Metadata) -> Mark {
+    Mark {
+        bytes: i64::try_from(data.len()).unwrap_or(i64::MAX),
+        changed: data.ctime().saturating_mul(1_000_000_000) + data.ctime_nsec(),
+    }
+}
+
+fn listed(workspace: &Path) -> Listed {
+    let mut listed = Listed {
+        files: Vec::new(),
+        left_out: 0,
+        whole: true,
+    };
+    for name in LISTS {
+        if let Ok(data) = workspace.join(name).symlink_metadata() {
+            listed.add(name.to_owned(), &data);
+        }
+    }
+    let mut folders = vec![("memory".to_owned(), 0)];
+    while let Some((folder, depth)) = folders.pop() {
+        let full: PathBuf = workspace.join(&folder);
+        let is_folder = full.symlink_metadata().map(|data| data.is_dir());
+        if !matches!(is_folder, Ok(true)) {
+            continue;
+        }
+        let Ok(entries) = std::fs::read_dir(&full) else {
+            listed.left_out += 1;
+            listed.whole = false;
+            continue;
+        };
+        for entry in entries.flatten() {
+            let Ok(kind) = entry.file_type() else {
+                continue;
+            };
+            let Ok(name) = entry.file_name().into_string() else {
+                listed.left_out += 1;
+                continue;
+            };
+            let inside = format!("{folder}/{name}");
+            if kind.is_dir() && name != REPAIRS {
+                if depth == DEPTH_MAX {
+                    listed.left_out += 1;
+                    listed.whole = false;
+                } else {
+                    folders.push((inside, depth + 1));
+                }
+            } else if kind.is_file()
+                && name.ends_with(".md")
+                && let Ok(data) = entry.metadata()
+            {
+                listed.add(inside, &data);
+            }
+        }
+    }
+    listed.files.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    listed
+}
+
+impl Listed {
+    fn add(&mut self, path: String, data: &Metadata) {
+        if !data.is_file() {
+            return;
+        }
+        if self.files.len() == FILES_MAX {
+            self.whole = false;
+        }
+        if self.files.len() == FILES_MAX || data.len() > DOCUMENT_BYTES_MAX as u64 {
+            self.left_out += 1;
+            return;
+        }
+        self.files.push((path, mark(data)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use memory::Query;
+    use std::os::unix::fs::symlink;
+
+    fn counts(kept: usize, unchanged: usize, left_out: usize, forgotten: usize) -> Counts {
+        Counts {
+            kept,
+            unchanged,
+            left_out,
+            forgotten,
+            ..Counts::default()
+        }
+    }
+
+    #[test]
+    fn the_database_follows_what_the_original_would_read_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().join("workspace");
+        let write = |path: &str, text: &[u8]| {
+            let file = home.join(path);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, text).unwrap();
+        };
+        let mut memory = Memory::open(&dir.path().join("memory.sqlite")).unwrap();
+        let main = Agent::parse("main").unwrap();
+        let paths = |memory: &Memory| memory.paths(&main, "").unwrap();
+        let again = |memory: &mut Memory| follow(memory, &main, &home, None).unwrap();
+
+        assert!(again(&mut memory).is_away);
+        write("MEMORY.md", b"- zebra\n");
+        write("memory.md", b"zebra");
+        write("notes.md", b"zebra");
+        write("memory/a/deep.md", b"latin \xe9 and a \0 zebra");
+        write("memory/a.txt", b"zebra");
+        write("memory/.openclaw-repair/old.md", b"zebra");
+        symlink(home.join("notes.md"), home.join("memory/link.md")).unwrap();
+        symlink(&home, home.join("memory/loop")).unwrap();
+        let huge = std::fs::File::create(home.join("memory/huge.md")).unwrap();
+        huge.set_len(DOCUMENT_BYTES_MAX as u64 + 1).unwrap();
+        assert_eq!(again(&mut memory), counts(2, 0, 1, 0));
+        assert_eq!(paths(&memory), ["MEMORY.md", "memory/a/deep.md"]);
+        assert_eq!(again(&mut memory), counts(0, 2, 1, 0));
+
+        // Somebody's own text is no file's, and stays.
+        memory.put(&main, "memory/by-hand.md", "zebra").unwrap();
+        std::fs::remove_file(home.join("memory/a/deep.md")).unwrap();
+        write("MEMORY.md", b"- otter\n");
+        assert_eq!(again(&mut memory), counts(1, 0, 1, 1));
+        assert_eq!(paths(&memory), ["MEMORY.md", "memory/by-hand.md"]);
+        let found = memory.search(&main, &Query::new("otter")).unwrap();
+        assert_eq!(found.hits.len(), 1);
+
+        // A folder in place of the list is not read, a workspace that is away forgets nothing.
+        std::fs::rename(&home, dir.path().join("elsewhere")).unwrap();
+        assert!(again(&mut memory).is_away);
+        assert_eq!(paths(&memory).len(), 2);
+    }
+
+    #[test]
+    fn without_time_nothing_is_read_and_nothing_is_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("USER.md"), "zebra").unwrap();
+        let mut memory = Memory::open(&dir.path().join("memory.sqlite")).unwrap();
+        let main = Agent::parse("main").unwrap();
+        let late = follow(&mut memory, &main, dir.path(), Some(Instant::now())).unwrap();
+        assert_eq!((late.behind, late.kept), (1, 0));
+        let done = follow(&mut memory, &main, dir.path(), None).unwrap();
+        assert_eq!((done.behind, done.kept), (0, 1));
+    }
+}

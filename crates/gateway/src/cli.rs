@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 mod api;
+mod backup;
 mod call;
 mod channels;
 mod config;
@@ -72,6 +73,11 @@ enum Command {
     },
     /// Write a folder with what a bug report needs: versions, configuration, state, metrics and logs, secrets hidden.
     Report(report::Report),
+    /// Our state in a folder, made while the gateway runs; and back.
+    Backup {
+        #[command(subcommand)]
+        command: backup::BackupCommand,
+    },
     /// Find what stops a gateway from working on this machine.
     Doctor {
         #[arg(long)]
@@ -253,6 +259,7 @@ pub fn main() -> ExitCode {
         }
         Command::Config { command } => config::run(cli.profile.as_deref(), command),
         Command::Report(args) => report::run(cli.profile.as_deref(), &args),
+        Command::Backup { command } => backup::run(cli.profile.as_deref(), &command),
         Command::Doctor { json } => doctor::run(cli.profile.as_deref(), json),
         Command::Send(args) => api::send(cli.profile.as_deref(), &args),
         Command::Why { id, json, to } => api::why(cli.profile.as_deref(), &id, json, &to),

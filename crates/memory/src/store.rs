@@ -19,7 +19,8 @@ pub(crate) use search::Allowed;
 pub const DOCUMENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Chunks between two commits of an index that is being filled.
 const COMMIT_CHUNKS: i64 = 100_000;
-const SCHEMA: i64 = 3;
+/// The schema that this release writes.
+pub const SCHEMA: i64 = 3;
 /// Ids never come again, so that an index that is behind can't take one row for another.
 const CREATE: &str = "
     CREATE TABLE store (id TEXT NOT NULL) STRICT;

@@ -21,12 +21,14 @@ pub enum StoreError {
     Locked { path: Arc<str>, holder: Arc<str> },
     /// Written by a newer release.
     #[error(
-        "{path}: has schema {found}, this release knows up to {known}; use the release that wrote it, or a backup from before"
+        "{path}: has schema {found}, this release knows up to {known}; use the release that wrote it, or a backup from before{way_back}"
     )]
     Newer {
         path: Arc<str>,
         found: i64,
         known: i64,
+        /// Names the copy that the newer release made before it changed the schema; empty when there is none.
+        way_back: Arc<str>,
     },
     /// The disk answered with an error, or something of SQLite that has no better name here.
     #[error("{path}: {detail}")]

@@ -8,6 +8,7 @@
 //! Start with [`Store`]; the tables are [`Sessions`], [`Inbox`], [`Outbox`], [`Keys`], [`History`], [`Agents`].
 
 mod agents;
+pub mod backup;
 mod db;
 mod error;
 mod history;

@@ -529,7 +529,7 @@ impl<'a> Outbox<'a> {
 }
 
 /// Frees a lane and sets when its next message is due; forgets a lane without any.
-fn next_in_lane(connection: &Connection, lane: &str) -> Result<(), TxError> {
+pub(crate) fn next_in_lane(connection: &Connection, lane: &str) -> Result<(), TxError> {
     let due: Option<i64> = connection
         .prepare_cached(
             "SELECT not_before_ms FROM outbox WHERE lane = ?1 AND state = 'pending' ORDER BY seq LIMIT 1",

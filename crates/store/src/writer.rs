@@ -251,7 +251,7 @@ impl Writer {
                 .pragma_update(None, "max_page_count", self.options.pages_max)
                 .map_err(sqlite)?;
         }
-        migrate::run(&mut connection, &self.shown)?;
+        migrate::run(&mut connection, &self.path, &self.shown)?;
         // What was being sent when the last owner died may have arrived. Leases of this process live on.
         if !self.looked_back {
             let found = outbox::recover(&connection).map_err(|error| error.at(&self.shown))?;

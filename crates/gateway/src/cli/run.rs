@@ -541,7 +541,7 @@ fn write_private(file: &Path, text: &str) -> anyhow::Result<()> {
 }
 
 /// One gateway per state directory. The lock ends with the process, however that ends.
-fn lock_state(own_dir: &Path) -> Result<std::fs::File, String> {
+pub(super) fn lock_state(own_dir: &Path) -> Result<std::fs::File, String> {
     let path = own_dir.join("gateway.lock");
     let mut file = std::fs::OpenOptions::new()
         .read(true)

@@ -2,8 +2,10 @@
 // value first and by key or path where looks do not tell. A placeholder keeps the type visible: a missing or
 // mistyped value still shows as a difference.
 
-const UUID = /\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b/gi;
-const ISO = /\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d)/g;
+// Also after an underscore (task_…) and an escaped colon (plugin%3A…).
+const UUID = /(?:(?<=%3A)|(?<![0-9a-z]))[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b/gi;
+// In file names with dashes for what a name can't have.
+const ISO = /\b20\d\d-\d\d-\d\dT\d\d[:-]\d\d[:-]\d\d(?:[.-]\d+)?(?:Z|[+-]\d\d:?\d\d)/g;
 const HMAC = /hmac-sha256:v\d+:[A-Za-z0-9_-]+/g;
 const HEX = /\b(?:[0-9a-f]{64}|[0-9a-f]{40}|[0-9a-f]{32})\b/g;
 // 43 characters are 32 random bytes: tokens, recovery scopes, public keys. 86: Ed25519 signatures.

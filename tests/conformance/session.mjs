@@ -11,6 +11,8 @@ const CALLERS = {
   write: { scopes: ["operator.read", "operator.write"] },
   /** A person with a profile: backend clients have none. */
   person: { client: { id: "openclaw-tui", mode: "ui" }, device: "person", caps: ["agent-kind", "tool-events"] },
+  /** A device whose tokens and pairing a case takes away. */
+  spare: { client: { id: "openclaw-tui", mode: "ui" }, device: "spare" },
   node: { client: { id: "node-host", mode: "node", displayName: "Conformance node" }, role: "node", scopes: [], device: "node", caps: ["canvas"], commands: ["canvas.present"] },
 };
 

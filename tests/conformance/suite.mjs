@@ -13,6 +13,7 @@ import { runScript } from "./runs.mjs";
 import { checkFrames } from "./schema.mjs";
 import { Session } from "./session.mjs";
 import { fixtures, startPair } from "./target.mjs";
+import { runValid } from "./valid.mjs";
 
 const here = (name) => new URL(name, import.meta.url);
 export const knownDifferences = () => JSON.parse(fs.readFileSync(here("known-differences.json"), "utf8"));
@@ -22,6 +23,8 @@ const REFUSALS_IN_A_ROW = 8;
 
 /** The parts of a run, in order; each takes (session, put) where put(id, masked answer, frame). */
 export const PARTS = {
+  /** First, while both sides know of nobody yet. */
+  valid: runValid,
   async handshake(session, put, variant) {
     const silent = [];
     for (const one of handshakes.filter((h) => h.gateway === variant)) {
@@ -45,8 +48,8 @@ export const PARTS = {
   },
 };
 
-/** Variant of the gateway → parts run on it. `CONFORMANCE_PLAN=token:matrix,none:handshake` runs less, to look closer. */
-export const PLAN = process.env.CONFORMANCE_PLAN ? onlyParts(process.env.CONFORMANCE_PLAN) : { token: ["handshake", "matrix", "runs"], password: ["handshake"], none: ["handshake"], proxy: ["handshake"] };
+/** Variant of the gateway → parts run on it. `CONFORMANCE_PLAN=token:valid,none:handshake` runs less, to look closer. */
+export const PLAN = process.env.CONFORMANCE_PLAN ? onlyParts(process.env.CONFORMANCE_PLAN) : { token: ["valid", "handshake", "matrix", "runs"], password: ["handshake"], none: ["handshake"], proxy: ["handshake"] };
 
 function onlyParts(text) {
   const plan = {};

@@ -26,10 +26,14 @@ export function seedConfig(model, stateDir) {
   return {
     ...modelConfig(model),
     agents: {
-      defaults: { model: { primary: "scripted/scripted-1" }, workspace: path.join(stateDir, "workspace"), heartbeat: { every: "0m" } },
-      list: [{ id: "main", default: true }, { id: "second", name: "Second" }],
+      defaults: { model: { primary: "scripted/scripted-1" }, workspace: path.join(stateDir, "workspace"), heartbeat: { every: "0m" }, systemAgent: { agentId: "main" } },
+      ownership: "explicit",
+      entries: { main: { workspace: path.join(stateDir, "workspace") }, second: { name: "Second" } },
     },
     update: { checkOnStart: false },
+    // As the original writes it: an older file it would rewrite at its start.
+    talk: { agentId: "main" },
+    meta: { migrations: { modelPolicyAllowlist: true, utilityModelSeparation: true }, lastTouchedVersion: "2026.9.6" },
   };
 }
 
@@ -70,7 +74,10 @@ export async function startSide(kind, model, { gateway = {}, token = TOKEN } = {
     throw new Error(`unknown kind of side: ${kind}`);
   }
   for (const gatewayTarget of [target, upstream].filter(Boolean)) {
-    places.push([gatewayTarget.port, "<PORT>"], [`:${gatewayTarget.port}`, ":<PORT>"]);
+    // Those of the sandbox and of the browser are counted from its own.
+    for (const [more, name] of [[0, "<PORT>"], [1, "<PORT+1>"], [11, "<PORT+11>"]]) {
+      places.push([gatewayTarget.port + more, name], [`:${gatewayTarget.port + more}`, `:${name}`], [`"port": ${gatewayTarget.port + more}`, `"port": ${name}`]);
+    }
     places.push([gatewayTarget.child.pid, "<PID>"]);
   }
   places.push([`:${model.port}`, ":<MODEL>"], [model.port, "<MODEL>"]);

@@ -52,12 +52,12 @@ export class Original {
     await until("the written configuration in use", async () => {
       const { configRevisionHash, appliedConfigHash } = await this.ask("config.get");
       return configRevisionHash === appliedConfigHash;
-    });
+    }, { everyMs: 250 });
   }
 
   /** Until nothing runs that it would wait for. */
   async idle() {
-    await until("nothing that runs", async () => (await this.ask("gateway.restart.preflight")).safe);
+    await until("nothing that runs", async () => (await this.ask("gateway.restart.preflight")).safe, { everyMs: 100 });
   }
 
   async end() {

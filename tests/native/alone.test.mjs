@@ -98,6 +98,8 @@ test("bad params are refused in the original's words", async () => {
   await check("sessions.list", { limit: "x" }, "invalid sessions.list params: at /limit: must be integer");
   await check("system.info", { a: 1 }, "invalid system.info params: at root: unexpected property 'a'");
   await check("set-heartbeats", {}, "invalid set-heartbeats params: enabled (boolean) required");
+  // Also of a method that only the gateway behind could serve.
+  await check("tools.invoke", {}, "invalid tools.invoke params: must have required property 'name'");
   await client.end();
 });
 

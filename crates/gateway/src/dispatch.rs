@@ -281,7 +281,7 @@ fn forward(app: &App, session: &Session, frame: &RequestFrame<'_>, timing: Timin
         let error = if !known {
             ErrorShape::invalid_request(format!("unknown method: {}", frame.method))
         } else {
-            natives::without_upstream(&frame.method)
+            natives::without_upstream(&frame.method, frame.params)
         };
         return fail(app, session, &frame.id, timing, Owner::Native, &error);
     };

@@ -118,9 +118,12 @@ pub(crate) fn emits(event: &str) -> bool {
     ) || event.starts_with("device.pair.")
 }
 
-/// The error of a method that only an upstream could serve, when none is configured.
-pub(crate) fn without_upstream(method: &str) -> ErrorShape {
-    bridge::not_configured(method)
+/// The error of a method that only an upstream could serve, when none is configured: what is wrong with the
+/// params comes first, as it does there.
+pub(crate) fn without_upstream(method: &str, params: Option<&RawValue>) -> ErrorShape {
+    wire::schema::check(method, params)
+        .err()
+        .unwrap_or_else(|| bridge::not_configured(method))
 }
 
 /// Runs a row of `native::alone`.

@@ -46,6 +46,8 @@ pub struct Runtime {
     /// Percent of clients whose native rows are answered here.
     pub rollout_percent: u8,
     pub rollout_paused: bool,
+    /// Of 100 reads that the upstream answers, so many are compared with our own answer.
+    pub shadow_percent: u8,
     /// Memories are searched here although there is an upstream.
     pub memory_native: bool,
 }
@@ -62,6 +64,7 @@ impl Default for Runtime {
             native_disable: Vec::new(),
             rollout_percent: 100,
             rollout_paused: false,
+            shadow_percent: 0,
             memory_native: false,
         }
     }
@@ -114,6 +117,7 @@ pub struct App {
     env: ArcSwap<crate::config::Env>,
     recent_log: std::sync::OnceLock<crate::recent_log::RecentLog>,
     pub(crate) memories: Arc<crate::memories::Memories>,
+    pub(crate) shadow: crate::shadow::Shadow,
 }
 
 impl App {
@@ -166,6 +170,7 @@ impl App {
                 env: ArcSwap::default(),
                 recent_log: std::sync::OnceLock::new(),
                 memories: Arc::default(),
+                shadow: crate::shadow::Shadow::default(),
             }
         })
     }

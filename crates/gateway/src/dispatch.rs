@@ -18,6 +18,7 @@ use crate::bridge::link::{Link, UpCall};
 use crate::bridge::{self, UpstreamState};
 use crate::ingress::outbound::{Close, Outbound};
 use crate::metrics::{Owner, Timing};
+use crate::shadow;
 
 pub(crate) mod config;
 pub(crate) mod devices;
@@ -274,7 +275,13 @@ fn run_blocking(
     });
 }
 
-fn forward(app: &App, session: &Session, frame: &RequestFrame<'_>, timing: Timing, text: &str) {
+fn forward(
+    app: &Arc<App>,
+    session: &Session,
+    frame: &RequestFrame<'_>,
+    timing: Timing,
+    text: &str,
+) {
     let known = timing.method().is_some() || app.is_plugin_method(&frame.method);
     let state = app.upstream.borrow().word();
     let Some(link) = session.link.as_ref().filter(|_| state != "off") else {
@@ -294,6 +301,7 @@ fn forward(app: &App, session: &Session, frame: &RequestFrame<'_>, timing: Timin
         frame: text.to_owned(),
         repeatable: is_repeatable(frame),
         timing,
+        watch: shadow::sampled(app, frame),
     };
     app.metrics.bridged.fetch_add(1, Ordering::Relaxed);
     if let Err(call) = link.forward(Box::new(call)) {

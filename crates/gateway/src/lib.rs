@@ -22,5 +22,6 @@ mod recent_log;
 mod reload;
 mod rollout;
 pub mod routing;
+mod shadow;
 mod systemd;
 mod upstream;

@@ -69,6 +69,7 @@ pub(crate) fn runtime(own: &OwnSettings) -> Runtime {
         native_disable: own.native_disable.clone(),
         rollout_percent: own.rollout_percent,
         rollout_paused: own.rollout_paused,
+        shadow_percent: own.shadow_percent,
         memory_native: own.memory_native,
     }
 }

@@ -20,6 +20,7 @@ use wire::websocket::Opcode;
 use super::{Ready, UpstreamState};
 use crate::ingress::outbound::{Close, Outbound};
 use crate::metrics::{Metrics, Owner, Timing};
+use crate::shadow::Watch;
 
 /// Calls that may wait between a client and its link.
 const QUEUED_CALLS_MAX: usize = 256;
@@ -45,6 +46,8 @@ pub(crate) struct UpCall {
     /// Reads only, or carries an idempotency key: may be sent twice.
     pub(crate) repeatable: bool,
     pub(crate) timing: Timing,
+    /// Compares the answer with our own.
+    pub(crate) watch: Option<Box<Watch>>,
 }
 
 /// The handle a session holds. Dropping it ends the link.
@@ -251,6 +254,7 @@ struct Pending {
     since: Instant,
     /// Until its first answer.
     timing: Option<Timing>,
+    watch: Option<Box<Watch>>,
 }
 
 struct Task {
@@ -419,6 +423,7 @@ impl Task {
                 frame,
                 since,
                 timing: Some(call.timing),
+                watch: call.watch,
             },
         );
         // An id used again by the client: the older call can't be told apart any more.
@@ -540,6 +545,13 @@ impl Task {
                 {
                     let code = (!ok).then(|| error.map(code_of).unwrap_or_default());
                     self.metrics.end(timing, Owner::Upstream, code.as_deref());
+                }
+                let watch = self
+                    .pending
+                    .get_mut(&*id)
+                    .and_then(|call| call.watch.take());
+                if let Some(watch) = watch {
+                    watch.compare(ok, if ok { payload } else { error });
                 }
                 match self.pending.get_mut(&*id) {
                     // Its effect has begun: from here on it must not be sent again.

@@ -20,6 +20,13 @@ pub(super) enum RolloutCommand {
         #[command(flatten)]
         to: To,
     },
+    /// Where our own answers differ from OpenClaw's: what `rollout.shadow_percent` compared since the start.
+    Diff {
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        to: To,
+    },
     /// Let this gateway answer for so many percent of the clients.
     Set {
         /// 0 to 100.
@@ -53,6 +60,14 @@ pub(super) fn run(profile: Option<&str>, command: &RolloutCommand) -> anyhow::Re
         RolloutCommand::Status { json, to } => {
             let status = status(profile, to)?;
             show(&status, *json);
+            return Ok(ExitCode::SUCCESS);
+        }
+        RolloutCommand::Diff { json, to } => {
+            let found = api::get(profile, to, crate::shadow::PATH)?;
+            print(&match json {
+                true => found.to_string(),
+                false => differences(&found),
+            });
             return Ok(ExitCode::SUCCESS);
         }
         RolloutCommand::Set { percent, to } => (Action::Set(*percent), to),
@@ -136,4 +151,46 @@ fn show(status: &Value, json: bool) {
         lines.push("gateway    not running; it starts with this".to_owned());
     }
     print(&lines.join("\n"));
+}
+
+/// The share, then each method that differs and where, the most frequent first.
+fn differences(found: &Value) -> String {
+    let count = |key: &str| found[key].as_u64().unwrap_or(0);
+    if count("percent") == 0 && count("compared") == 0 {
+        return "nothing is compared: set `rollout.shadow_percent` in openclaw-gateway.toml, to 5 for instance".to_owned();
+    }
+    let share = found["share"].as_f64().map_or_else(
+        || "none yet".to_owned(),
+        |share| format!("{:.2} % equal", share * 100.0),
+    );
+    let mut lines = vec![format!(
+        "{} reads compared, {share}, {} skipped; {} of 100 are",
+        count("compared"),
+        count("skipped"),
+        count("percent")
+    )];
+    let mut rows: Vec<(&String, &Value)> =
+        found["methods"].as_object().into_iter().flatten().collect();
+    rows.retain(|(_, row)| row["different"] != 0);
+    rows.sort_by_key(|(_, row)| std::cmp::Reverse(row["different"].as_u64()));
+    for (method, row) in rows {
+        lines.push(format!(
+            "{method}: {} of {} differ",
+            row["different"],
+            row["different"].as_u64().unwrap_or(0) + row["equal"].as_u64().unwrap_or(0)
+        ));
+        for example in row["examples"].as_array().into_iter().flatten() {
+            let word = |key: &str| example[key].as_str().unwrap_or_default().to_owned();
+            let place = match word("path") {
+                path if path.is_empty() => "the whole".to_owned(),
+                path => path,
+            };
+            lines.push(format!(
+                "  {place}: here {}, OpenClaw {}",
+                word("here"),
+                word("openclaw")
+            ));
+        }
+    }
+    lines.join("\n")
 }

@@ -142,6 +142,8 @@ pub const KEYS: &[OwnKey] = &[
         "Percent of clients, by device, whose native methods are answered here; the others' go to the upstream. `openclaw-gateway rollout` changes it. Without an upstream everything is answered here."),
     key("rollout.paused", Kind::Bool, "false", true,
         "`openclaw-gateway rollout promote` is refused while this is set."),
+    key("rollout.shadow_percent", Kind::Number(0, 100), "0", true,
+        "Of 100 reads that the upstream answers, so many are answered here too, out of sight, and compared; `openclaw-gateway rollout diff` shows what differs."),
     key("admin.listen", Kind::Listen, "\"127.0.0.1:18689\"", false,
         "Address of the listener with metrics and detailed readiness, or `off`; port 0 chooses a free one. It has no authentication: keep it on a loopback address."),
     key("log.level", Kind::Word(LEVELS), "\"info\"", true,
@@ -203,6 +205,7 @@ pub struct OwnSettings {
     /// `[rollout] percent`.
     pub rollout_percent: u8,
     pub rollout_paused: bool,
+    pub shadow_percent: u8,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -323,6 +326,7 @@ impl OwnSettings {
             memory_native: values.switch("memory.native"),
             rollout_percent: u8::try_from(values.number("rollout.percent")).unwrap_or(100),
             rollout_paused: values.switch("rollout.paused"),
+            shadow_percent: u8::try_from(values.number("rollout.shadow_percent")).unwrap_or(0),
         })
     }
 

@@ -30,6 +30,7 @@ use crate::messages;
 use crate::metrics;
 use crate::recent_log;
 use crate::rollout;
+use crate::shadow;
 use crate::upstream;
 
 /// Body of every response we give or pass on.
@@ -150,6 +151,9 @@ async fn respond(
     {
         let messages = Arc::clone(messages);
         return secured(messages::api::respond(&app, &messages, request, peer).await);
+    }
+    if path == shadow::PATH {
+        return secured(shadow::respond(&app, &request, peer).await);
     }
     if path == rollout::PATH {
         return secured(rollout::respond(&app, &request, peer).await);

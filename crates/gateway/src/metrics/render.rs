@@ -317,6 +317,13 @@ fn configuration(text: &mut Text, snapshot: &Snapshot) {
         "The same, as it is in force: 100 without an upstream.",
     )
     .value(&[], snapshot.effective);
+    let shadow = text.counter(
+        "openclaw_rs_shadow_total",
+        "Reads answered by both sides, by what the comparison gave.",
+    );
+    for (result, value) in snapshot.shadow {
+        shadow.value(&[("result", result)], value);
+    }
     text.counter(
         "openclaw_rs_config_reloads_total",
         "Changed configurations that were taken.",

@@ -27,6 +27,8 @@ pub(crate) struct Snapshot {
     pub(crate) reloads_applied: u64,
     pub(crate) reloads_refused: u64,
     pub(crate) percent: u8,
+    /// What shadow comparisons gave, in words.
+    pub(crate) shadow: [(&'static str, u64); 3],
     pub(crate) effective: u8,
     pub(crate) upstream: Upstream,
     pub(crate) messages: Option<MessageFacts>,
@@ -76,6 +78,11 @@ impl Snapshot {
             reloads_applied: app.reloads.applied.load(Ordering::Relaxed),
             reloads_refused: app.reloads.refused.load(Ordering::Relaxed),
             percent: app.settings.load().rollout_percent,
+            shadow: [
+                ("equal", app.shadow.equal.load(Ordering::Relaxed)),
+                ("different", app.shadow.different.load(Ordering::Relaxed)),
+                ("skipped", app.shadow.skipped.load(Ordering::Relaxed)),
+            ],
             effective: crate::rollout::effective(app),
             upstream: Upstream {
                 state: state.word(),

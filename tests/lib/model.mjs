@@ -64,7 +64,11 @@ export async function startModel() {
     }
     const call = body ? JSON.parse(body) : {};
     const plan = script(call.messages ?? []);
-    requests.push({ path: request.url, plan, call });
+    const asked = { path: request.url, plan, call, aborted: false };
+    requests.push(asked);
+    response.once("close", () => {
+      asked.aborted = !response.writableFinished;
+    });
     if (plan.kind === "fail") {
       response.statusCode = Number(plan.text) || 500;
       response.setHeader("content-type", "application/json");

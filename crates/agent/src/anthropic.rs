@@ -12,6 +12,16 @@ use crate::{Answer, CallError, Completion, Limits, Message, Model, Part, Piece, 
 
 const VERSION: &str = "2023-06-01";
 
+/// Sampling, by this provider's names.
+const NAMES: crate::Names = crate::Names {
+    temperature: "temperature",
+    top_p: "top_p",
+    frequency_penalty: "",
+    presence_penalty: "",
+    seed: "",
+    stop: "stop_sequences",
+};
+
 fn body_of(model: &Model, prompt: &Prompt) -> Value {
     let (system, messages): (Vec<&Message>, Vec<&Message>) = prompt
         .messages
@@ -54,7 +64,7 @@ fn body_of(model: &Model, prompt: &Prompt) -> Value {
         .collect();
     let mut body = json!({
         "model": model.id,
-        "max_tokens": prompt.max_tokens.unwrap_or(model.max_tokens),
+        "max_tokens": prompt.sampling.max_tokens.unwrap_or(model.max_tokens),
         "stream": true,
         "messages": messages,
     });
@@ -71,9 +81,7 @@ fn body_of(model: &Model, prompt: &Prompt) -> Value {
             })
             .collect();
     }
-    if let Some(temperature) = prompt.temperature {
-        body["temperature"] = json!(temperature);
-    }
+    prompt.sampling.write(&mut body, &NAMES);
     body
 }
 

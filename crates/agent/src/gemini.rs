@@ -10,6 +10,16 @@ use crate::{
     Answer, CallError, Completion, Limits, Message, Model, Part, Piece, Prompt, Usage, words_of,
 };
 
+/// Sampling, by this provider's names.
+const NAMES: crate::Names = crate::Names {
+    temperature: "temperature",
+    top_p: "topP",
+    frequency_penalty: "frequencyPenalty",
+    presence_penalty: "presencePenalty",
+    seed: "seed",
+    stop: "stopSequences",
+};
+
 fn body_of(model: &Model, prompt: &Prompt) -> Value {
     let mut system = Vec::new();
     let mut contents: Vec<(&str, Vec<Value>)> = Vec::new();
@@ -34,7 +44,7 @@ fn body_of(model: &Model, prompt: &Prompt) -> Value {
         .collect();
     let mut body = json!({
         "contents": contents,
-        "generationConfig": { "maxOutputTokens": prompt.max_tokens.unwrap_or(model.max_tokens) },
+        "generationConfig": { "maxOutputTokens": prompt.sampling.max_tokens.unwrap_or(model.max_tokens) },
     });
     if !system.is_empty() {
         body["systemInstruction"] = json!({ "parts": system });
@@ -49,9 +59,7 @@ fn body_of(model: &Model, prompt: &Prompt) -> Value {
             .collect();
         body["tools"] = json!([{ "functionDeclarations": tools }]);
     }
-    if let Some(temperature) = prompt.temperature {
-        body["generationConfig"]["temperature"] = json!(temperature);
-    }
+    prompt.sampling.write(&mut body["generationConfig"], &NAMES);
     body
 }
 

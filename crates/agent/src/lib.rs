@@ -111,9 +111,59 @@ pub struct Tool {
 pub struct Prompt {
     pub messages: Vec<Message>,
     pub tools: Vec<Tool>,
+    pub sampling: Sampling,
+}
+
+/// How an answer is drawn. `None`: as the provider does it. What a provider has no field for is left out.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Sampling {
     /// At most so many tokens of answer; the model's own limit when `None`.
     pub max_tokens: Option<u64>,
     pub temperature: Option<f64>,
+    pub top_p: Option<f64>,
+    pub frequency_penalty: Option<f64>,
+    pub presence_penalty: Option<f64>,
+    pub seed: Option<i64>,
+    pub stop: Vec<String>,
+    /// `response_format` of OpenAI's chat completions.
+    pub response_format: Option<Value>,
+}
+
+/// The fields of [`Sampling`] but `max_tokens` and `response_format`, by one provider's names; `""`: it has none.
+pub(crate) struct Names {
+    pub(crate) temperature: &'static str,
+    pub(crate) top_p: &'static str,
+    pub(crate) frequency_penalty: &'static str,
+    pub(crate) presence_penalty: &'static str,
+    pub(crate) seed: &'static str,
+    pub(crate) stop: &'static str,
+}
+
+impl Sampling {
+    pub(crate) fn write(&self, body: &mut Value, names: &Names) {
+        let mut put = |name: &str, value: Option<Value>| {
+            if let Some(value) = value
+                && !name.is_empty()
+            {
+                body[name] = value;
+            }
+        };
+        put(names.temperature, self.temperature.map(Value::from));
+        put(names.top_p, self.top_p.map(Value::from));
+        put(
+            names.frequency_penalty,
+            self.frequency_penalty.map(Value::from),
+        );
+        put(
+            names.presence_penalty,
+            self.presence_penalty.map(Value::from),
+        );
+        put(names.seed, self.seed.map(Value::from));
+        put(
+            names.stop,
+            (!self.stop.is_empty()).then(|| Value::from(self.stop.clone())),
+        );
+    }
 }
 
 /// What arrives while a model answers.

@@ -13,15 +13,23 @@ use crate::{
 /// The key that stands for none.
 const NO_KEY: &str = "ollama-local";
 
+/// Sampling, by this provider's names.
+const NAMES: crate::Names = crate::Names {
+    temperature: "temperature",
+    top_p: "top_p",
+    frequency_penalty: "frequency_penalty",
+    presence_penalty: "presence_penalty",
+    seed: "seed",
+    stop: "stop",
+};
+
 fn body_of(model: &Model, prompt: &Prompt) -> Value {
     let messages: Vec<Value> = prompt.messages.iter().flat_map(message_of).collect();
     let mut options = json!({
         "num_ctx": model.context_window,
-        "num_predict": prompt.max_tokens.unwrap_or(model.max_tokens),
+        "num_predict": prompt.sampling.max_tokens.unwrap_or(model.max_tokens),
     });
-    if let Some(temperature) = prompt.temperature {
-        options["temperature"] = json!(temperature);
-    }
+    prompt.sampling.write(&mut options, &NAMES);
     let mut body =
         json!({ "model": model.id, "messages": messages, "stream": true, "options": options });
     if !prompt.tools.is_empty() {

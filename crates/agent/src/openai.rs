@@ -69,6 +69,16 @@ struct PromptDetails {
     cached_tokens: u64,
 }
 
+/// Sampling, by this provider's names.
+const NAMES: crate::Names = crate::Names {
+    temperature: "temperature",
+    top_p: "top_p",
+    frequency_penalty: "frequency_penalty",
+    presence_penalty: "presence_penalty",
+    seed: "seed",
+    stop: "stop",
+};
+
 fn body_of(model: &Model, prompt: &Prompt) -> Value {
     let messages: Vec<Value> = prompt.messages.iter().flat_map(message_of).collect();
     let mut body = json!({
@@ -76,7 +86,7 @@ fn body_of(model: &Model, prompt: &Prompt) -> Value {
         "messages": messages,
         "stream": true,
         "stream_options": { "include_usage": true },
-        "max_tokens": prompt.max_tokens.unwrap_or(model.max_tokens),
+        "max_tokens": prompt.sampling.max_tokens.unwrap_or(model.max_tokens),
     });
     if !prompt.tools.is_empty() {
         body["tools"] = prompt
@@ -89,8 +99,9 @@ fn body_of(model: &Model, prompt: &Prompt) -> Value {
             })
             .collect();
     }
-    if let Some(temperature) = prompt.temperature {
-        body["temperature"] = json!(temperature);
+    prompt.sampling.write(&mut body, &NAMES);
+    if let Some(format) = &prompt.sampling.response_format {
+        body["response_format"] = format.clone();
     }
     body
 }

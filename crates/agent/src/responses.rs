@@ -10,6 +10,16 @@ use crate::{
     Answer, CallError, Completion, Limits, Message, Model, Part, Piece, Prompt, Usage, words_of,
 };
 
+/// Sampling, by this provider's names.
+const NAMES: crate::Names = crate::Names {
+    temperature: "temperature",
+    top_p: "top_p",
+    frequency_penalty: "",
+    presence_penalty: "",
+    seed: "",
+    stop: "",
+};
+
 fn body_of(model: &Model, prompt: &Prompt) -> Value {
     let input: Vec<Value> = prompt.messages.iter().flat_map(items_of).collect();
     let mut body = json!({
@@ -17,7 +27,7 @@ fn body_of(model: &Model, prompt: &Prompt) -> Value {
         "input": input,
         "stream": true,
         "store": false,
-        "max_output_tokens": prompt.max_tokens.unwrap_or(model.max_tokens),
+        "max_output_tokens": prompt.sampling.max_tokens.unwrap_or(model.max_tokens),
     });
     if !prompt.tools.is_empty() {
         body["tools"] = prompt
@@ -31,9 +41,7 @@ fn body_of(model: &Model, prompt: &Prompt) -> Value {
             })
             .collect();
     }
-    if let Some(temperature) = prompt.temperature {
-        body["temperature"] = json!(temperature);
-    }
+    prompt.sampling.write(&mut body, &NAMES);
     body
 }
 

@@ -7,6 +7,7 @@
 mod commands;
 mod events;
 pub(crate) mod methods;
+pub(crate) mod openai;
 mod prompt;
 mod rows;
 mod run;
@@ -19,7 +20,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use agent::{Limits, Model, ModelError};
+use agent::{Limits, Model, ModelError, Sampling};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use store::{AgentSession, Begun, Entry, Run, RunState, Store};
@@ -62,6 +63,8 @@ pub(crate) struct Live {
     cancel: CancellationToken,
     /// What has been said so far.
     text: Mutex<String>,
+    /// Changes with it.
+    grown: watch::Sender<()>,
     /// The outcome, once there is one.
     done: watch::Sender<Option<Arc<Outcome>>>,
 }
@@ -97,12 +100,21 @@ pub(crate) struct Input {
     pub(crate) is_chat: bool,
     /// Client id and mode, for the transcript.
     pub(crate) client: Option<(String, String)>,
+    /// The model of this turn alone; else the session's choice, or the agent's.
+    pub(crate) model: Option<String>,
+    pub(crate) sampling: Sampling,
 }
 
 /// An attached picture.
 pub(crate) struct Image {
     pub(crate) data: String,
     pub(crate) mime: String,
+}
+
+impl std::fmt::Debug for Image {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Image({}, {} characters)", self.mime, self.data.len())
+    }
 }
 
 /// What became of a turn that was asked for.
@@ -206,7 +218,10 @@ impl Assistant {
             ));
         }
         // A model that can't be called is told before anything is written.
-        let chosen = self.chosen(&input.session_key).await?;
+        let chosen = match &input.model {
+            Some(model) => Some(model.clone()),
+            None => self.chosen(&input.session_key).await?,
+        };
         self.model(app, &input.agent, chosen.as_deref())
             .map_err(|error| unusable(&error))?;
         let now = clock_ms();
@@ -259,6 +274,7 @@ impl Assistant {
                     started_ms: clock::now_ms(),
                     cancel: CancellationToken::new(),
                     text: Mutex::default(),
+                    grown: watch::Sender::new(()),
                     done: watch::Sender::new(None),
                 });
                 self.live

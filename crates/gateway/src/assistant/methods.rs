@@ -153,6 +153,8 @@ impl Call {
             extra_system: self.text("extraSystemPrompt").map(str::to_owned),
             is_chat,
             client: self.client(),
+            model: None,
+            sampling: agent::Sampling::default(),
         })
     }
 

@@ -169,9 +169,11 @@ impl Turn<'_> {
 
     /// The model that was chosen, and those to ask when it can't answer. A fallback that can't be called is left out.
     fn models(&self) -> Result<Vec<Model>, ModelError> {
-        let chosen = rows::settings(self.session)["model"]
-            .as_str()
-            .map(str::to_owned);
+        let chosen = self.input.model.clone().or_else(|| {
+            rows::settings(self.session)["model"]
+                .as_str()
+                .map(str::to_owned)
+        });
         let model = |name: Option<&str>| self.assistant.model(self.app, &self.input.agent, name);
         let mut models = vec![model(chosen.as_deref())?];
         let facts = self.app.facts.load();
@@ -198,7 +200,7 @@ impl Turn<'_> {
         Prompt {
             messages: vec![agent::Message::text("system", system)],
             tools,
-            ..Prompt::default()
+            sampling: self.input.sampling.clone(),
         }
     }
 
@@ -391,6 +393,7 @@ impl Stream<'_> {
                 }
                 all.push_str(&text);
                 drop(all);
+                self.live.grown.send_replace(());
                 self.tell(false);
             }
             Piece::Reasoning(text) => {

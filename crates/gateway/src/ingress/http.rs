@@ -23,6 +23,7 @@ use super::outbound::Outbound;
 use super::transport::Transport;
 use super::websocket;
 use crate::app::App;
+use crate::assistant::openai;
 use crate::auth::{Attribution, HttpRefusal};
 use crate::bridge::{self, UpstreamState, link, proxy};
 use crate::control_ui;
@@ -170,7 +171,12 @@ async fn respond(
     if let Some(page) = control_ui::respond(&app, &request, peer).await {
         return page;
     }
-    if matches!(*app.upstream.borrow(), UpstreamState::Off) {
+    let alone = matches!(*app.upstream.borrow(), UpstreamState::Off);
+    if alone && openai::is_ours(path) {
+        let answered = openai::respond(&app, request, peer).await;
+        return secured(answered.unwrap_or_else(|| text(StatusCode::NOT_FOUND, "Not Found")));
+    }
+    if alone {
         return secured(text(StatusCode::NOT_FOUND, "Not Found"));
     }
     proxied(&app, request, peer, is_tls).await

@@ -49,6 +49,8 @@ pub(super) async fn turn(app: &Arc<App>, agent: &str, params: &Value) -> Result<
         extra_system: None,
         is_chat: false,
         client: None,
+        model: None,
+        sampling: agent::Sampling::default(),
     };
     let Some(assistant) = app.assistant() else {
         return Err(CallError::NotSent("no agent runs here".to_owned()));

@@ -280,7 +280,10 @@ async fn apply(app: &Arc<App>, messages: &Arc<Messages>, old: &Current, new: &Cu
     if !ours.is_empty() {
         tracing::warn!(keys = ?ours, "these take effect at the next start of this gateway");
     }
-    if old.own.upstream != new.own.upstream || old.own.admin_listen != new.own.admin_listen {
+    // Of these the ceiling of the memory alone is in force already.
+    let mut before = old.own.upstream.clone();
+    before.memory_max = new.own.upstream.memory_max;
+    if before != new.own.upstream || old.own.admin_listen != new.own.admin_listen {
         tracing::warn!(
             "changes under [upstream] and [admin] of openclaw-gateway.toml take effect at the next start"
         );

@@ -88,13 +88,13 @@ pub const KEYS: &[OwnKey] = &[
         "Path to the Node.js that runs the supervised `openclaw`. Unset: the `node` on `PATH`."),
     key("upstream.port", Kind::Number(0, 65535), "0", false,
         "Port of the supervised gateway on the loopback addresses; 0 chooses a free one, which is kept between starts."),
-    key("upstream.start_timeout_s", Kind::Number(1, 3600), "120", true,
+    key("upstream.start_timeout_s", Kind::Number(1, 3600), "120", false,
         "Seconds a supervised gateway may take from its start to protocol readiness before it is stopped and started again."),
-    key("upstream.stop_timeout_s", Kind::Number(1, 600), "4", true,
+    key("upstream.stop_timeout_s", Kind::Number(1, 600), "4", false,
         "Seconds a supervised gateway may take to stop before it is killed."),
-    key("upstream.on_demand", Kind::Bool, "false", true,
+    key("upstream.on_demand", Kind::Bool, "false", false,
         "Start the supervised gateway at the first call that needs it, and stop it when idle."),
-    key("upstream.idle_stop_s", Kind::Number(10, 604_800), "900", true,
+    key("upstream.idle_stop_s", Kind::Number(10, 604_800), "900", false,
         "Seconds without a bridged call after which an `on_demand` gateway is stopped, if it owns no channel, cron job or run."),
     key("upstream.memory_max_mib", Kind::Number(0, 1024 * 1024), "0", true,
         "MiB that the supervised gateway and all it started may have resident together; past it, it finishes what it does and is started anew while clients stay connected. Looked at every 5 s; pages that processes share count for each. 0: no ceiling."),
@@ -760,7 +760,7 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// The table of `docs/config.md`.
+/// The table of `docs/configuration.md`.
 pub fn reference() -> String {
     let mut out = String::from(
         "| key | value | default | without restart | what it does |\n|---|---|---|---|---|\n",

@@ -85,18 +85,21 @@ fn matches_pattern(pattern: &str, method: &str) -> bool {
     }
 }
 
+fn is_served_alone(name: &str) -> bool {
+    OWN.contains(&name)
+        || super::config::NAMES.contains(&name)
+        || assistant::methods::NAMES.contains(&name)
+        || crate::memories::NAMES.contains(&name)
+        || super::devices::NAMES.contains(&name)
+        || native::alone::find(name).is_some()
+}
+
 /// Methods answered without an upstream, in the order in which the original lists them, then our own.
 pub(crate) fn names(app: &App) -> Vec<&'static str> {
-    let served = |name: &str| {
-        OWN.contains(&name)
-            || super::config::NAMES.contains(&name)
-            || assistant::methods::NAMES.contains(&name)
-            || crate::memories::NAMES.contains(&name)
-            || super::devices::NAMES.contains(&name)
-            || native::alone::find(name).is_some()
-    };
     wire::methods::all()
-        .filter(|method| method.advertised && served(method.name) && !is_disabled(app, method.name))
+        .filter(|method| {
+            method.advertised && is_served_alone(method.name) && !is_disabled(app, method.name)
+        })
         .map(|method| method.name)
         .collect()
 }
@@ -213,6 +216,53 @@ mod tests {
         check("sessions.*", "sessions.list", true);
         check("sessions.*", "session.members.list", false);
         check("*", "anything", true);
+    }
+
+    /// What each side answers, with an upstream and without, as `docs/protocol.md` has it.
+    fn document() -> String {
+        let mut out = String::from(
+            "# Methods\n\nWho answers each method that OpenClaw 2026.9.6 has, and ours. Made from the code: `UPDATE_DOCS=1 cargo test -p gateway\nnatives` writes it anew. *With OpenClaw* is the default; `native.disable` and `rollout` hand rows back to it. *Accounts of ours*:\nfor channel accounts in `channels.native`. A dash: `UNAVAILABLE`, which says what to start.\n\n\
+             | method | scope | with OpenClaw | without |\n|---|---|---|---|\n",
+        );
+        for method in wire::methods::all() {
+            let scope = match method.rule {
+                wire::methods::ScopeRule::Static(scope) => scope.as_str(),
+                wire::methods::ScopeRule::Node => "role node",
+                wire::methods::ScopeRule::Dynamic(_) => "by its params",
+            };
+            let is_own = wire::methods::OWN.iter().any(|own| own.name == method.name);
+            let with = match method.name {
+                "health" | "last-heartbeat" => "here, from what it last said",
+                "send" | "message.action" | "channels.status" | "channels.start"
+                | "channels.stop" | "channels.logout" => "OpenClaw; accounts of ours here",
+                "memory.search" | "tools.invoke" => "OpenClaw; memory here with `memory.native`",
+                name if is_own || super::super::config::NAMES.contains(&name) => "here",
+                _ => "OpenClaw",
+            };
+            let alone = match is_served_alone(method.name) {
+                true => "here",
+                false if with.ends_with("of ours here") => "accounts of ours",
+                false => "–",
+            };
+            out.push_str(&format!(
+                "| `{}` | {scope} | {with} | {alone} |\n",
+                method.name
+            ));
+        }
+        out
+    }
+
+    #[test]
+    fn the_document_is_that_of_the_code() {
+        let made = document();
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/protocol.md");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(&path, &made).expect("written");
+        }
+        assert!(
+            std::fs::read_to_string(&path).is_ok_and(|written| written == made),
+            "docs/protocol.md is not in step: run UPDATE_DOCS=1 cargo test -p gateway natives"
+        );
     }
 
     #[test]

@@ -121,3 +121,26 @@ fn the_example_is_the_defaults() {
         .join("\n");
     assert_eq!(parse(&uncommented).expect("valid"), OwnSettings::default());
 }
+
+#[test]
+fn the_document_is_that_of_the_code() {
+    let made = format!(
+        "# Configuration\n\n\
+         Two files. `openclaw.json` is yours and OpenClaw's: port, address, authentication, agents, models, channels, as its own\n\
+         documents say; it is read, and written only where you ask for it (`config.*`, a first start without one).\n\
+         `openclaw-rs/openclaw-gateway.toml`, in the state directory, has what only this gateway has, below. It need not exist.\n\
+         Both are watched: a file that can't be used is named with its line and key, and the old settings stay.\n\n\
+         ```sh\nopenclaw-gateway config check             # both files, without starting anything\n\
+         openclaw-gateway config show --effective  # every value in force, and where it comes from\n```\n\n\
+         This table is made from the code: `UPDATE_DOCS=1 cargo test -p gateway own` writes it anew.\n\n{}",
+        reference()
+    );
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &made).expect("written");
+    }
+    assert!(
+        std::fs::read_to_string(&path).is_ok_and(|written| written == made),
+        "docs/configuration.md is not in step: run UPDATE_DOCS=1 cargo test -p gateway own"
+    );
+}

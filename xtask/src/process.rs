@@ -193,6 +193,12 @@ fn end(pids: &[u32], exited: &Receiver<std::io::Result<ExitStatus>>) {
     // Either outcome is fine: the second signal finds nobody if the first was obeyed.
     drop(exited.recv_timeout(GRACE));
     signal("-KILL", pids);
+    // On a busy machine the kernel takes a moment; what is gone, or waits for its parent to ask, has no environment.
+    let lives = |pid: &u32| fs::read(format!("/proc/{pid}/environ")).is_ok_and(|it| !it.is_empty());
+    let deadline = Instant::now() + GRACE;
+    while pids.iter().any(lives) && Instant::now() < deadline {
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
 }
 
 /// Sends a signal; processes that are gone already are not an error.

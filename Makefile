@@ -82,7 +82,7 @@ bench-media: setup ## The image engine beside sharp, in Rust and through the add
 CHUNKS ?= 10000 100000
 .PHONY: bench-memory
 bench-memory: setup ## Memory search beside SQLite FTS5 on the same chunks, CHUNKS="10000 100000"
-	$(CARGO) build --release --locked -p memory --example compare
+	LIBSQLITE3_FLAGS= $(CARGO) build --release --locked -p memory --example compare
 	@mkdir -p bench/results
 	@target/release/examples/compare tests/node_modules/openclaw/docs $(CHUNKS) | tee bench/results/$$(date -u +%F)-memory.jsonl
 

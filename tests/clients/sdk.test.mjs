@@ -50,9 +50,9 @@ const helloOf = (hello, side) => {
   };
 };
 
-/** The kinds of event in the order of their first appearance, as `event/stream/state`. */
+/** The kinds of event in the order of their first appearance, as `event/stream/state`; without those that come by the clock. */
 const kindsOf = (events) => [...new Set(events
-  .filter(({ event }) => !["tick", "health", "presence", "update.available"].includes(event))
+  .filter(({ event }) => !["tick", "health", "presence", "cron", "update.available"].includes(event))
   .map(({ event, payload }) => [event, payload?.stream, payload?.data?.phase, payload?.state, payload?.phase].filter(Boolean).join("/")))];
 
 const gatewayClient = {

@@ -82,8 +82,8 @@ export function judge(frames) {
     ...advertised.methods.filter((method) => !known.has(method)).map((method) => `${method} is advertised and has no valid call`),
     ...[...left].filter((method) => answered.has(method) || refused.has(method)).map((method) => `${method} is left out and called`),
     ...[...left].filter((method) => !advertised.methods.includes(method)).map((method) => `${method} is left out and not advertised`),
-    ...steps.map((step) => wrong(step, frames.get(idOf(step)))).filter(Boolean),
   ];
+  const unexpected = steps.map((step) => wrong(step, frames.get(idOf(step)))).filter(Boolean);
   const count = (methods) => [...methods].filter((method) => advertised.methods.includes(method)).length;
-  return { answered: count(answered), refused: count(refused), left: count(left), complaints };
+  return { answered: count(answered), refused: count(refused), left: count(left), complaints, unexpected };
 }

@@ -24,6 +24,7 @@ pub mod settings;
 
 pub use api::{ConfigApi, Written};
 pub use document::ConfigDocument;
+pub(crate) use document::type_name;
 pub use env::Env;
 pub use error::{ConfigError, EXIT_CODE_CONFIG, Issue};
 pub(crate) use file::{create_private_dir, replace as replace_private};

@@ -141,9 +141,23 @@ fn create(paths: &Paths, folder: &Path) -> anyhow::Result<Manifest> {
     discard(&stage)?;
     let mut found = Vec::new();
     walk(&paths.own_dir, Path::new(""), &mut found)?;
+    let made = fill(paths, folder, &stage, found);
+    if made.is_err() {
+        // What there is of it is none, and a full disk needs the room.
+        discard(&stage)?;
+    }
+    made.with_context(|| format!("{}: no backup was made", folder.display()))
+}
+
+fn fill(
+    paths: &Paths,
+    folder: &Path,
+    stage: &Path,
+    mut found: Vec<PathBuf>,
+) -> anyhow::Result<Manifest> {
     // Databases first: what they say is still to be sent has its files after that.
     found.sort_by_key(|file| (!is_database(&paths.own_dir.join(file)), file.clone()));
-    create_private_dir(&stage).with_context(|| cannot("be made", &stage))?;
+    create_private_dir(stage).with_context(|| cannot("be made", stage))?;
     let mut files = Vec::new();
     let mut keep = |from: &Path, to: &str| -> anyhow::Result<()> {
         let place = stage.join(to);
@@ -155,7 +169,7 @@ fn create(paths: &Paths, folder: &Path) -> anyhow::Result<Manifest> {
         } else if !copy_file(from, &place)? {
             return Ok(());
         }
-        files.push(entry(&stage, to)?);
+        files.push(entry(stage, to)?);
         Ok(())
     };
     for file in &found {
@@ -177,7 +191,7 @@ fn create(paths: &Paths, folder: &Path) -> anyhow::Result<Manifest> {
     let text = serde_json::to_vec_pretty(&manifest)?;
     replace_private(&stage.join(MANIFEST), &text)
         .with_context(|| cannot("be written", &stage.join(MANIFEST)))?;
-    fs::rename(&stage, folder).with_context(|| cannot("be made", folder))?;
+    fs::rename(stage, folder).with_context(|| cannot("be made", folder))?;
     Ok(manifest)
 }
 

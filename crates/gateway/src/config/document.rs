@@ -250,7 +250,7 @@ fn as_object(value: &Value) -> Value {
 }
 
 /// The type's name as the original's schema errors write it.
-pub(super) fn type_name(value: &Value) -> &'static str {
+pub(crate) fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::super::Image;
 use super::Refusal;
+use crate::config::type_name;
 
 /// Pictures of the last message.
 const IMAGES_MAX: usize = 8;
@@ -30,7 +31,7 @@ impl Asked {
         if !body.is_object() {
             return Err(Refusal::invalid(format!(
                 ": Invalid input: expected object, received {}",
-                kind(body)
+                type_name(body)
             )));
         }
         types(body)?;
@@ -109,7 +110,7 @@ fn types(body: &Value) -> Result<(), Refusal> {
     let wrong = |name: &str, expected: &str, value: &Value| {
         Refusal::invalid(format!(
             "{name}: Invalid input: expected {expected}, received {}",
-            kind(value)
+            type_name(value)
         ))
     };
     let check = |name: &str, expected: &str, may_be_null: bool, good: fn(&Value) -> bool| match body
@@ -138,17 +139,6 @@ fn types(body: &Value) -> Result<(), Refusal> {
         check(name, "number", true, Value::is_number)?;
     }
     Ok(())
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
 }
 
 fn sampling(body: &Value) -> Result<Sampling, Refusal> {

@@ -31,9 +31,9 @@ setup: toolchain ## Only install what is missing: Node, OpenClaw, Chromium, …
 	@exec $(XTASK) setup
 
 .PHONY: test-clients
-test-clients: setup ## The unmodified CLI, TUI, Control UI and libraries through us (not all equal yet)
+test-clients: setup ## The unmodified CLI, TUI, Control UI and libraries through us, alone
 	$(CARGO) build --locked -p gateway
-	@exec $(XTASK) node --test --test-concurrency=1 tests/clients/cli.test.mjs tests/clients/control-ui.test.mjs tests/clients/sdk.test.mjs tests/clients/tui.test.mjs
+	@CLIENTS_ALL=1 exec $(XTASK) node --test --test-concurrency=1 tests/clients/cli.test.mjs tests/clients/control-ui.test.mjs tests/clients/sdk.test.mjs tests/clients/tui.test.mjs
 
 KILLS ?= 1000
 SEED ?= 20260927
@@ -78,6 +78,11 @@ bench-routing: toolchain ## A message's route with 10,000 bindings and 1,000,000
 bench-media: setup ## The image engine beside sharp, in Rust and through the addon; writes docs/media.md
 	$(CARGO) build --release --locked -p media-napi
 	@exec $(XTASK) node --expose-gc bench/media.mjs $(ARGS)
+
+SECONDS_EACH ?= 600
+.PHONY: fuzz
+fuzz: toolchain ## libFuzzer on every parser of outside bytes, SECONDS_EACH=600 each; `make test` replays the corpus
+	@exec $(XTASK) fuzz --seconds $(SECONDS_EACH) $(ARGS)
 
 CHUNKS ?= 10000 100000
 .PHONY: bench-memory

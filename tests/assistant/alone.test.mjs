@@ -35,7 +35,7 @@ test("a kill in the middle of a turn: the question is kept, the chat says what h
   await client.call("chat.send", params);
   await client.frame("the first word", (frame) => frame.event === "chat" && frame.payload.state === "delta");
   ours.child.kill("SIGKILL");
-  await ours.child.waitExit(10_000);
+  await ours.child.waitExit();
   await ours.restart();
   client = await open(ours);
   const history = async () => (await client.call("chat.history", { sessionKey: "main" })).payload.messages;
@@ -171,7 +171,7 @@ test("a message over a channel is answered by our own agent, once, over a kill t
   await post(ours, { text: "SCRIPT slow Held by the model.", from: "bob" });
   await until("the model to be asked", () => model.requests.some((r) => r.plan.kind === "slow"));
   ours.child.kill("SIGKILL");
-  await ours.child.waitExit(10_000);
+  await ours.child.waitExit();
   await ours.restart();
   await until("the model to be asked again", () => model.requests.filter((r) => r.plan.kind === "slow").length === 2);
   model.release();

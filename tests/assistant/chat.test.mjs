@@ -55,7 +55,7 @@ test("a streamed answer: events, waiting, repeating, history", async () => {
   const [theirs, own] = await both(async (client) => {
     const params = { sessionKey: "agent:main:one", message: "SCRIPT say The quick brown fox jumps.", idempotencyKey: "run-1" };
     const sent = await client.call("chat.send", params);
-    const last = await client.frame("the end", ended("run-1"), { timeoutMs: 60_000 });
+    const last = await client.frame("the end", ended("run-1"));
     const waited = await client.call("agent.wait", { runId: "run-1", timeoutMs: 5000 });
     const again = await client.call("chat.send", params);
     const conflict = await client.call("chat.send", { ...params, message: "something else" });
@@ -81,12 +81,12 @@ test("an abort keeps what was said and stops the model's work", async () => {
   const [theirs, own] = await both(async (client) => {
     const params = { sessionKey: "agent:main:two", message: "SCRIPT slow One two three.", idempotencyKey: "run-2" };
     await client.call("chat.send", params);
-    await client.frame("the first word", (frame) => frame.event === "chat" && frame.payload.runId === "run-2" && frame.payload.state === "delta", { timeoutMs: 60_000 });
+    await client.frame("the first word", (frame) => frame.event === "chat" && frame.payload.runId === "run-2" && frame.payload.state === "delta");
     const inFlight = await client.call("chat.send", params);
     const { payload: meanwhile } = await client.call("chat.history", { sessionKey: "agent:main:two" });
     const wrong = await client.call("chat.abort", { sessionKey: "agent:main:two", runId: "nope" });
     const abort = await client.call("chat.abort", { sessionKey: "agent:main:two", runId: "run-2" });
-    const last = await client.frame("the end", ended("run-2"), { timeoutMs: 60_000 });
+    const last = await client.frame("the end", ended("run-2"));
     const waited = await client.call("agent.wait", { runId: "run-2", timeoutMs: 5000 });
     const { payload: history } = await client.call("chat.history", { sessionKey: "agent:main:two" });
     return { inFlight, wrong, abort, last, waited, history, meanwhile };
@@ -107,7 +107,7 @@ test("`agent` answers twice, and repeats its answer", async () => {
   const [theirs, own] = await both(async (client) => {
     const params = { sessionKey: "agent:main:three", message: "SCRIPT say Agent says hello.", idempotencyKey: "run-3" };
     const first = await client.call("agent", params);
-    const final = await client.frame("the outcome", (frame) => frame.type === "res" && frame.id === first.id && frame.payload?.status === "ok", { timeoutMs: 60_000 });
+    const final = await client.frame("the outcome", (frame) => frame.type === "res" && frame.id === first.id && frame.payload?.status === "ok");
     const again = await client.call("agent", params);
     const unknown = await client.call("agent", { message: "hi", agentId: "nobody", idempotencyKey: "run-4" });
     return { first, final, again, unknown, events: seen(client.frames, "run-3") };
@@ -123,7 +123,7 @@ test("`agent` answers twice, and repeats its answer", async () => {
 test("a model that refuses is told, in the chat and to those who wait", async () => {
   const [theirs, own] = await both(async (client) => {
     await client.call("chat.send", { sessionKey: "agent:main:four", message: "SCRIPT fail 400", idempotencyKey: "run-5" });
-    const last = await client.frame("the end", ended("run-5"), { timeoutMs: 60_000 });
+    const last = await client.frame("the end", ended("run-5"));
     const waited = await client.call("agent.wait", { runId: "run-5", timeoutMs: 5000 });
     const { payload: history } = await client.call("chat.history", { sessionKey: "agent:main:four" });
     return { last, waited, history };
@@ -166,7 +166,7 @@ test("tools of the workspace: events, results, files, history and what the model
       const [runId, key] = [`tool-${name}`, `agent:main:tool-${name}`];
       const message = `SCRIPT tool ${name.split(":")[0]} ${JSON.stringify(args)}`;
       await client.call("chat.send", { sessionKey: key, message, idempotencyKey: runId });
-      const last = await client.frame("the end", ended(runId), { timeoutMs: 60_000 });
+      const last = await client.frame("the end", ended(runId));
       const { payload: history } = await client.call("chat.history", { sessionKey: key });
       const { payload: waited } = await client.call("agent.wait", { runId, timeoutMs: 5000 });
       out[name] = plain({
@@ -194,7 +194,7 @@ test("tools of the workspace: events, results, files, history and what the model
 test("who did not ask for tool events is told of items alone", async () => {
   const [theirs, own] = await both(async (client) => {
     await client.call("chat.send", { sessionKey: "agent:main:items", message: 'SCRIPT tool ls {}', idempotencyKey: "items-1" });
-    await client.frame("the end", ended("items-1"), { timeoutMs: 60_000 });
+    await client.frame("the end", ended("items-1"));
     return seen(client.frames, "items-1");
   });
   assert.deepEqual(own, theirs);
@@ -227,11 +227,12 @@ test("sessions: listed, described, labelled, begun anew, deleted", async () => {
 
   // What was said before is part of the next prompt.
   await answered("SCRIPT say Second.", "s-2");
-  assert.deepEqual(model.requests.at(-1).call.messages.map((m) => m.role), ["system", "user", "assistant", "user"]);
+  const sent = (words) => model.requests.findLast(({ call }) => JSON.stringify(call.messages).includes(words)).call.messages;
+  assert.deepEqual(sent("Second.").map((m) => m.role), ["system", "user", "assistant", "user"]);
   const reset = await answered("/new", "s-3");
   assert.match(reset.message.content[0].text, /New session started/);
   await answered("SCRIPT say Third.", "s-4");
-  assert.doesNotMatch(JSON.stringify(model.requests.at(-1).call.messages), /First\./);
+  assert.doesNotMatch(JSON.stringify(sent("Third.")), /First\./);
   assert.notEqual((await ok("sessions.describe", { key })).session.sessionId, row.sessionId);
 
   assert.match((await answered("/status", "s-5")).message.content[0].text, /scripted\/scripted-1/);
@@ -248,6 +249,8 @@ test("turns of one session follow each other, turns of others do not wait", asyn
   const client = await RawClient.open(ours.wsUrl);
   await client.connect({ token: TOKEN });
   const send = (session, message, runId) => client.call("chat.send", { sessionKey: `agent:main:${session}`, message, idempotencyKey: runId });
+  await send("lane-a", "/queue followup", "l-0");
+  await client.frame("the mode", ended("l-0"));
   await send("lane-a", "SCRIPT slow Held back.", "l-1");
   await client.frame("the first word", (frame) => frame.event === "chat" && frame.payload.runId === "l-1" && frame.payload.state === "delta");
   await send("lane-a", "SCRIPT say After it.", "l-2");
@@ -257,6 +260,6 @@ test("turns of one session follow each other, turns of others do not wait", asyn
   model.release();
   await client.frame("the second turn", ended("l-2"));
   const order = client.frames.filter((frame) => frame.event === "chat" && frame.payload.state === "final").map((frame) => frame.payload.runId);
-  assert.deepEqual(order, ["l-3", "l-1", "l-2"]);
+  assert.deepEqual(order, ["l-0", "l-3", "l-1", "l-2"]);
   await client.end();
 });

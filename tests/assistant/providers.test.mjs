@@ -163,7 +163,7 @@ for (const api of APIS) {
 test("the next model answers when the first can't, and the conversation says which it was", async () => {
   const key = "agent:main:fallback";
   await client.call("chat.send", { sessionKey: key, message: "SCRIPT say Here I am.", idempotencyKey: "fb-1" });
-  const { payload: end } = await client.frame("the end", ended("fb-1"), { timeoutMs: 30_000 });
+  const { payload: end } = await client.frame("the end", ended("fb-1"));
   assert.equal(end.message?.content[0].text, "Here I am.", JSON.stringify(end));
   const { payload: history } = await client.call("chat.history", { sessionKey: key });
   assert.equal(history.messages.at(-1).provider, "ollama");
@@ -176,7 +176,7 @@ test("a model that a person has chosen is not replaced behind their back", async
   const key = "agent:main:strict";
   await client.call("sessions.patch", { key, model: "gone/m" });
   await client.call("chat.send", { sessionKey: key, message: "hi", idempotencyKey: "st-1" });
-  const { payload: end } = await client.frame("the end", ended("st-1"), { timeoutMs: 30_000 });
+  const { payload: end } = await client.frame("the end", ended("st-1"));
   assert.equal(end.state, "error");
   assert.match(end.errorMessage, /gone cannot be reached/);
 });

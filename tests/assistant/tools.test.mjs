@@ -55,7 +55,7 @@ test("the model is offered what the user allows, and a tool that is denied does 
   const client = await open();
   const { result } = await turn(client, "policy", calling("edit", { path: "a", edits: [{ oldText: "a", newText: "b" }] }), "p-1");
   assert.equal(result, "Tool edit not found");
-  assert.deepEqual(model.requests.at(-1).call.tools.map(({ function: { name } }) => name), ["read", "write", "ls", "grep", "find", "memory_search", "memory_get", "web_fetch"]);
+  assert.deepEqual(model.requests.at(-1).call.tools.map(({ function: { name } }) => name), ["read", "write", "ls", "grep", "find", "exec", "process", "memory_search", "memory_get", "web_fetch", "automations"]);
   await client.end();
 });
 
@@ -152,7 +152,7 @@ test("a kill while a tool works: what was begun is in the conversation, and the 
   await client.call("chat.send", params);
   await client.frame("the tool", toolBegun("k-1"));
   ours.child.kill("SIGKILL");
-  await ours.child.waitExit(10_000);
+  await ours.child.waitExit();
   await ours.restart();
   client = await open();
   const lines = await until("the chat to say so", async () => {

@@ -8,6 +8,7 @@ export const TEXT = [
   [/\b\d{4}-\d\d-\d\d\b/g, "<date>"],
   [/\b\d+(\.\d+)?ms\b/g, "<ms>"],
   [/\breachable \d+(\.\d+)?s\b/g, "reachable <ms>"],
+  [/Gateway event loop: (ok|degraded for \S+ reasons=\S+)/g, "Gateway event loop: <load>"],
   [/\b(util|cpu)[= ]\d+(\.\d+)?/g, "$1=<load>"],
   [/\bin (<?\d+\w|<1m)\b/g, "in <span>"],
   [/\b(\d+[smhd] ago|just now)/g, "<ago>"],

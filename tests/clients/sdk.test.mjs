@@ -180,7 +180,7 @@ const openclawNode = {
   }),
 };
 
-const openai = (side, options = {}) => new OpenAI({ baseURL: `${side.target.url}/v1`, apiKey: TOKEN, maxRetries: 0, timeout: 60_000, ...options });
+const openai = (side, options = {}) => new OpenAI({ baseURL: `${side.target.url}/v1`, apiKey: TOKEN, maxRetries: 0, timeout: 120_000, ...options });
 const ask = { model: "openclaw", messages: [{ role: "user", content: "hello over http" }] };
 const refusal = async (promise, side) => {
   const error = await promise.then(() => assert.fail("was accepted"), (refused) => refused);
@@ -241,7 +241,7 @@ const HOP_HEADERS = /^(date|connection|keep-alive|transfer-encoding):/i;
 
 /** One curl call: its status line, headers (names in lower case: HTTP does not tell them apart) and body. */
 async function curl(side, args, route) {
-  const { stdout } = await promisify(execFile)("curl", ["-sS", "-i", "--max-time", "60", ...args, `${side.target.url}${route}`], { maxBuffer: 64 << 20 });
+  const { stdout } = await promisify(execFile)("curl", ["-sS", "-i", "--max-time", "120", ...args, `${side.target.url}${route}`], { maxBuffer: 64 << 20 });
   const [head, ...body] = stdout.split("\r\n\r\n");
   const [status, ...lines] = head.split("\r\n");
   const text = body.join("\r\n\r\n");

@@ -9,7 +9,8 @@ import fs from "node:fs";
 import path from "node:path";
 import { test } from "node:test";
 import { startOriginal, startOurs } from "../lib/gateway.mjs";
-import { freePort, isolatedEnv, repoRoot, tempDir } from "../lib/tools.mjs";
+import { RawClient } from "../lib/raw.mjs";
+import { freePort, isolatedEnv, repoRoot, tempDir, until } from "../lib/tools.mjs";
 import { KNOWN } from "./known.mjs";
 import { startModel } from "./model.mjs";
 
@@ -23,6 +24,14 @@ const GATEWAY = {
   controlUi: { enabled: true },
   http: { endpoints: { chatCompletions: { enabled: true }, responses: { enabled: true } } },
 };
+
+/** The original's own jobs are there a while after it is ready. */
+async function settled(target) {
+  const raw = await RawClient.open(target.wsUrl);
+  assert.equal((await raw.connect({ token: target.token })).ok, true);
+  await until("the original's own jobs", async () => (await raw.call("cron.status", {})).payload?.jobs >= 3);
+  await raw.end();
+}
 
 /**
  * One side, running: { name, target, original, model, stateDir, clientEnv(extra), stop() }. Clients talk to `target`. Both
@@ -53,6 +62,7 @@ export async function openSide(name) {
         stops.push(() => target.stop({ keepState: true }));
       }
     }
+    await settled(target);
     const clientEnv = (extra = {}) =>
       isolatedEnv(stateDir, { OPENCLAW_GATEWAY_PORT: String(target.port), LANG: "C.UTF-8", ...extra });
     return { name, target, original, model, stateDir, clientEnv, stop };

@@ -3,7 +3,7 @@ import { execFile } from "node:child_process";
 import fs from "node:fs";
 import path from "node:path";
 import { promisify } from "node:util";
-import { tempDir, until } from "../lib/tools.mjs";
+import { PATIENCE_MS, tempDir, until } from "../lib/tools.mjs";
 
 const run = promisify(execFile);
 
@@ -30,7 +30,7 @@ export class Terminal {
   }
 
   /** Waits until the screen satisfies `match`; the error shows the last screen. */
-  async waitFor(what, match, { timeoutMs = 40_000 } = {}) {
+  async waitFor(what, match, { timeoutMs = PATIENCE_MS } = {}) {
     let screen = "";
     try {
       return await until(what, async () => {
@@ -42,17 +42,22 @@ export class Terminal {
     }
   }
 
+  /** The same, once two looks show the same: what is drawn piece by piece is not seen half drawn. */
+  async still(what, match, options) {
+    let before;
+    return this.waitFor(`${what}, and nothing more to be drawn`, (screen) => {
+      const same = screen === before;
+      before = screen;
+      return same && (match instanceof RegExp ? match.test(screen) : match(screen));
+    }, options);
+  }
+
   async type(text) {
     await this.#tmux("send-keys", "-l", text);
   }
 
   async press(...keys) {
     await this.#tmux("send-keys", ...keys);
-  }
-
-  /** True when the program has ended. */
-  async ended() {
-    return (await this.#tmux("display-message", "-p", "#{pane_dead}")).trim() === "1";
   }
 
   async close() {

@@ -78,7 +78,8 @@ export async function startSide(kind, model, { gateway = {}, token = TOKEN } = {
     for (const [more, name] of [[0, "<PORT>"], [1, "<PORT+1>"], [11, "<PORT+11>"]]) {
       places.push([gatewayTarget.port + more, name], [`:${gatewayTarget.port + more}`, `:${name}`], [`"port": ${gatewayTarget.port + more}`, `"port": ${name}`]);
     }
-    places.push([gatewayTarget.child.pid, "<PID>"]);
+    // A small one may stand for any count.
+    if (gatewayTarget.child.pid > 999) places.push([gatewayTarget.child.pid, "<PID>"]);
   }
   places.push([`:${model.port}`, ":<MODEL>"], [model.port, "<MODEL>"]);
   return {

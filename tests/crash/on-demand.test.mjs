@@ -14,9 +14,9 @@ test("on_demand starts OpenClaw at the first call that needs it and stops it whe
   assert.equal(hello.payload?.type, "hello-ok", JSON.stringify(hello));
   assert.deepEqual(childrenOf(ours.child.pid), [], "nobody asked for it yet");
   const answered = (what) => until(`${what} to be answered`, async () => {
-    const answer = await client.call("sessions.list", { limit: 1 }, { timeoutMs: 90_000 });
+    const answer = await client.call("sessions.list", { limit: 1 }, { timeoutMs: 180_000 });
     return answer.ok && answer;
-  }, { timeoutMs: 120_000, everyMs: 200 });
+  }, { timeoutMs: 240_000, everyMs: 200 });
   assert.ok(Array.isArray((await answered("the first bridged call")).payload.sessions));
   assert.equal(childrenOf(ours.child.pid).length, 1);
   // Its own start-up work holds it at the first question; the second comes a minute later.

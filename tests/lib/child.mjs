@@ -1,7 +1,7 @@
 // One child process with its output kept, killed when the suite ends.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { until } from "./tools.mjs";
+import { PATIENCE_MS, until } from "./tools.mjs";
 
 const running = new Set();
 process.on("exit", () => {
@@ -38,12 +38,12 @@ export class Child {
     }
   }
 
-  async waitExit(timeoutMs = 30_000) {
+  async waitExit(timeoutMs = PATIENCE_MS) {
     await until(`${this.label} to exit`, () => this.exit, { timeoutMs });
     return this.exit;
   }
 
-  async stop(timeoutMs = 30_000) {
+  async stop(timeoutMs = PATIENCE_MS) {
     if (!this.exit) {
       this.kill("SIGTERM");
       await Promise.race([once(this.process, "exit"), new Promise((r) => setTimeout(r, timeoutMs).unref())]);

@@ -7,26 +7,29 @@ import { freePort, gatewayBinary, isolatedEnv, nodeBinary, openclawEntry, tempDi
 
 export const TOKEN = "conformance-token-0123456789abcdef";
 
-/** The smallest configuration the original accepts, merged with `extra` one level deep under `gateway`. */
-export function baseConfig(port, { gateway = {}, ...rest } = {}) {
+/**
+ * The smallest configuration the original accepts, merged with `extra` one level deep under `gateway`. An installation's
+ * heartbeat has its own, random moment within its interval: in a long one it does not fall into a test.
+ */
+export function baseConfig(port, { gateway = {}, agents = {}, ...rest } = {}) {
   return {
     gateway: { mode: "local", port, bind: "loopback", auth: { mode: "token", token: TOKEN }, ...gateway },
     discovery: { mdns: { mode: "off" } },
+    agents: { ...agents, defaults: { heartbeat: { every: "168h" }, ...agents.defaults } },
     ...rest,
   };
 }
 
+/** A gateway that starts, with another behind it, on a busy machine. */
+const START_MS = 180_000;
+
 async function ready(target, timeoutMs) {
-  await until(`${target.child.label} readiness on ${target.url}`, async () => {
-    if (target.child.exit) {
-      throw new Error(`exited with ${JSON.stringify(target.child.exit)}:\n${target.child.output}`);
-    }
-    return (await fetch(`${target.url}/readyz`)).status === 200;
-  }, { timeoutMs });
+  await until(`${target.child.label} readiness on ${target.url}`, async () => target.child.exit || (await fetch(`${target.url}/readyz`)).status === 200, { timeoutMs });
+  if (target.child.exit) throw new Error(`${target.child.label} exited with ${JSON.stringify(target.child.exit)}:\n${target.child.output}`);
   return target;
 }
 
-async function start({ label, command, args, config, env, stateDir, port, waitReady = true, timeoutMs = 90_000 }) {
+async function start({ label, command, args, config, env, stateDir, port, waitReady = true, timeoutMs = START_MS }) {
   stateDir ??= tempDir(label);
   port ??= await freePort();
   const configPath = path.join(stateDir, "openclaw.json");
@@ -55,6 +58,12 @@ async function start({ label, command, args, config, env, stateDir, port, waitRe
   };
   target.spawn();
   return waitReady ? ready(target, timeoutMs) : target;
+}
+
+/** Where our gateway's figures are, once it has said so: a line of its log comes later than its first answer now and then. */
+export async function metricsOf(target) {
+  const [address] = await until("the address of the metrics", () => /http:\/\/\S+\/metrics/.exec(target.child.output));
+  return address;
 }
 
 /** The TypeScript gateway, unmodified, from the pinned package. */

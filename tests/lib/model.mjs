@@ -3,9 +3,11 @@
 //
 //   SCRIPT say TEXT      streams TEXT word by word               SCRIPT slow TEXT  first word, then holds until release()
 //   SCRIPT tool NAME {}  asks for one tool call, then on its result says "tool done: NAME"
-//   SCRIPT again NAME {} asks for the same tool call for ever
+//   SCRIPT again NAME {} asks for the same tool call for ever    SCRIPT before NAME {}  as tool, and says "Let me look." with it
 //   SCRIPT think TEXT    thinks "Hm." and says TEXT          SCRIPT busy TEXT  refuses (429) every other time (both: lib/providers.mjs)
 //   SCRIPT fail STATUS   answers that HTTP status with an error  SCRIPT drop TEXT  closes the stream after the first word
+//   SCRIPT full N TEXT   says TEXT and counts N tokens of prompt  SCRIPT overflow TEXT  refuses as too long until there is a summary
+// A request to summarise a conversation is answered by one with the headings that OpenClaw asks for.
 // up to the end of the line; anything else: "Hello from the scripted model."
 import http from "node:http";
 
@@ -35,23 +37,43 @@ export function modelConfig(model) {
 export const textOf = (content) =>
   typeof content === "string" ? content : (content ?? []).map((part) => part.text ?? "").join("");
 
+const HEADINGS = ["Decisions", "Open TODOs", "Constraints/Rules", "Pending user asks", "Exact identifiers"];
+
+/** What was said, as a summary: every person's line, under the headings that are asked for. */
+function summary(conversation) {
+  const said = [...conversation.matchAll(/^\[User[^\]]*\]: (.*)$/gm)].map(([, line]) => line.replaceAll("SCRIPT ", "").slice(0, 80));
+  return HEADINGS.map((heading, n) => `## ${heading}\n${n === 0 ? said.map((line) => `- ${line}`).join("\n") || "None." : "None."}`).join("\n\n");
+}
+
+export const isSummarising = (messages) => /<conversation>/.test(textOf(messages.findLast((m) => m.role === "user")?.content));
+
 export function script(messages) {
+  if (isSummarising(messages)) return { kind: "summary", text: summary(textOf(messages.findLast((m) => m.role === "user").content)) };
   // OpenClaw appends messages of its own to the person's and wraps that one; the newest command in it counts.
   const asked = messages.findLastIndex((m) => m.role === "user" && !textOf(m.content).startsWith("<<<BEGIN_OPENCLAW_INTERNAL_CONTEXT>>>"));
   const user = textOf(messages[asked]?.content);
   const toolDone = messages.slice(asked + 1).some((m) => m.role === "tool");
-  const command = [...user.matchAll(/SCRIPT (say|slow|think|busy|tool|again|fail|drop)(?: (.*))?$/gm)].at(-1);
+  const command = [...user.matchAll(/SCRIPT (say|slow|think|busy|tool|before|again|fail|drop|full|overflow)(?: (.*))?$/gm)].at(-1);
   if (!command) return { kind: "say", text: DEFAULT_TEXT };
   const [, kind, rest = ""] = command;
-  if (kind === "tool" || kind === "again") {
+  if (kind === "tool" || kind === "again" || kind === "before") {
     const name = rest.split(" ", 1)[0];
-    if (toolDone && kind === "tool") return { kind: "say", text: `tool done: ${name}` };
-    return { kind: "tool", name, args: rest.slice(name.length + 1) || "{}" };
+    if (toolDone && kind !== "again") return { kind: "say", text: `tool done: ${name}` };
+    return { kind: "tool", name, args: rest.slice(name.length + 1) || "{}", ...(kind === "before" ? { text: "Let me look." } : {}) };
+  }
+  if (kind === "full") {
+    const [tokens] = rest.split(" ", 1);
+    return { kind: "say", text: rest.slice(tokens.length + 1), tokens: Number(tokens) };
+  }
+  if (kind === "overflow") {
+    const isShort = messages.some((m) => m.role === "user" && textOf(m.content).includes("\n</summary>"));
+    return isShort ? { kind: "say", text: rest } : { kind: "fail", text: "400", why: "This model's maximum context length is 128000 tokens. However, your messages resulted in 130000 tokens." };
   }
   return { kind, text: rest };
 }
 
-export async function startModel() {
+/** `summaries`: what every summary says instead; `holdSummaries`: they wait for release(). */
+export async function startModel({ summaries, holdSummaries = false } = {}) {
   const requests = [];
   const held = new Set();
   const server = http.createServer(async (request, response) => {
@@ -64,19 +86,29 @@ export async function startModel() {
     }
     const call = body ? JSON.parse(body) : {};
     const plan = script(call.messages ?? []);
+    if (plan.kind === "summary") plan.text = summaries ?? plan.text;
     const asked = { path: request.url, plan, call, aborted: false };
     requests.push(asked);
     response.once("close", () => {
       asked.aborted = !response.writableFinished;
     });
+    const hold = () => new Promise((release) => {
+      held.add(release);
+      response.once("close", release);
+    });
+    if (plan.kind === "summary" && holdSummaries) {
+      await hold();
+      if (response.destroyed) return;
+    }
     if (plan.kind === "fail") {
       response.statusCode = Number(plan.text) || 500;
       response.setHeader("content-type", "application/json");
-      response.end(JSON.stringify({ error: { message: "scripted failure", type: "scripted_error", code: "scripted" } }));
+      response.end(JSON.stringify({ error: { message: plan.why ?? "scripted failure", type: "scripted_error", code: "scripted" } }));
       return;
     }
     const base = { id: "chatcmpl-scripted", created: 1700000000, model: MODEL_ID };
-    const usage = { prompt_tokens: 10, completion_tokens: 5, total_tokens: 15 };
+    const prompt = plan.tokens ?? 10;
+    const usage = { prompt_tokens: prompt, completion_tokens: 5, total_tokens: prompt + 5 };
     const words = (plan.text ?? "").match(/\S+\s*/g) ?? [];
     const toolCalls = plan.kind === "tool"
       ? [{ index: 0, id: "call_scripted_1", type: "function", function: { name: plan.name, arguments: plan.args } }] : undefined;
@@ -92,18 +124,15 @@ export async function startModel() {
     const emit = (delta, finish = null, extra = {}) =>
       response.write(`data: ${JSON.stringify({ ...base, object: "chat.completion.chunk", choices: [{ index: 0, delta, finish_reason: finish }], ...extra })}\n\n`);
     emit({ role: "assistant", content: "" });
-    if (toolCalls) emit({ tool_calls: toolCalls });
     for (const [i, word] of words.entries()) {
       emit({ content: word });
       if (i === 0 && plan.kind === "drop") return response.destroy();
       if (i === 0 && plan.kind === "slow") {
-        await new Promise((release) => {
-          held.add(release);
-          response.once("close", release);
-        });
+        await hold();
         if (response.destroyed) return;
       }
     }
+    if (toolCalls) emit({ tool_calls: toolCalls });
     emit({}, toolCalls ? "tool_calls" : "stop");
     response.write(`data: ${JSON.stringify({ ...base, object: "chat.completion.chunk", choices: [], usage })}\n\n`);
     response.end("data: [DONE]\n\n");

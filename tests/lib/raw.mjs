@@ -1,6 +1,7 @@
 // A raw client: one WebSocket, JSON as it is. Shares nothing with our own client code.
 import crypto from "node:crypto";
 import WebSocket from "ws";
+import { PATIENCE_MS } from "./tools.mjs";
 
 export const ALL_SCOPES = [
   "operator.admin", "operator.read", "operator.write", "operator.approvals",
@@ -54,7 +55,7 @@ export class RawClient {
   }
 
   /** The first frame at or after `from` that `match` accepts; rejects when the socket closes or time is up. */
-  async frame(what, match, { from = 0, timeoutMs = 20_000 } = {}) {
+  async frame(what, match, { from = 0, timeoutMs = PATIENCE_MS } = {}) {
     let next = from;
     return new Promise((resolve, reject) => {
       const finish = (settle, value) => {
@@ -83,7 +84,7 @@ export class RawClient {
   }
 
   /** Sends a request and answers the whole response frame (ok or not). */
-  async call(method, params, { id = `r${this.#nextId++}`, timeoutMs = 20_000, final = () => true } = {}) {
+  async call(method, params, { id = `r${this.#nextId++}`, timeoutMs = PATIENCE_MS, final = () => true } = {}) {
     const from = this.frames.length;
     this.methods.set(id, method);
     this.send({ type: "req", id, method, ...(params === undefined ? {} : { params }) });

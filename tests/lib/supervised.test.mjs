@@ -25,7 +25,7 @@ test("a supervised OpenClaw starts, is restarted after a kill, and ends with us"
 
   const [second] = childrenOf(ours.child.pid);
   ours.child.kill("SIGTERM");
-  const exit = await ours.child.waitExit(20_000);
+  const exit = await ours.child.waitExit();
   assert.deepEqual(exit, { code: 0, signal: null }, ours.child.output.slice(-2000));
   assert.throws(() => process.kill(second, 0), { code: "ESRCH" }, "the child is gone with us");
   assert.equal((await client.closed).code, 1012);

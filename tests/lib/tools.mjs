@@ -14,20 +14,42 @@ export const openclawEntry = path.join(openclawPackage, "openclaw.mjs");
 export const gatewayBinary = () =>
   process.env.GATEWAY_BIN ?? path.join(repoRoot, "target/debug/openclaw-gateway");
 
-/** Reserves nothing: asks the kernel for a port that is free on both loopbacks now. */
+/**
+ * Below the range from which Linux gives ports to outgoing connections (32768 on): one of those could take a port between
+ * here and its listener, or while that is restarted, even one that knocks at it. Source: ip_local_port_range.
+ */
+const PORTS = { from: 20_000, to: 32_000 };
+/** OpenClaw derives other ports from its own, up to this many above it. */
+const DERIVED = 16;
+const given = new Set();
+
+const canListen = (port, host) => new Promise((resolve, reject) => {
+  const server = net.createServer().on("error", (error) => {
+    if (error.code === "EADDRINUSE") resolve(false);
+    // A machine without IPv6 has nobody there.
+    else if (["EADDRNOTAVAIL", "EAFNOSUPPORT"].includes(error.code)) resolve(true);
+    else reject(error);
+  });
+  server.listen({ port, host, exclusive: true }, () => server.close(() => resolve(true)));
+});
+
+/** Reserves nothing: a port that is free on every address now, and that this process has not given before. */
 export async function freePort() {
   for (;;) {
-    const port = await new Promise((resolve, reject) => {
-      const server = net.createServer().on("error", reject);
-      server.listen(0, "127.0.0.1", () => {
-        const { port } = server.address();
-        server.close(() => resolve(port));
-      });
-    });
-    // OpenClaw derives other ports from its own, so keep away from the top of the range.
-    if (port < 60000) return port;
+    const port = PORTS.from + Math.floor(Math.random() * (PORTS.to - PORTS.from));
+    if ([...given].some((other) => Math.abs(other - port) < DERIVED)) continue;
+    if ((await canListen(port, "0.0.0.0")) && (await canListen(port, "::1"))) {
+      given.add(port);
+      return port;
+    }
   }
 }
+
+/**
+ * How long anything may take that a test waits for, unless it says otherwise. It is there against hanging alone: a machine that
+ * is busy with something else takes many times as long as a quiet one.
+ */
+export const PATIENCE_MS = 90_000;
 
 /** A private directory, removed by `cleanup` in the caller's `after`. */
 export function tempDir(label) {
@@ -35,7 +57,7 @@ export function tempDir(label) {
 }
 
 /** Polls `probe` until it returns something truthy; fails with `what` after `timeoutMs`. */
-export async function until(what, probe, { timeoutMs = 30_000, everyMs = 20 } = {}) {
+export async function until(what, probe, { timeoutMs = PATIENCE_MS, everyMs = 20 } = {}) {
   const deadline = Date.now() + timeoutMs;
   let lastError;
   for (;;) {

@@ -6,7 +6,7 @@ import fs from "node:fs";
 import http from "node:http";
 import path from "node:path";
 import { test } from "node:test";
-import { startOurs, TOKEN } from "../lib/gateway.mjs";
+import { metricsOf, startOurs, TOKEN } from "../lib/gateway.mjs";
 import { MessageApi } from "../lib/message-api.mjs";
 import { RawClient } from "../lib/raw.mjs";
 import { freePort, until } from "../lib/tools.mjs";
@@ -131,7 +131,7 @@ test("every outcome is counted by channel", async (t) => {
   assert.equal((await send("bad")).body.status, "dead");
   const waiting = await api.send({ channel: "webhook", target: "later", content: "later" });
   await until("a try", async () => (await api.call("GET", `/api/message/${waiting.body.message_id}`)).body.message.error);
-  const [metrics] = /http:\/\/\S+\/metrics/.exec(ours.child.output);
+  const metrics = await metricsOf(ours);
   const text = await (await fetch(metrics)).text();
   const value = (name, labels) => Number(new RegExp(`^${name}\\{${labels}\\} (\\d+)$`, "m").exec(text)?.[1]);
   const counted = (what) => value("openclaw_rs_messages_total", `channel="webhook",what="${what}"`);

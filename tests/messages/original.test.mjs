@@ -23,7 +23,6 @@ before(async () => {
       agents: { defaults: { model: { primary: `scripted/${MODEL_ID}` } } },
       channels: { telegram: { botToken: bot.token, apiRoot: bot.url, dmPolicy: "open", allowFrom: ["*"] } },
     },
-    timeoutMs: 180_000,
   });
 });
 
@@ -66,9 +65,9 @@ test("POST /api/message with turn delivers the agent's answer", async () => {
 
 test("killed in the middle of a turn, it is resumed and answered", async () => {
   bot.say(bot.direct(80), 80, "SCRIPT slow one two three");
-  await until("the turn", () => bot.calls.some(({ method, params }) => method === "sendChatAction" && String(params.chat_id) === "80"), { timeoutMs: 60_000 });
+  await until("the turn", () => bot.calls.some(({ method, params }) => method === "sendChatAction" && String(params.chat_id) === "80"));
   ours.child.killTree("SIGKILL");
-  await ours.child.waitExit(20_000);
+  await ours.child.waitExit();
   ours.spawn();
   await until("the answer", () => {
     // The run that died and the one that resumes it both hold after the first word.

@@ -6,7 +6,7 @@ import fs from "node:fs";
 import path from "node:path";
 import { test } from "node:test";
 import { Child } from "../lib/child.mjs";
-import { startOurs, TOKEN } from "../lib/gateway.mjs";
+import { metricsOf, startOurs, TOKEN } from "../lib/gateway.mjs";
 import { MessageApi } from "../lib/message-api.mjs";
 import { RawClient } from "../lib/raw.mjs";
 import { freePort, isolatedEnv, repoRoot, tempDir, until } from "../lib/tools.mjs";
@@ -70,9 +70,15 @@ test("every panel has data under load, and faults set alerts off", async (t) => 
   const stateDir = tempDir("monitored");
   fs.mkdirSync(path.join(stateDir, "openclaw-rs"), { mode: 0o700 });
   fs.writeFileSync(path.join(stateDir, "openclaw-rs/channels.json"), JSON.stringify({ webhook: webhookConfig(receiver) }));
-  const ours = await startOurs({ stateDir, upstream: "supervise", toml: '[channels]\nnative = ["webhook"]' });
+  const faults = path.join(stateDir, "faults");
+  const ours = await startOurs({
+    stateDir,
+    upstream: "supervise",
+    toml: '[channels]\nnative = ["webhook"]\n[rollout]\nshadow_percent = 100\n[rollout.guard]\nwindow_s = 10\ncalls_min = 20',
+    env: { OPENCLAW_RS_FAULTS: faults },
+  });
   t.after(() => ours.stop());
-  const [, admin] = /http:\/\/(\S+)\/metrics/.exec(ours.child.output);
+  const { host: admin } = new URL(await metricsOf(ours));
   const prometheus = await startPrometheus(admin);
   t.after(() => prometheus.stop());
 
@@ -112,14 +118,17 @@ test("every panel has data under load, and faults set alerts off", async (t) => 
   assert.ok(Number(memory.value[1]) > 50 * 2 ** 20, `a Node with OpenClaw in it: ${memory.value[1]} bytes`);
   assert.deepEqual(await prometheus.firing(), [], "nothing is wrong yet");
 
-  // Faults: a configuration that can't be used, a message that its service refuses for good, a crash.
+  // Faults: a configuration that can't be used, a message that its service refuses for good, a crash, a row that fails.
   const own = path.join(ours.stateDir, "openclaw-rs/openclaw-gateway.toml");
   const good = fs.readFileSync(own, "utf8");
-  fs.writeFileSync(own, `${good}\n[rollout]\npercent = "all"\n`);
+  fs.writeFileSync(own, good.replace("[rollout]", '[rollout]\npercent = "all"'));
   assert.equal((await api.send({ channel: "webhook", target: "room", content: "bad", mode: "wait" })).body.status, "dead");
   const status = await (await fetch(`${ours.url}/api/upstream`, { headers: { authorization: `Bearer ${TOKEN}` } })).json();
+  // The guard judges only while OpenClaw answers, so it comes first.
+  fs.writeFileSync(faults, "health fail\n");
+  await until("the guard's alert to fire", async () => (await prometheus.firing()).some((alert) => alert.labels.alertname === "OpenClawGuardTripped"));
   process.kill(status.pid, "SIGKILL");
-  const expected = ["OpenClawConfigRefused", "OpenClawDeadLetters", "OpenClawUpstreamRestarted"];
+  const expected = ["OpenClawConfigRefused", "OpenClawDeadLetters", "OpenClawGuardTripped", "OpenClawUpstreamRestarted"];
   let firing = [];
   await until(`${expected} to fire`, async () => {
     firing = await prometheus.firing();

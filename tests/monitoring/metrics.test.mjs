@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import fs from "node:fs";
 import { test } from "node:test";
-import { startOurs, TOKEN } from "../lib/gateway.mjs";
+import { metricsOf, startOurs, TOKEN } from "../lib/gateway.mjs";
 import { RawClient } from "../lib/raw.mjs";
 import { until } from "../lib/tools.mjs";
 
@@ -21,7 +21,7 @@ const families = (text) => [...text.matchAll(/^# TYPE (\S+)/gm)].map(([, name]) 
 test("what is counted is what happened, and promtool finds nothing wrong with it", async (t) => {
   const ours = await startOurs();
   t.after(() => ours.stop());
-  const [metrics] = await until("the address of the metrics", () => /http:\/\/\S+\/metrics/.exec(ours.child.output));
+  const metrics = await metricsOf(ours);
   const scrape = async () => (await fetch(metrics)).text();
 
   const before = await scrape();
@@ -38,7 +38,11 @@ test("what is counted is what happened, and promtool finds nothing wrong with it
   await denied.closed;
   assert.equal((await fetch(`${ours.url}${PATH}`)).status, 401);
 
-  const during = await scrape();
+  // The client knows of the end of a connection before it is counted.
+  const during = await until("the refused one's end to be counted", async () => {
+    const text = await scrape();
+    return value(text, 'openclaw_rs_websocket_closes_total{code="1008"}') > 0 && text;
+  });
   assert.equal(value(during, "openclaw_rs_connections"), 1);
   assert.equal(value(during, 'openclaw_gateway_rpc_requests_total{method="health"}'), 5);
   const series = 'openclaw_gateway_rpc_first_response_seconds';
@@ -93,7 +97,7 @@ test("the original's address has the same families for whoever may read", async 
   assert.equal(answer.headers.get("content-type"), "text/plain; version=0.0.4; charset=utf-8");
   assert.equal(answer.headers.get("cache-control"), "no-store");
   const text = await answer.text();
-  const [admin] = /http:\/\/\S+\/metrics/.exec(ours.child.output);
+  const admin = await metricsOf(ours);
   assert.deepEqual(families(text), families(await (await fetch(admin)).text()));
   const head = await get({ method: "HEAD" });
   assert.deepEqual([head.status, await head.text()], [200, ""]);

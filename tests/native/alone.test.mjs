@@ -58,6 +58,9 @@ const PARAMS = {
   "set-heartbeats": { enabled: true },
   "tools.invoke": { name: "memory_get", args: { path: "MEMORY.md" } },
   "users.prefs.get": { keys: ["ui.theme"] },
+  "cron.add": { name: "x", schedule: { kind: "at", at: "2031-01-01" }, sessionTarget: "isolated", wakeMode: "now", payload: { kind: "agentTurn", message: "x" } },
+  ...Object.fromEntries(["cron.get", "cron.remove", "cron.run", "cron.update"].map((method) => [method, { id: "nobody", ...(method === "cron.update" ? { patch: {} } : {}) }])),
+  wake: { mode: "now", text: "x" },
 };
 
 /** Answers that are an error on purpose. */
@@ -65,12 +68,16 @@ const ERRORS = {
   agent: /start OpenClaw .* or configure a model/,
   "config.apply": /must have required property 'raw'/,
   "config.patch": /must have required property 'raw'/,
+  ...Object.fromEntries(["get", "request", "resolve", "waitDecision"].map((name) => [`exec.approval.${name}`, /must have required property|is required|must provide/])),
+  "exec.approvals.set": /must have required property 'file'/,
   "config.set": /must have required property 'raw'/,
+  "sessions.compact": /must have required property 'key'/,
   "chat.send": /start OpenClaw .* or configure a model/,
+  ...Object.fromEntries(["cron.get", "cron.remove", "cron.run", "cron.update"].map((method) => [method, /not found: nobody/])),
+  wake: /start OpenClaw .* or configure a model/,
   "mentions.list": /verified user profile/,
   "sessions.resolve": /No session found: main/,
   "users.self": /authenticated user/,
-  "logs.tail": /standard error only/,
 };
 
 test("every method that the hello lists is answered, and nothing else", async () => {

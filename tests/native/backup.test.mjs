@@ -95,8 +95,8 @@ test("what had not been sent is in doubt after a restore: held, but where the se
   };
   const sent = () => bot.sent.filter(({ text }) => text === "held up").length;
   receiver.behave = () => ({ status: 503 });
-  // Telegram names a time: nothing is tried before it.
-  bot.faults.push({ method: "sendMessage", kind: "flood", retryAfter: 3, times: 1 });
+  // Telegram names a time: nothing is tried before it. Long enough for a slow machine's backup.
+  bot.faults.push({ method: "sendMessage", kind: "flood", retryAfter: 12, times: 1 });
   const first = new MessageApi(running);
   const ids = [];
   for (const [channel, target] of [["webhook", "someone"], ["telegram", "4711"]]) {
@@ -104,6 +104,11 @@ test("what had not been sent is in doubt after a restore: held, but where the se
     ids.push(body.message_id);
   }
   const [hook, chat] = ids;
+  // Not while it is on its way: then nobody could say whether it has arrived.
+  await until("telegram to have put it off", async () => {
+    const { message } = (await first.call("GET", `/api/message/${chat}`)).body;
+    return message.attempts === 1 && message.state !== "leased";
+  });
   const folder = path.join(place, "b");
   const made = await backup(stateDir, "create", folder);
   assert.equal(made.status, 0, made.text);

@@ -7,7 +7,7 @@ import test, { after, before } from "node:test";
 import { chromium } from "playwright-core";
 import { startOurs, TOKEN } from "../lib/gateway.mjs";
 import { modelConfig, startModel } from "../lib/model.mjs";
-import { openclawEntry, repoRoot, until } from "../lib/tools.mjs";
+import { openclawEntry, PATIENCE_MS, repoRoot, until } from "../lib/tools.mjs";
 
 const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
 const shots = path.join(repoRoot, "artifacts/native");
@@ -22,7 +22,7 @@ async function open(t, options = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, locale: "en-US", ...options });
   t.after(() => context.close());
   const page = await context.newPage();
-  page.setDefaultTimeout(30_000);
+  page.setDefaultTimeout(PATIENCE_MS);
   const complaints = [];
   page.on("console", (message) => message.type() === "error" && complaints.push(`${message.text()} ${message.location().url}`));
   page.on("pageerror", (error) => complaints.push(`uncaught: ${error.message}`));
@@ -45,7 +45,7 @@ test("the Control UI loads, connects and survives a restart of the gateway, with
   await until("the page to be connected again", async () => {
     const connected = await page.evaluate(() => document.body.innerText);
     return !/Reconnecting|Disconnected|Offline/i.test(connected);
-  }, { timeoutMs: 30_000 });
+  });
   await page.reload();
   await page.getByPlaceholder(/^Message /).waitFor();
 });

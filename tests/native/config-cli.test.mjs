@@ -16,7 +16,7 @@ function state({ json5, toml = "" }) {
   fs.writeFileSync(path.join(dir, "openclaw.json"), json5, { mode: 0o600 });
   fs.writeFileSync(path.join(dir, "openclaw-rs", "openclaw-gateway.toml"), toml);
   const run = (args, env = {}) => {
-    const done = spawnSync(gatewayBinary(), args, { env: isolatedEnv(dir, env), encoding: "utf8", timeout: 30_000 });
+    const done = spawnSync(gatewayBinary(), args, { env: isolatedEnv(dir, env), encoding: "utf8", timeout: 120_000 });
     return { code: done.status, out: done.stdout, err: done.stderr };
   };
   return { dir, run };
@@ -93,7 +93,7 @@ test("doctor repeats refused connects with what to do about them", async () => {
   fs.writeFileSync(path.join(own, "openclaw-gateway.toml"), `[admin]\nlisten = "127.0.0.1:${admin}"\n[upstream]\nmode = "off"\n`);
   const target = await startOurs({ stateDir });
   try {
-    const doctor = () => JSON.parse(spawnSync(gatewayBinary(), ["doctor", "--json"], { env: target.env, encoding: "utf8", timeout: 30_000 }).stdout);
+    const doctor = () => JSON.parse(spawnSync(gatewayBinary(), ["doctor", "--json"], { env: target.env, encoding: "utf8", timeout: 120_000 }).stdout);
     assert.deepEqual(doctor().refusals, []);
     for (let index = 0; index < 11; index++) {
       const client = await RawClient.open(target.wsUrl);
@@ -109,7 +109,7 @@ test("doctor repeats refused connects with what to do about them", async () => {
       assert.ok(refusal.cause && refusal.fix && refusal.atMs > 0, JSON.stringify(refusal));
       assert.ok(!refusal.text.includes("wrong-"), refusal.text);
     }
-    const text = spawnSync(gatewayBinary(), ["doctor"], { env: target.env, encoding: "utf8", timeout: 30_000 }).stdout;
+    const text = spawnSync(gatewayBinary(), ["doctor"], { env: target.env, encoding: "utf8", timeout: 120_000 }).stdout;
     assert.equal(text.match(/connect refused: .*; fix: /g).length, 10);
     const rebound = await new Promise((resolve, reject) => {
       import("node:http").then(({ get }) => get({ port: admin, path: "/refusals", headers: { host: "evil.example" } }, (reply) => { reply.resume(); resolve(reply.statusCode); }).on("error", reject));

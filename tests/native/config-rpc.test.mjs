@@ -109,7 +109,7 @@ test("with OpenClaw behind: the file is the person's, and the child follows it",
   const ours = await start("supervise");
   t.after(() => ours.stop());
   const client = await open(ours);
-  await until("the child", async () => (await client.call("sessions.list", { limit: 1 })).ok, { timeoutMs: 90_000 });
+  await until("the child", async () => (await client.call("sessions.list", { limit: 1 })).ok, { timeoutMs: 180_000 });
   const before = ok(await client.call("config.get", {}));
   assert.equal(before.path, path.join(ours.stateDir, "openclaw.json"), "not the child's overlay");
   assert.match(before.raw, /mine, by hand/);
@@ -117,7 +117,7 @@ test("with OpenClaw behind: the file is the person's, and the child follows it",
   const raw = "{ agents: { entries: { main: {}, ops: { name: 'Ops' } }, ownership: 'explicit' } }";
   ok(await client.call("config.patch", { raw, baseHash: before.hash }));
   assert.match(ours.read("openclaw.json"), /mine, by hand/);
-  await until("the child to follow", async () => ok(await client.call("agents.list", {})).agents.some((agent) => agent.id === "ops"), { timeoutMs: 30_000 });
+  await until("the child to follow", async () => ok(await client.call("agents.list", {})).agents.some((agent) => agent.id === "ops"));
   assert.equal(client.frames.filter((frame) => frame.event === "config.changed").length, 1, "told once, by us");
   const after = ok(await client.call("config.get", {}));
   assert.equal(after.appliedConfigHash, after.configRevisionHash);

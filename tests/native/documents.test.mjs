@@ -34,7 +34,7 @@ test("commands in documents are taken by the program", async (t) => {
   const env = { ...isolatedEnv(path.join(home, "state")), HOME: home, BIN: gatewayBinary() };
   const run = (command) => new Promise((resolve) => {
     const script = `openclaw_gateway() { "$BIN" "$@"; }\n${command.replace(/^openclaw-gateway/, "openclaw_gateway")}`;
-    const child = execFile("/bin/sh", ["-c", script], { env, cwd: home, timeout: 20_000 }, (error, out, err) => resolve({ code: error ? error.code : 0, text: out + err }));
+    const child = execFile("/bin/sh", ["-c", script], { env, cwd: home, timeout: 120_000 }, (error, out, err) => resolve({ code: error ? error.code : 0, text: out + err }));
     child.stdin.end();
   });
   const all = documented();

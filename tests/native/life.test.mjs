@@ -41,9 +41,10 @@ test("ready when it serves, alive meanwhile, stopping at the first signal; the s
   assert.match(ours.child.output, /a second signal: stopping at once/);
   client.socket.terminate();
 
-  const before = heard("STOPPING");
   await ours.restart();
   await until("READY again", () => heard("READY") === 2);
+  // What the first one said has come before that.
+  const before = heard("STOPPING");
   assert.deepEqual(await ours.child.stop(), { code: 0, signal: null });
   await until("STOPPING", () => heard("STOPPING") === before + 1);
 });

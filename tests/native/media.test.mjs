@@ -50,7 +50,7 @@ function folder() {
   const dir = tempDir("media-cli");
   const run = (...args) => {
     const done = spawnSync(gatewayBinary(), ["media", ...args], {
-      cwd: dir, env: isolatedEnv(dir), encoding: "utf8", timeout: 30_000,
+      cwd: dir, env: isolatedEnv(dir), encoding: "utf8", timeout: 120_000,
     });
     const lines = () => done.stdout.trim().split("\n").map((line) => JSON.parse(line));
     return { code: done.status, out: done.stdout, err: done.stderr, lines };

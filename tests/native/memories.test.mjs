@@ -44,7 +44,7 @@ async function open(target, options = {}) {
   assert.equal(hello.ok, true, JSON.stringify(hello));
   client.hello = hello.payload;
   client.ask = async (method, params) => {
-    const { ok, payload, error } = await client.call(method, params, { timeoutMs: 60_000 });
+    const { ok, payload, error } = await client.call(method, params);
     return ok ? payload : { error };
   };
   client.paths = async (query, agentId = "main") => {
@@ -90,7 +90,7 @@ async function both(method, params) {
   for (const label of ["original", "ours"]) {
     const { stateDir } = targets[label];
     const asked = params && JSON.parse(JSON.stringify(params).replaceAll("$STATE", stateDir));
-    const { ok, payload, error } = await clients[label].call(method, asked, { timeoutMs: 60_000 });
+    const { ok, payload, error } = await clients[label].call(method, asked);
     const { content, details } = payload?.output ?? {};
     if (content) {
       assert.deepEqual(content.map((part) => part.type), ["text"]);
@@ -272,7 +272,7 @@ test("no agent sees or changes another's, and no reader writes", async () => {
 /** Runs a command of ours on a target's own memory. */
 function memory(target, args) {
   return new Promise((resolve, reject) => {
-    execFile(gatewayBinary(), ["memory", ...args, "--json"], { env: target.env, timeout: 60_000 }, (error, out, err) => {
+    execFile(gatewayBinary(), ["memory", ...args, "--json"], { env: target.env, timeout: 120_000 }, (error, out, err) => {
       if (error) reject(new Error(err, { cause: error }));
       else resolve(JSON.parse(out));
     });

@@ -13,7 +13,7 @@ import { gatewayBinary, isolatedEnv, tempDir } from "../lib/tools.mjs";
 const docs = fs.realpathSync(fileURLToPath(new URL("../node_modules/openclaw/docs/gateway", import.meta.url)));
 
 function memory(env, args, input) {
-  const run = spawnSync(gatewayBinary(), ["memory", ...args], { env, input, encoding: "utf8", timeout: 60_000, maxBuffer: 64 * 1024 * 1024 });
+  const run = spawnSync(gatewayBinary(), ["memory", ...args], { env, input, encoding: "utf8", timeout: 120_000, maxBuffer: 64 * 1024 * 1024 });
   return { code: run.status, out: run.stdout, err: run.stderr };
 }
 
@@ -142,7 +142,7 @@ test("with an embedder a search is by meaning too, and without its answer by wor
   const server = await embeddings(t, asked);
   const env = { ...isolatedEnv(tempDir("memory")), MY_KEY: "sk-very-secret" };
   const run = (args) => new Promise((resolve) => {
-    execFile(gatewayBinary(), ["memory", ...args, "--json"], { env, timeout: 60_000 }, (error, out, err) => {
+    execFile(gatewayBinary(), ["memory", ...args, "--json"], { env, timeout: 120_000 }, (error, out, err) => {
       assert.ok(!`${out}${err}`.includes("sk-very-secret"));
       assert.equal(error?.code ?? 0, 0, err);
       resolve({ ...JSON.parse(out), err });

@@ -29,7 +29,7 @@ function ours(cases) {
     input: lines.join("\n"),
     encoding: "utf8",
     maxBuffer: 1 << 28,
-    timeout: 60_000,
+    timeout: 240_000,
     env: isolatedEnv(home),
   });
   assert.equal(status, 0, stderr);

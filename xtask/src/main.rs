@@ -8,6 +8,7 @@
 )]
 
 mod ci;
+mod fuzz;
 mod launch;
 mod process;
 mod setup;
@@ -27,6 +28,8 @@ cargo xtask <command>
   ci [SUITE…]            run every suite (or those named), seconds per suite, one closing line
   ci --list              name the suites
   tidy                   check the source tree: crate edges, file sizes, leftovers, docs in step
+  fuzz [--seconds N] [--keep] [TARGET…]
+                         libFuzzer on the parsers of outside bytes; --keep adds what it found to the corpus
   node ARGS…             run the pinned Node, e.g. `cargo xtask node --test tests/lib/*.test.mjs`
   run-with-openclaw ARGS…
                          start the gateway (release) with a real supervised OpenClaw behind it";
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         "setup" => setup::command(&root, rest),
         "ci" => return ci::command(&root, rest),
         "tidy" => tidy::command(&root),
+        "fuzz" => fuzz::command(&root, rest),
         "node" => launch::node(&root, rest),
         "run-with-openclaw" => launch::with_openclaw(&root, rest),
         "help" | "-h" | "--help" => {

@@ -69,7 +69,7 @@ const TARBALLS: [(&str, &str, &str); 7] = [
 
 /// Debian packages of the suites: a file that shows the package is there (a name without `/` is
 /// looked up on PATH), the package, and who needs it.
-const DEBIAN: [(&str, &str, &str); 12] = [
+const DEBIAN: [(&str, &str, &str); 15] = [
     ("chromium", "chromium", "the Control UI in a real browser"),
     ("wrk", "wrk", "HTTP benchmarks"),
     ("tmux", "tmux", "the TUI in a real terminal"),
@@ -85,7 +85,14 @@ const DEBIAN: [(&str, &str, &str); 12] = [
         "python3-websockets",
         "WebSocket conformance by an independent client",
     ),
+    (
+        "/usr/lib/python3/dist-packages/zeroconf/__init__.py",
+        "python3-zeroconf",
+        "discovery on the local network by an independent client",
+    ),
     ("promtool", "prometheus", "metrics, dashboards and alerts"),
+    ("/usr/sbin/haproxy", "haproxy", "deploy/haproxy as shipped"),
+    ("/usr/sbin/nginx", "nginx-light", "deploy/nginx as shipped"),
     ("/usr/sbin/ngircd", "ngircd", "the IRC channel"),
     ("/usr/sbin/dovecot", "dovecot-imapd", "the email channel"),
     ("/usr/sbin/postfix", "postfix", "the email channel"),

@@ -11,6 +11,7 @@ mod http;
 mod model;
 mod ollama;
 mod openai;
+mod overflow;
 mod responses;
 mod sse;
 
@@ -100,7 +101,7 @@ pub struct ToolResult {
 /// A tool that a model may call.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tool {
-    pub name: &'static str,
+    pub name: std::borrow::Cow<'static, str>,
     pub description: String,
     /// JSON schema of an object.
     pub parameters: Value,
@@ -251,6 +252,18 @@ impl CallError {
             Self::Refused { status, .. } => matches!(*status, 408 | 409 | 429 | 500..=599),
             Self::Unreachable { .. } | Self::TimedOut { .. } => true,
             Self::BrokeOff { .. } | Self::Garbage { .. } => false,
+        }
+    }
+
+    /// Whether the model takes less than it was asked with. `false` for limits of a rate, which pass by themselves.
+    pub fn is_too_long(&self) -> bool {
+        match self {
+            Self::Refused {
+                status, message, ..
+            } => *status != 429 && *status < 500 && overflow::is_named(message),
+            // A stream may begin with 200 and say so then.
+            Self::BrokeOff { why, .. } => overflow::is_named(why),
+            _ => false,
         }
     }
 

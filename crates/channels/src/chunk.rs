@@ -42,17 +42,29 @@ pub fn split(text: &str, max: usize, unit: TextUnit) -> Vec<String> {
         }
         // Room for a closing fence of the part.
         let may_close = fence.is_some() || rest.contains("```") || rest.contains("~~~");
-        let closing = match may_close {
+        let mut closing = match may_close {
             true => 1 + unit.len(fence.as_deref().map_or("```", marker)).max(3),
             false => 0,
         };
-        let room = max.saturating_sub(head_len + closing).max(1);
-        let mut at = cut(rest, room, unit);
-        if fence.is_none() {
-            at = outside(&spans, text.len() - rest.len(), at);
-        }
+        let (mut at, after) = loop {
+            let room = max.saturating_sub(head_len + closing).max(1);
+            let mut at = cut(rest, room, unit);
+            if fence.is_none() {
+                at = outside(&spans, text.len() - rest.len(), at);
+            }
+            // A fence of very many signs is a line of text: closing it would fill a part.
+            let after = open_fence(&rest[..at], fence.clone())
+                .filter(|open| unit.len(marker(open)) <= max / 4);
+            // The part may itself open a longer fence than was reckoned with.
+            let needed = after
+                .as_deref()
+                .map_or(0, |open| 1 + unit.len(marker(open)));
+            if needed <= closing {
+                break (at, after);
+            }
+            closing = needed;
+        };
         // A closing line of the fence that just does not fit belongs to this part, not to the next.
-        let after = open_fence(&rest[..at], fence.clone());
         if let Some(open) = &after
             && let Some(line) = rest[at..].strip_prefix('\n').or(Some(&rest[at..]))
             && line

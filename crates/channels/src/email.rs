@@ -29,6 +29,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
+/// For the fuzz targets: a mail read as one of ours.
+pub(crate) fn read(raw: &[u8]) {
+    let place = Place {
+        validity: 1,
+        uid: 1,
+    };
+    let verify = config::Verify::Results("mx.example".into());
+    parse::parse(raw, place, "bot@example.com", &verify);
+}
+
 /// Subjects that are remembered for answers; others are looked up.
 const SUBJECTS_MAX: usize = 500;
 

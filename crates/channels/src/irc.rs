@@ -29,6 +29,25 @@ use stream::Stream;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+/// For the fuzz targets: a line read, its text cut for sending and searched for us.
+pub(crate) fn read(raw: &[u8]) {
+    let Some(line) = line::Line::parse(raw) else {
+        return;
+    };
+    assert!(!line.command.is_empty(), "a line without a command");
+    line.nick();
+    for at in 0..line.params.len() {
+        line::is_middle(line.param(at));
+        line::mentions(line.param(at), "Bot[x]", line::CaseMapping::default());
+        for part in line::split_text(line.param(at), 64) {
+            assert!(
+                part.len() <= 64 && !part.contains(['\r', '\n']),
+                "not one line"
+            );
+        }
+    }
+}
+
 /// Messages that wait for the connection to write them.
 const REQUESTS_MAX: usize = 32;
 

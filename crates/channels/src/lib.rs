@@ -12,6 +12,8 @@ mod capabilities;
 pub mod chunk;
 pub mod email;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod irc;
 pub mod markup;
 pub mod matrix;

@@ -44,6 +44,25 @@ const CAPABILITIES: Capabilities = Capabilities {
     idempotent_send: true,
 };
 
+/// For the fuzz targets: an event of a room, or a list of them.
+pub(crate) fn read(value: &Value) {
+    let me = Me {
+        user: "@bot:example".into(),
+        name: Some("Bot".into()),
+    };
+    let room = event::Room::default();
+    for one in value
+        .as_array()
+        .map_or(std::slice::from_ref(value), Vec::as_slice)
+    {
+        event::message(one, &room, &me, Threads::Inbound);
+        if let Some((target, emoji)) = event::annotation(one) {
+            event::reaction(one, &room, &me, target, emoji);
+        }
+    }
+    event::since_we_came(value.as_array().map_or(&[], Vec::as_slice), &me.user);
+}
+
 /// How long one `/sync` waits for something to happen.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {

@@ -24,6 +24,17 @@ use std::time::{Duration, Instant};
 use subtle::ConstantTimeEq as _;
 use tokio_util::sync::CancellationToken;
 
+/// For the fuzz targets: an update, or a list of them.
+pub(crate) fn read(value: &Value) {
+    let me = Me {
+        id: 7,
+        username: "our_bot".into(),
+        name: Some("Bot".into()),
+    };
+    let one = std::slice::from_ref(value);
+    inbound::messages(value.as_array().map_or(one, Vec::as_slice), &me);
+}
+
 /// Seconds that one `getUpdates` may wait for something to happen.
 const POLL_S: u64 = 25;
 /// Shortest time between two questions that were answered with nothing.

@@ -25,6 +25,8 @@ pub struct HttpOptions {
     /// From the first byte sent to the last received; a long poll needs more.
     pub timeout: Duration,
     pub reach: Reach,
+    /// Instead of the public authorities and those of the environment.
+    pub tls: Option<rustls::ClientConfig>,
 }
 
 impl Default for HttpOptions {
@@ -33,6 +35,7 @@ impl Default for HttpOptions {
             connect_timeout: Duration::from_secs(10),
             timeout: Duration::from_secs(30),
             reach: Reach::Anywhere,
+            tls: None,
         }
     }
 }
@@ -68,7 +71,7 @@ impl Http {
             .user_agent(concat!("openclaw-gateway/", env!("CARGO_PKG_VERSION")))
             .redirect(redirects)
             .no_proxy()
-            .use_preconfigured_tls(tls_config());
+            .use_preconfigured_tls(options.tls.clone().unwrap_or_else(tls_config));
         if reach == Reach::Public {
             builder = builder.dns_resolver(Arc::new(PublicOnly));
         }

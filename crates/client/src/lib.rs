@@ -64,9 +64,19 @@ impl Client {
         options: &ConnectOptions,
     ) -> Result<Self, ClientError> {
         let host = address.to_string();
-        let (reader, writer) = socket::dial(address, "/", &[("Host", &host)], options.timeout)
-            .await
-            .map_err(|source| ClientError::Unreachable { address, source })?;
+        let dialled = socket::dial(address, "/", &[("Host", &host)], options.timeout).await;
+        let socket = dialled.map_err(|source| ClientError::Unreachable { address, source })?;
+        Self::over(socket, options).await
+    }
+
+    /// Completes the handshake as `cli` on a socket that stands.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn over(
+        (reader, writer): (Reader, Writer),
+        options: &ConnectOptions,
+    ) -> Result<Self, ClientError> {
         let mut client = Self {
             reader,
             writer,

@@ -1,4 +1,4 @@
-//! A plain WebSocket as a client: dial, send text, receive text. No policy, no TLS.
+//! A plain WebSocket as a client: dial, send text, receive text. No policy; TLS is the caller's, below it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use ring::rand::{SecureRandom, SystemRandom};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use wire::websocket::{self, Decoded, Decoder, Message, Opcode, Role};
@@ -41,6 +41,47 @@ async fn dial_unbounded(
 ) -> io::Result<(Reader, Writer)> {
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
+    let rest = upgrade(&mut stream, path, headers).await?;
+    let (read, write) = stream.into_split();
+    Ok(over(ReadHalf::Tcp(read), WriteHalf::Tcp(write), rest))
+}
+
+/// The same over a stream that stands, for TLS. The caller bounds the time.
+///
+/// # Errors
+/// As [`dial`].
+pub async fn dial_over(
+    mut stream: impl AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> io::Result<(Reader, Writer)> {
+    let rest = upgrade(&mut stream, path, headers).await?;
+    let (read, write) = tokio::io::split(stream);
+    let (read, write) = (Box::new(read), Box::new(write));
+    Ok(over(ReadHalf::Other(read), WriteHalf::Other(write), rest))
+}
+
+fn over(read: ReadHalf, write: WriteHalf, buffer: Vec<u8>) -> (Reader, Writer) {
+    (
+        Reader {
+            read,
+            decoder: Decoder::new(Role::Client, wire::limits::BUFFERED_BYTES_MAX),
+            buffer,
+            start: 0,
+        },
+        Writer {
+            write,
+            buffer: Vec::new(),
+        },
+    )
+}
+
+/// Asks for the upgrade; answers what came behind the server's consent.
+async fn upgrade(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    path: &str,
+    headers: &[(&str, &str)],
+) -> io::Result<Vec<u8>> {
     let mut nonce = [0; 16];
     random(&mut nonce);
     let key = base64::engine::general_purpose::STANDARD.encode(nonce);
@@ -55,6 +96,7 @@ async fn dial_unbounded(
     request.push_str(&key);
     request.push_str("\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
+    stream.flush().await?;
     let mut head = Vec::with_capacity(1024);
     let end = loop {
         if let Some(end) = head.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -85,19 +127,30 @@ async fn dial_unbounded(
             "the upgrade answer has a wrong accept key",
         ));
     }
-    let (read, write) = stream.into_split();
-    Ok((
-        Reader {
-            read,
-            decoder: Decoder::new(Role::Client, wire::limits::BUFFERED_BYTES_MAX),
-            buffer: head.split_off(end),
-            start: 0,
-        },
-        Writer {
-            write,
-            buffer: Vec::new(),
-        },
-    ))
+    Ok(head.split_off(end))
+}
+
+/// A plain socket is spoken to without a lock; anything else shares one between its halves.
+enum ReadHalf {
+    Tcp(OwnedReadHalf),
+    Other(Box<dyn AsyncRead + Send + Sync + Unpin>),
+}
+
+enum WriteHalf {
+    Tcp(OwnedWriteHalf),
+    Other(Box<dyn AsyncWrite + Send + Sync + Unpin>),
+}
+
+impl std::fmt::Debug for ReadHalf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ReadHalf")
+    }
+}
+
+impl std::fmt::Debug for WriteHalf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WriteHalf")
+    }
 }
 
 /// Source: RFC 6455 section 1.3.
@@ -128,7 +181,7 @@ pub enum Incoming {
 
 #[derive(Debug)]
 pub struct Reader {
-    read: OwnedReadHalf,
+    read: ReadHalf,
     decoder: Decoder,
     buffer: Vec<u8>,
     start: usize,
@@ -165,7 +218,11 @@ impl Reader {
                     }
                     let missing = total.saturating_sub(self.buffer.len());
                     self.buffer.reserve(missing.clamp(2 * 1024, 256 * 1024));
-                    if self.read.read_buf(&mut self.buffer).await? == 0 {
+                    let read = match &mut self.read {
+                        ReadHalf::Tcp(stream) => stream.read_buf(&mut self.buffer).await?,
+                        ReadHalf::Other(stream) => stream.read_buf(&mut self.buffer).await?,
+                    };
+                    if read == 0 {
                         return Ok(Incoming::Closed(1006, String::new()));
                     }
                 }
@@ -176,7 +233,7 @@ impl Reader {
 
 #[derive(Debug)]
 pub struct Writer {
-    write: OwnedWriteHalf,
+    write: WriteHalf,
     buffer: Vec<u8>,
 }
 
@@ -195,7 +252,13 @@ impl Writer {
     /// # Errors
     /// A broken socket. Not cancel safe.
     pub async fn flush(&mut self) -> io::Result<()> {
-        self.write.write_all(&self.buffer).await?;
+        match &mut self.write {
+            WriteHalf::Tcp(stream) => stream.write_all(&self.buffer).await?,
+            WriteHalf::Other(stream) => {
+                stream.write_all(&self.buffer).await?;
+                stream.flush().await?;
+            }
+        }
         self.buffer.clear();
         self.buffer.shrink_to(16 * 1024);
         Ok(())

@@ -1,6 +1,7 @@
 //! Composition root: what lives as long as the process, and the order of starting and stopping.
 
 pub(crate) mod heap;
+mod pages;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,10 +18,11 @@ use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use wire::limits;
 
+use crate::auth::Door;
 use crate::auth::{Auth, AuthEvent, DeviceClose};
 use crate::bridge::UpstreamState;
 use crate::bridge::control::{self, Control, News};
-use crate::config::IdentityMode;
+use crate::config::{GuardSettings, IdentityMode};
 use crate::control_ui::ControlUi;
 use crate::events::Hub;
 use crate::ingress::outbound::Close;
@@ -48,6 +50,8 @@ pub struct Runtime {
     pub rollout_paused: bool,
     /// Of 100 reads that the upstream answers, so many are compared with our own answer.
     pub shadow_percent: u8,
+    /// When to go back to 0 % unasked.
+    pub guard: GuardSettings,
     /// Memories are searched here although there is an upstream.
     pub memory_native: bool,
 }
@@ -65,6 +69,7 @@ impl Default for Runtime {
             rollout_percent: 100,
             rollout_paused: false,
             shadow_percent: 0,
+            guard: crate::config::OwnSettings::default().guard,
             memory_native: false,
         }
     }
@@ -113,12 +118,19 @@ pub struct App {
     follower: std::sync::OnceLock<crate::reload::Follower>,
     control_ui: ArcSwap<ControlUi>,
     assistant: std::sync::OnceLock<Arc<crate::assistant::Assistant>>,
+    schedule: std::sync::OnceLock<Arc<crate::schedule::Schedule>>,
     /// The environment that the user's file is read with.
     env: ArcSwap<crate::config::Env>,
     recent_log: std::sync::OnceLock<crate::recent_log::RecentLog>,
+    tailscale: std::sync::OnceLock<Arc<crate::tailscale::Exposure>>,
     pub(crate) memories: Arc<crate::memories::Memories>,
+    pub(crate) log_stream: Arc<crate::log_stream::LogStream>,
     pub(crate) shadow: crate::shadow::Shadow,
+    pub(crate) guard: crate::rollout::guard::Guard,
 }
+
+/// After that the start is over, also what it left to other tasks.
+const SETTLED: Duration = Duration::from_secs(1);
 
 impl App {
     pub(crate) fn new(
@@ -167,10 +179,14 @@ impl App {
                 follower: std::sync::OnceLock::new(),
                 control_ui: ArcSwap::from_pointee(control_ui),
                 assistant: std::sync::OnceLock::new(),
+                schedule: std::sync::OnceLock::new(),
                 env: ArcSwap::default(),
                 recent_log: std::sync::OnceLock::new(),
+                tailscale: std::sync::OnceLock::new(),
                 memories: Arc::default(),
+                log_stream: Arc::default(),
                 shadow: crate::shadow::Shadow::default(),
+                guard: crate::rollout::guard::Guard::default(),
             }
         })
     }
@@ -205,6 +221,16 @@ impl App {
         }
     }
 
+    /// The jobs of agents that run here.
+    pub(crate) fn schedule(&self) -> Option<&Arc<crate::schedule::Schedule>> {
+        self.schedule.get()
+    }
+
+    pub(crate) fn follow_clock(&self, schedule: Arc<crate::schedule::Schedule>) {
+        // Set once, at the start.
+        self.schedule.set(schedule).ok();
+    }
+
     pub(crate) fn assistant(&self) -> Option<&Arc<crate::assistant::Assistant>> {
         self.assistant.get()
     }
@@ -215,12 +241,27 @@ impl App {
         drop(self.recent_log.set(log));
     }
 
+    pub(crate) fn expose(&self, exposure: Arc<crate::tailscale::Exposure>) {
+        // Once per process: set by whoever starts it.
+        self.tailscale.set(exposure).ok();
+    }
+
+    /// Set while `gateway.tailscale` is on.
+    pub(crate) fn tailscale(&self) -> Option<&Arc<crate::tailscale::Exposure>> {
+        self.tailscale.get()
+    }
+
     pub(crate) fn recent_log(&self) -> crate::recent_log::RecentLog {
         self.recent_log.get().cloned().unwrap_or_default()
     }
 
     pub(crate) fn set_env(&self, env: crate::config::Env) {
         self.env.store(Arc::new(env));
+    }
+
+    /// The environment that the user's file is read with.
+    pub(crate) fn environment(&self) -> Arc<crate::config::Env> {
+        self.env.load_full()
     }
 
     /// The value of a variable that the user's file refers to.
@@ -263,30 +304,47 @@ impl App {
     /// Serves the given listeners until `stop` resolves, then drains.
     pub async fn run(
         self: &Arc<Self>,
-        listeners: Vec<TcpListener>,
+        listeners: Vec<(TcpListener, Door)>,
         tls: Option<TlsAcceptor>,
         admin: Option<TcpListener>,
         stop: impl Future<Output = ()>,
     ) {
-        for listener in listeners {
+        for (listener, door) in listeners {
+            // Tailscale ends TLS itself.
+            let tls = tls.clone().filter(|_| door == Door::Ordinary);
             tokio::spawn(crate::ingress::http::serve(
                 Arc::clone(self),
                 listener,
-                tls.clone(),
+                door,
+                tls,
             ));
         }
         if let Some(admin) = admin {
             tokio::spawn(crate::ingress::admin::serve(Arc::clone(self), admin));
         }
+        tokio::spawn(async {
+            tokio::time::sleep(SETTLED).await;
+            tokio::task::spawn_blocking(pages::give_back).await.ok();
+        });
         let ticker = tokio::spawn(tick(Arc::clone(self)));
         let presence = tokio::spawn(tell_presence(Arc::clone(self)));
         stop.await;
         ticker.abort();
         presence.abort();
         self.drain().await;
+        if let Some(assistant) = self.assistant() {
+            assistant.servers.stop().await;
+        }
         if let Err(error) = self.auth.flush() {
             tracing::error!(%error, "cannot write when devices were last seen");
         }
+    }
+
+    /// Answers once the gateway stops, also to whoever asks later.
+    pub(crate) async fn stops(&self) {
+        // The sender lives as long as this.
+        let mut stopping = self.stopping.subscribe();
+        stopping.wait_for(|stops| *stops).await.ok();
     }
 
     /// Tells every client, then waits until they are gone or the time is up.
@@ -476,6 +534,11 @@ impl App {
 
     /// Learns the devices that are paired with the upstream: public keys and scopes, no tokens.
     fn import_pairings(self: &Arc<Self>) {
+        let is_there = |ready: &crate::bridge::Ready| ready.device.is_some();
+        if self.upstream.borrow().ready().is_some_and(is_there) {
+            // Who may come to another machine may not come to this one for that.
+            return;
+        }
         let app = Arc::clone(self);
         tokio::spawn(async move {
             let listed_at_ms = crate::clock::now_ms();
@@ -529,8 +592,8 @@ impl App {
         self.supervisor.get()
     }
 
-    /// `/readyz`: ready when what is configured to answer answers.
-    pub(crate) fn readiness(&self) -> (StatusCode, Bytes) {
+    /// What keeps this gateway from doing all its work, in words; empty: nothing.
+    pub(crate) fn failing(&self) -> Vec<String> {
         let state = self.upstream.borrow();
         let ready = matches!(
             &*state,
@@ -545,6 +608,12 @@ impl App {
         if let Some(outage) = self.messages().and_then(|messages| messages.outage()) {
             failing.push(format!("store: {outage}"));
         }
+        failing
+    }
+
+    /// `/readyz`: ready when what is configured to answer answers.
+    pub(crate) fn readiness(&self) -> (StatusCode, Bytes) {
+        let failing = self.failing();
         let ready = failing.is_empty();
         let body =
             serde_json::json!({ "ready": ready, "failing": failing, "uptimeMs": self.uptime_ms() });

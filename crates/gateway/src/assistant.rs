@@ -4,49 +4,67 @@
 //! before it is answered; turns of one session follow each other, turns of different sessions run side by side.
 //! Source of shapes and order: answers and events of the original at 2026.9.6, as tests/assistant compares them.
 
+mod accept;
 mod commands;
+mod compact;
 mod events;
+pub(crate) mod exec;
 pub(crate) mod methods;
 pub(crate) mod openai;
 mod prompt;
+mod queue;
 mod rows;
 mod run;
+mod servers;
+#[cfg(test)]
+mod tests;
 mod tools;
 mod turn;
 
+pub(crate) use accept::Accepted;
+pub(crate) use compact::unhonoured as unhonoured_compaction;
+pub(crate) use servers::{findings as server_findings, unhonoured as unhonoured_servers};
 pub(crate) use tools::{beneath, may_use};
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use agent::{Limits, Model, ModelError, Sampling};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use store::{AgentSession, Begun, Entry, Run, RunState, Store};
+use store::{AgentSession, Entry, Run, RunState, Store};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use wire::error::{ErrorCode, ErrorShape};
+use wire::error::ErrorShape;
 
+use self::accept::{BROKEN, Entered, RUNS_MAX, conflict, fingerprint};
+use self::queue::Waiting;
 use crate::app::App;
 use crate::clock;
 use crate::native::agents::normalize_id;
 use crate::native::sessions::agent_of;
 
-/// Turns that work or wait at once; one more is refused.
-const RUNS_MAX: usize = 512;
-/// A longer message is refused.
-const MESSAGE_CHARS_MAX: usize = 1_000_000;
+/// Begins the ids of runs that are heartbeats.
+pub(crate) const HEARTBEAT_RUN: &str = "heartbeat:";
 
 /// Everything about agents of ours.
 pub(crate) struct Assistant {
     store: Store,
+    execs: Arc<exec::Execs>,
+    pub(crate) servers: Arc<servers::Servers>,
+    /// Answers that OpenAI's clients may continue.
+    continued: openai::Continued,
     /// Made for the first turn: without one there is no need of certificates.
     client: OnceLock<reqwest::Client>,
     limits: Limits,
     live: Mutex<HashMap<String, Arc<Live>>>,
     /// One turn at a time for each session, in the order of their arrival.
     lanes: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// Messages that wait for their turn.
+    lines: queue::Lines,
+    uncompacted: compact::Failures,
 }
 
 impl std::fmt::Debug for Assistant {
@@ -63,8 +81,18 @@ pub(crate) struct Live {
     cancel: CancellationToken,
     /// What has been said so far.
     text: Mutex<String>,
+    /// How much of it is in the conversation, bytes.
+    settled: AtomicUsize,
     /// Changes with it.
     grown: watch::Sender<()>,
+    /// No turn has taken its message up yet.
+    waits: watch::Sender<bool>,
+    /// Called off for a newer message.
+    is_interrupted: AtomicBool,
+    /// Of somebody at a client: who writes in a chat need not be the owner.
+    is_operator: bool,
+    /// Messages for this turn, as long as it takes any.
+    steered: Mutex<Option<VecDeque<Waiting>>>,
     /// The outcome, once there is one.
     done: watch::Sender<Option<Arc<Outcome>>>,
 }
@@ -85,9 +113,40 @@ pub(crate) struct Outcome {
     pub(crate) meta: Value,
     pub(crate) receipt: Value,
     pub(crate) stop_reason: String,
+    /// Of the caller's tools, which the turn ended with.
+    pub(crate) calls: Vec<agent::ToolCall>,
+}
+
+impl Outcome {
+    /// Of what was not worked on.
+    fn failed(why: &str, started_ms: u64) -> Self {
+        Self {
+            state: RunState::Error,
+            error: Some(why.to_owned()),
+            stop_reason: String::new(),
+            ..Self::said(String::new(), started_ms)
+        }
+    }
+
+    /// Of what was answered without a model.
+    fn said(text: String, started_ms: u64) -> Self {
+        Self {
+            state: RunState::Ok,
+            text,
+            error: None,
+            is_chat: true,
+            ended_ms: clock::now_ms(),
+            started_ms,
+            meta: Value::Null,
+            receipt: Value::Null,
+            stop_reason: "stop".to_owned(),
+            calls: Vec::new(),
+        }
+    }
 }
 
 /// What a turn is to work on.
+#[derive(Clone)]
 pub(crate) struct Input {
     pub(crate) run_id: String,
     pub(crate) session_key: String,
@@ -98,14 +157,19 @@ pub(crate) struct Input {
     pub(crate) extra_system: Option<String>,
     /// `chat.send` tells of its preparations, `agent` does not.
     pub(crate) is_chat: bool,
+    /// `messages.queue` says what becomes of it while another turn works; else it waits for its own.
+    pub(crate) queue: bool,
     /// Client id and mode, for the transcript.
     pub(crate) client: Option<(String, String)>,
     /// The model of this turn alone; else the session's choice, or the agent's.
     pub(crate) model: Option<String>,
     pub(crate) sampling: Sampling,
+    /// Tools of who asks: a call of one ends the turn, and is theirs to make.
+    pub(crate) caller_tools: Vec<agent::Tool>,
 }
 
 /// An attached picture.
+#[derive(Clone)]
 pub(crate) struct Image {
     pub(crate) data: String,
     pub(crate) mime: String,
@@ -117,23 +181,19 @@ impl std::fmt::Debug for Image {
     }
 }
 
-/// What became of a turn that was asked for.
-pub(crate) enum Accepted {
-    Started(Arc<Live>),
-    /// The same turn is at work.
-    InFlight(Arc<Live>),
-    /// The same turn has ended.
-    Ended(Run),
-}
-
 impl Assistant {
     pub(crate) fn new(store: Store) -> Self {
         Self {
+            execs: Arc::new(exec::Execs::new(store.clone())),
+            servers: Arc::default(),
+            continued: openai::Continued::default(),
             store,
             client: OnceLock::new(),
             limits: Limits::default(),
             live: Mutex::default(),
             lanes: Mutex::default(),
+            lines: queue::Lines::default(),
+            uncompacted: compact::Failures::default(),
         }
     }
 
@@ -171,8 +231,11 @@ impl Assistant {
                     let entries =
                         tx.agents()
                             .entries(&run.session_id, None, prompt::ENTRIES_MAX)?;
+                    if let Some(input) = queue::noted(run) {
+                        tx.agents().append(&run.session_id, &input)?;
+                    }
                     let stopped = "The gateway was stopped while this tool was called";
-                    for entry in rows::unanswered(&entries, &run.run_id, stopped, now) {
+                    for entry in rows::unanswered(&entries, run, stopped, now) {
                         tx.agents().append(&run.session_id, &entry)?;
                     }
                     let entry = rows::failure(&run.run_id, why, now);
@@ -194,126 +257,30 @@ impl Assistant {
         Model::resolve(&facts.config, agent, chosen, &|name| app.variable(name))
     }
 
-    /// Accepts a turn: on disk when this answers.
+    /// The model that a session's turns use (`wanted`, for one of them), and those to ask when it can't answer. A fallback
+    /// that can't be called is left out.
     ///
     /// # Errors
-    /// What the client is told.
-    pub(crate) async fn accept(
-        self: &Arc<Self>,
-        app: &Arc<App>,
-        input: Input,
-    ) -> Result<Accepted, ErrorShape> {
-        if input.message.chars().count() > MESSAGE_CHARS_MAX {
-            return Err(ErrorShape::invalid_request(format!(
-                "the message is longer than {MESSAGE_CHARS_MAX} characters"
-            )));
-        }
-        if let Some(live) = self.live(&input.run_id) {
-            return self.same(&input, Accepted::InFlight(live)).await;
-        }
-        if self.live.lock().len() >= RUNS_MAX {
-            return Err(ErrorShape::retryable(
-                format!("{RUNS_MAX} turns are at work already"),
-                Some(1000),
-            ));
-        }
-        // A model that can't be called is told before anything is written.
-        let chosen = match &input.model {
-            Some(model) => Some(model.clone()),
-            None => self.chosen(&input.session_key).await?,
-        };
-        self.model(app, &input.agent, chosen.as_deref())
-            .map_err(|error| unusable(&error))?;
-        let now = clock_ms();
-        let (run_id, key, agent) = (
-            input.run_id.clone(),
-            input.session_key.clone(),
-            input.agent.clone(),
-        );
-        let print = fingerprint(&input);
-        let entry = rows::user(&input, now);
-        let written = self
-            .store
-            .write(move |tx| {
-                let agents = tx.agents();
-                let fresh = uuid::Uuid::new_v4().to_string();
-                let session = agents.open(&key, &agent, &fresh, now)?;
-                let begun = agents.begin(&run_id, &session, &print, now)?;
-                if begun == Begun::New {
-                    agents.append(&session.session_id, &entry)?;
-                }
-                Ok((begun, session))
-            })
-            .await;
-        let (mut begun, session) = written.map_err(|error| unavailable(&error))?;
-        if let Begun::Known(run) = &begun
-            && interrupted(run)
-            && self.live(&run.run_id).is_none()
-        {
-            // Asked for again: the input is there, the work begins anew.
-            let run_id = run.run_id.clone();
-            let reopened = self
-                .store
-                .write(move |tx| tx.agents().reopen(&run_id, &rows::failure_id(&run_id)))
-                .await
-                .map_err(|error| unavailable(&error))?;
-            if reopened {
-                begun = Begun::New;
+    /// Why the first can't be called.
+    fn models(
+        &self,
+        app: &App,
+        session: &AgentSession,
+        wanted: Option<&str>,
+    ) -> Result<Vec<Model>, ModelError> {
+        let settings = rows::settings(session);
+        let chosen = wanted.or_else(|| settings["model"].as_str());
+        let model = |name: Option<&str>| self.model(app, &session.agent, name);
+        let mut models = vec![model(chosen)?];
+        let facts = app.facts.load();
+        for name in Model::fallbacks(&facts.config, &session.agent, chosen) {
+            match model(Some(&name)) {
+                Ok(model) if !models.contains(&model) => models.push(model),
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "a fallback model is left out"),
             }
         }
-        match begun {
-            Begun::Conflict => Err(conflict()),
-            Begun::Known(run) => Ok(match self.live(&input.run_id) {
-                Some(live) => Accepted::InFlight(live),
-                None => Accepted::Ended(run),
-            }),
-            Begun::New => {
-                let live = Arc::new(Live {
-                    run_id: input.run_id.clone(),
-                    session_key: input.session_key.clone(),
-                    started_ms: clock::now_ms(),
-                    cancel: CancellationToken::new(),
-                    text: Mutex::default(),
-                    grown: watch::Sender::new(()),
-                    done: watch::Sender::new(None),
-                });
-                self.live
-                    .lock()
-                    .insert(live.run_id.clone(), Arc::clone(&live));
-                events::session_changed(app, self, &session, "send");
-                tokio::spawn(run::run(
-                    Arc::clone(app),
-                    Arc::clone(self),
-                    Arc::clone(&live),
-                    input,
-                ));
-                Ok(Accepted::Started(live))
-            }
-        }
-    }
-
-    /// Whether a known id came with the same input.
-    async fn same(&self, input: &Input, accepted: Accepted) -> Result<Accepted, ErrorShape> {
-        let (run_id, print) = (input.run_id.clone(), fingerprint(input));
-        let known = self
-            .store
-            .read(move |reader| reader.agents().run(&run_id))
-            .await
-            .map_err(|error| unavailable(&error))?;
-        match known {
-            Some(run) if run.fingerprint != print => Err(conflict()),
-            _ => Ok(accepted),
-        }
-    }
-
-    /// The model that a session has chosen.
-    async fn chosen(&self, key: &str) -> Result<Option<String>, ErrorShape> {
-        let session = self.session(key).await?;
-        Ok(session.and_then(|session| {
-            rows::settings(&session)["model"]
-                .as_str()
-                .map(str::to_owned)
-        }))
+        Ok(models)
     }
 
     pub(crate) async fn session(&self, key: &str) -> Result<Option<AgentSession>, ErrorShape> {
@@ -336,7 +303,7 @@ impl Assistant {
         self.live.lock().get(run_id).cloned()
     }
 
-    /// Turns of a session, oldest first.
+    /// Turns of a session that work or wait, oldest first.
     pub(crate) fn live_of(&self, session_key: &str) -> Vec<Arc<Live>> {
         let mut live: Vec<Arc<Live>> = self
             .live
@@ -347,6 +314,14 @@ impl Assistant {
             .collect();
         live.sort_by_key(|live| live.started_ms);
         live
+    }
+
+    /// Whether a turn of an agent works or waits.
+    pub(crate) fn is_at_work(&self, app: &App, agent: &str) -> bool {
+        let lives = self.live.lock();
+        lives
+            .values()
+            .any(|live| agent_for(app, &live.session_key) == agent)
     }
 
     fn lane(&self, session_key: &str) -> Arc<tokio::sync::Mutex<()>> {
@@ -360,7 +335,17 @@ impl Assistant {
 
     fn finish(&self, live: &Live, outcome: Outcome) {
         self.live.lock().remove(&live.run_id);
+        live.taken_up();
         live.done.send_replace(Some(Arc::new(outcome)));
+    }
+
+    /// Ends what works and waits in a session.
+    async fn call_off(&self, key: &str) {
+        let all = self.live_of(key);
+        all.iter().for_each(|live| live.abort());
+        for live in all {
+            live.ended().await;
+        }
     }
 
     /// Ends what is being worked on and begins the conversation of a key anew.
@@ -369,10 +354,8 @@ impl Assistant {
         app: &Arc<App>,
         key: &str,
     ) -> Result<AgentSession, ErrorShape> {
-        for live in self.live_of(key) {
-            live.abort();
-            live.ended().await;
-        }
+        self.call_off(key).await;
+        self.servers.retire(key);
         let (owned, agent, now) = (key.to_owned(), agent_for(app, key), clock_ms());
         let session = self
             .store
@@ -406,8 +389,119 @@ impl Assistant {
 }
 
 impl Live {
+    fn new(run_id: &str, session_key: &str, is_operator: bool) -> Self {
+        Self {
+            run_id: run_id.to_owned(),
+            session_key: session_key.to_owned(),
+            started_ms: clock::now_ms(),
+            cancel: CancellationToken::new(),
+            text: Mutex::default(),
+            settled: AtomicUsize::new(0),
+            grown: watch::Sender::new(()),
+            waits: watch::Sender::new(false),
+            is_interrupted: AtomicBool::new(false),
+            is_operator,
+            steered: Mutex::default(),
+            done: watch::Sender::new(None),
+        }
+    }
+
+    pub(crate) fn waits(&self) -> bool {
+        *self.waits.borrow()
+    }
+
+    fn taken_up(&self) {
+        self.waits.send_replace(false);
+    }
+
+    async fn no_longer_waits(&self) {
+        // The sender lives as long as this.
+        self.waits.subscribe().wait_for(|waits| !waits).await.ok();
+    }
+
+    /// Called off for a newer message.
+    fn interrupt(&self) {
+        self.is_interrupted.store(true, Ordering::Relaxed);
+        self.abort();
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.is_interrupted.load(Ordering::Relaxed)
+    }
+
+    /// From here on this turn takes messages.
+    fn open_to_messages(&self) {
+        *self.steered.lock() = Some(VecDeque::new());
+    }
+
+    /// Gives a message to this turn, or back.
+    fn steer(&self, waiting: Waiting) -> Result<(), Box<Waiting>> {
+        let mut steered = self.steered.lock();
+        // Its tools are for who began it. Pictures stand beside the message they came with, which has a turn of its own.
+        let fits = waiting.live.is_operator == self.is_operator
+            && waiting.input.images.is_empty()
+            && !self.cancel.is_cancelled();
+        match steered.as_mut() {
+            Some(steered) if fits && steered.len() < waiting.settings.cap => {
+                steered.push_back(waiting);
+                Ok(())
+            }
+            _ => Err(Box::new(waiting)),
+        }
+    }
+
+    fn with_steered(&self, work: impl FnOnce(&mut VecDeque<Waiting>)) {
+        if let Some(steered) = self.steered.lock().as_mut() {
+            work(steered);
+        }
+    }
+
+    fn has_messages(&self) -> bool {
+        let steered = self.steered.lock();
+        steered.as_ref().is_some_and(|steered| !steered.is_empty())
+    }
+
+    /// The messages that have come for this turn.
+    fn messages(&self) -> VecDeque<Waiting> {
+        let mut steered = self.steered.lock();
+        steered.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// No more messages, unless some have come.
+    fn closes(&self) -> bool {
+        let mut steered = self.steered.lock();
+        if steered.as_ref().is_some_and(|steered| !steered.is_empty()) {
+            return false;
+        }
+        *steered = None;
+        true
+    }
+
+    /// No more messages; those that were not taken up.
+    fn close(&self) -> VecDeque<Waiting> {
+        self.steered.lock().take().unwrap_or_default()
+    }
+
+    async fn cancelled(&self) {
+        self.cancel.cancelled().await;
+    }
+
     pub(crate) fn abort(&self) {
         self.cancel.cancel();
+    }
+
+    /// What was said so far is in the conversation.
+    fn settle(&self) {
+        // Blanks at the end are cut when more is said.
+        let said = self.text.lock().trim_end().len();
+        self.settled.store(said, Ordering::Relaxed);
+    }
+
+    /// What was said and is not in the conversation.
+    fn unsettled(&self) -> String {
+        let text = self.text.lock();
+        let rest = text.get(self.settled.load(Ordering::Relaxed)..);
+        rest.unwrap_or(&text).trim().to_owned()
     }
 
     pub(crate) fn text(&self) -> String {
@@ -423,15 +517,6 @@ impl Live {
             _ => unreachable!("a turn ends with an outcome"),
         }
     }
-}
-
-/// Whether a stop of the gateway ended a run, and not the run itself.
-fn interrupted(run: &Run) -> bool {
-    let outcome: Option<Value> = run
-        .outcome
-        .as_deref()
-        .and_then(|outcome| serde_json::from_str(outcome).ok());
-    run.state == RunState::Accepted || outcome.is_some_and(|outcome| outcome["interrupted"] == true)
 }
 
 /// The outcome of a run, from what the store kept of it.
@@ -453,46 +538,17 @@ pub(crate) fn ended(run: &Run) -> Outcome {
         meta: kept["meta"].clone(),
         receipt: kept["receipt"].clone(),
         stop_reason: text("stopReason").unwrap_or_default(),
+        calls: Vec::new(),
     }
-}
-
-fn fingerprint(input: &Input) -> String {
-    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
-    for part in [&input.session_key, &input.message] {
-        context.update(part.as_bytes());
-        context.update(&[0]);
-    }
-    for image in &input.images {
-        context.update(image.data.as_bytes());
-        context.update(&[0]);
-    }
-    context
-        .finish()
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
 }
 
 fn clock_ms() -> i64 {
     i64::try_from(clock::now_ms()).unwrap_or(i64::MAX)
 }
 
-fn conflict() -> ErrorShape {
-    ErrorShape::invalid_request("This message ID was already used for different input. Check the conversation history and use a new message ID to send again.")
-        .with_details(json!({ "reason": "chat-request-conflict" }))
-}
-
 fn unavailable(error: &store::StoreError) -> ErrorShape {
     tracing::error!(%error, "the store of conversations failed");
     ErrorShape::retryable(format!("the conversation cannot be kept: {error}"), None)
-}
-
-fn unusable(error: &ModelError) -> ErrorShape {
-    match error {
-        ModelError::None => crate::native::alone::no_agent("chat.send"),
-        other => ErrorShape::new(ErrorCode::Unavailable, other.to_string()),
-    }
 }
 
 /// The agent that owns a session key.

@@ -35,13 +35,13 @@ use serde_json::Value;
 use tokio::sync::watch;
 use wire::connect::{ClientInfo, ConnectParams};
 
-pub use attribution::{Attribution, Ingress, Locality};
+pub use attribution::{Attribution, Door, Ingress, Locality, RemoteEnd};
 pub use bearer::{HttpAuth, HttpPrincipal, HttpSurface};
 pub use credentials::Method;
 pub use http::HttpRefusal;
 pub use identity::Identity;
 pub use methods::{Caller, MethodError, Outcome};
-pub use origin::BrowserOrigin;
+pub use origin::{BrowserOrigin, is_gateway_host};
 pub use policy::PairingLocality;
 pub use refusal::{PairingReason, Refusal, RefusalLog};
 pub use secret::sha256_hex;
@@ -113,6 +113,8 @@ pub struct ConnectAttempt<'a> {
     pub challenge: &'a str,
     pub params: &'a ConnectParams,
     pub upstream: UpstreamTrust,
+    /// The login that Tailscale's daemon gives the client's address, where it is the one that the request claims.
+    pub tailscale_user: Option<&'a str>,
     /// Whether a device has a live connection.
     pub is_connected: &'a dyn Fn(&str) -> bool,
 }
@@ -295,10 +297,11 @@ impl Auth {
     /// The 403 to send instead of anything else.
     pub fn attribute(
         &self,
-        peer: std::net::IpAddr,
+        from: RemoteEnd,
         headers: &HeaderMap,
     ) -> Result<Attribution, HttpRefusal> {
-        Attribution::of(peer, headers, self.live.load().settings.trust())
+        let live = self.live.load();
+        Attribution::of(from.ip(), from.door, headers, live.settings.trust())
     }
 
     pub fn settings(&self) -> Arc<AuthSettings> {

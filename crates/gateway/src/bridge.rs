@@ -13,6 +13,7 @@ pub(crate) mod control;
 pub(crate) mod link;
 pub mod process;
 pub(crate) mod proxy;
+pub(crate) mod remote;
 
 /// Upstream sockets that may be unauthenticated at once; it allows 32 for our address.
 pub(crate) const DIALS_AT_ONCE_MAX: usize = 24;
@@ -40,13 +41,15 @@ impl std::fmt::Debug for Secret {
 /// A TypeScript gateway that answers.
 #[derive(Debug, Clone)]
 pub struct Ready {
-    /// Where its WebSocket and HTTP listen; loopback.
+    /// Where its WebSocket and HTTP listen, or, for one on another machine, our way to it; loopback.
     pub address: SocketAddr,
     pub token: Secret,
     pub pid: Option<u32>,
     pub version: Option<String>,
     /// Goes up with every start of the upstream that we notice.
     pub epoch: u64,
+    /// Set for a gateway on another machine: who we are there.
+    pub(crate) device: Option<Arc<remote::Device>>,
     pub(crate) dial_permits: Arc<Semaphore>,
 }
 
@@ -64,8 +67,22 @@ impl Ready {
             pid,
             version,
             epoch,
+            device: None,
             dial_permits: Arc::new(Semaphore::new(DIALS_AT_ONCE_MAX)),
         }
+    }
+
+    /// What it is called in `Host`.
+    pub(crate) fn host(&self) -> String {
+        match &self.device {
+            Some(device) => device.place.to_string(),
+            None => self.address.to_string(),
+        }
+    }
+
+    pub(crate) fn with_device(mut self, device: Option<Arc<remote::Device>>) -> Self {
+        self.device = device;
+        self
     }
 }
 
@@ -166,7 +183,7 @@ pub(crate) fn with_id(frame: &str, id: &str) -> String {
 pub(crate) fn dial_headers(
     client: &http::HeaderMap,
     attribution: &crate::auth::Attribution,
-    fallback: SocketAddr,
+    ready: &Ready,
 ) -> link::DialHeaders {
     let ours = |name: &str| {
         name.starts_with("sec-websocket-")
@@ -177,21 +194,23 @@ pub(crate) fn dial_headers(
     };
     let is_forwarded =
         |name: &str| name.starts_with("x-forwarded-") || matches!(name, "forwarded" | "x-real-ip");
+    // To a gateway on another machine all of us are elsewhere already, and it need not trust what we say of others.
+    let is_there = ready.device.is_some();
     let remote = !attribution.is_local();
     let mut headers: link::DialHeaders = client
         .iter()
         .map(|(name, value)| (name.as_str(), value))
-        .filter(|(name, _)| !(ours(name) || remote && is_forwarded(name)))
+        .filter(|(name, _)| !(ours(name) || (remote || is_there) && is_forwarded(name)))
         .filter_map(|(name, value)| Some((name.to_owned(), value.to_str().ok()?.to_owned())))
         .collect();
-    if remote {
+    if remote && !is_there {
         headers.push((
             "X-Forwarded-For".to_owned(),
             attribution.client_ip.to_string(),
         ));
     }
     if !client.contains_key(http::header::HOST) {
-        headers.push(("Host".to_owned(), fallback.to_string()));
+        headers.push(("Host".to_owned(), ready.address.to_string()));
     }
     headers
 }

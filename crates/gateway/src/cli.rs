@@ -10,9 +10,13 @@ mod backup;
 mod call;
 mod channels;
 mod config;
+mod console;
 mod doctor;
+#[cfg(test)]
+mod man;
 mod media;
 mod memory;
+
 mod report;
 mod rollout;
 mod route;
@@ -71,6 +75,8 @@ enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Print a link to the console, the page that shows what the gateway does; it signs in.
+    Console(console::Console),
     /// Write a folder with what a bug report needs: versions, configuration, state, metrics and logs, secrets hidden.
     Report(report::Report),
     /// Our state in a folder, made while the gateway runs; and back.
@@ -258,6 +264,7 @@ pub fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Command::Config { command } => config::run(cli.profile.as_deref(), command),
+        Command::Console(args) => console::run(cli.profile.as_deref(), &args),
         Command::Report(args) => report::run(cli.profile.as_deref(), &args),
         Command::Backup { command } => backup::run(cli.profile.as_deref(), &command),
         Command::Doctor { json } => doctor::run(cli.profile.as_deref(), json),

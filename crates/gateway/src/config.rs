@@ -13,6 +13,7 @@ mod error;
 mod file;
 pub mod first_start;
 mod json5;
+pub(crate) mod origins;
 pub mod overlay;
 pub mod own;
 pub mod paths;
@@ -29,12 +30,35 @@ pub use env::Env;
 pub use error::{ConfigError, EXIT_CODE_CONFIG, Issue};
 pub(crate) use file::{create_private_dir, replace as replace_private};
 pub use own::{
-    AdminListen, IdentityMode, InDoubt, Limits, LogFormat, MessageSettings, OwnSettings,
-    UpstreamMode, UpstreamSettings, example,
+    AdminListen, GuardSettings, IdentityMode, InDoubt, Limits, LogFormat, MessageSettings,
+    OwnSettings, UpstreamMode, UpstreamSettings, example,
 };
 pub use paths::{Paths, gateway_port, select_profile};
 pub use secret::Secret;
-pub use settings::{AuthMode, AuthSettings, BindMode, Settings};
+pub use settings::{AuthMode, AuthSettings, BindMode, Settings, TailscaleMode};
+
+/// For the fuzz targets: reads a text and writes it anew with one more key. The person's own keys stay.
+pub(crate) fn read_and_rewrite(text: &str) {
+    let Ok((value, _)) = json5::parse(text) else {
+        return;
+    };
+    assert_eq!(
+        edit::rewrite(text, &value),
+        text,
+        "a text without a change is changed"
+    );
+    let mut new = value;
+    if let Some(keys) = new.as_object_mut() {
+        keys.insert("fuzz".into(), serde_json::json!({ "a": [1] }));
+    }
+    let written = edit::rewrite(text, &new);
+    let read = json5::parse(&written).map(|(value, _)| value);
+    assert_eq!(
+        read.ok(),
+        Some(new),
+        "what is written does not read as it should"
+    );
+}
 
 #[cfg(test)]
 mod tests {

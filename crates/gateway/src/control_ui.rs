@@ -10,7 +10,6 @@ mod bootstrap;
 mod document;
 mod files;
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,6 +18,7 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 
 use crate::app::App;
+use crate::auth::RemoteEnd;
 use crate::config::settings::ControlUiSettings;
 use crate::ingress::http::{Body, full, text};
 
@@ -64,6 +64,11 @@ pub(crate) struct ControlUi {
 }
 
 impl ControlUi {
+    /// `gateway.controlUi.enabled`.
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.settings.enabled
+    }
+
     pub(crate) fn new(settings: ControlUiSettings, root: Root, is_native: bool) -> Self {
         let ui = Self {
             settings,
@@ -111,7 +116,7 @@ enum Asked<'a> {
 pub(crate) async fn respond(
     app: &App,
     request: &Request<Incoming>,
-    peer: SocketAddr,
+    peer: RemoteEnd,
 ) -> Option<Response<Body>> {
     let ui = app.control_ui();
     if !ui.settings.enabled || !ui.is_native {
@@ -188,7 +193,7 @@ async fn find(root: &Root, path: &Path, part: &str) -> Found {
 }
 
 /// The file that a path below the base path names: decoded, and kept below the root.
-fn relative_of(part: &str) -> Option<String> {
+pub(crate) fn relative_of(part: &str) -> Option<String> {
     let named = if part == "/share/card.png" {
         "social-card.png"
     } else if let Some(rest) = part.strip_prefix("/__openclaw__/")

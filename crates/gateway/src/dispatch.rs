@@ -22,6 +22,7 @@ use crate::shadow;
 
 pub(crate) mod config;
 pub(crate) mod devices;
+pub(crate) mod fault;
 pub(crate) mod natives;
 
 /// Who a connection is, as decided by its handshake.
@@ -142,7 +143,13 @@ pub(crate) fn receive(app: &Arc<App>, session: &Arc<Session>, text: &str) {
         }
         return forward(app, session, &frame, timing, text);
     }
+    let timing = timing.moving(natives::moves(app, &frame));
     if let Some(task) = natives::task(app, session, &frame) {
+        app.metrics.taken(timing);
+        let task = match fault::planted(&frame.method) {
+            Some(fault) => fault.before(task),
+            None => task,
+        };
         return run_task(app, session, &frame, timing, task);
     }
     match natives::find(app, session, &frame.method) {
@@ -158,7 +165,14 @@ pub(crate) fn receive(app: &Arc<App>, session: &Arc<Session>, text: &str) {
             answer(app, session, &frame.id, timing, reply);
         }
         Some(Native::Known(known)) => match known(app, &frame.method, frame.params) {
-            Some(payload) => answer(app, session, &frame.id, timing, Ok(payload)),
+            Some(payload) => {
+                app.metrics.taken(timing);
+                if let Some(fault) = fault::planted(&frame.method) {
+                    let task = fault.before(Box::pin(async { Ok(payload) }));
+                    return run_task(app, session, &frame, timing, task);
+                }
+                answer(app, session, &frame.id, timing, Ok(payload));
+            }
             None => forward(app, session, &frame, timing, text),
         },
         None => forward(app, session, &frame, timing, text),
@@ -290,6 +304,8 @@ fn forward(
         } else {
             natives::without_upstream(&frame.method, frame.params)
         };
+        // Refused for want of somebody to ask, which the rollout decides nothing about.
+        let timing = timing.moving(false);
         return fail(app, session, &frame.id, timing, Owner::Native, &error);
     };
     if matches!(&*app.upstream.borrow(), UpstreamState::Asleep) {

@@ -29,6 +29,8 @@ pub(crate) struct Subscriber {
     pub(crate) judged: Option<Arc<crate::auth::Principal>>,
     /// Has the capability `tool-events`.
     pub(crate) wants_tools: bool,
+    /// Shows a person the commands that wait for approval.
+    pub(crate) shows_approvals: bool,
 }
 
 /// Every open session, by connection id.
@@ -102,6 +104,19 @@ impl Hub {
             .read()
             .values()
             .any(|subscriber| subscriber.device_id.as_deref() == Some(device_id))
+    }
+
+    /// Clients that show a person what waits for approval, and may decide it.
+    pub(crate) fn approvers(&self, but: Option<&str>) -> usize {
+        let event = "exec.approval.requested";
+        let subscribers = self.subscribers.read();
+        let approvers = subscribers.values().filter(|subscriber| {
+            subscriber.shows_approvals
+                && !subscriber.is_node
+                && Some(&*subscriber.conn_id) != but
+                && wire::events::may_receive(event, "operator", subscriber.scopes)
+        });
+        approvers.count()
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -70,6 +70,7 @@ pub(crate) fn runtime(own: &OwnSettings) -> Runtime {
         rollout_percent: own.rollout_percent,
         rollout_paused: own.rollout_paused,
         shadow_percent: own.shadow_percent,
+        guard: own.guard.clone(),
         memory_native: own.memory_native,
     }
 }

@@ -172,6 +172,20 @@ impl Drop for Indexing<'_> {
     }
 }
 
+/// Whether the rollout's percent decides who answers this call.
+pub(crate) fn moves(app: &App, method: &str, params: Option<&RawValue>) -> bool {
+    NAMES.contains(&method)
+        && app.settings.load().memory_native
+        && wire::methods::OWN.iter().all(|own| own.name != method)
+        && (method != "tools.invoke" || is_our_tool(params))
+}
+
+fn is_our_tool(params: Option<&RawValue>) -> bool {
+    params
+        .and_then(tools::named)
+        .is_some_and(|tool| tools::NAMES.contains(&tool.as_str()))
+}
+
 /// The task that answers this call. `None`: not of memories, or the upstream's.
 pub(crate) fn find(
     app: &Arc<App>,
@@ -182,9 +196,8 @@ pub(crate) fn find(
     let name = *NAMES.iter().find(|name| **name == method)?;
     let alone = matches!(&*app.upstream.borrow(), UpstreamState::Off);
     if wire::methods::OWN.iter().all(|own| own.name != name) {
-        let settings = app.settings.load();
-        let chosen = settings.memory_native
-            && crate::rollout::includes(settings.rollout_percent, session.place);
+        let chosen = app.settings.load().memory_native
+            && crate::rollout::includes(crate::rollout::in_force(app), session.place);
         if !alone && !chosen {
             return None;
         }

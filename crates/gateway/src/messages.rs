@@ -14,6 +14,8 @@ pub(crate) mod request;
 mod spool;
 mod upstream;
 
+pub(crate) use accept::Route;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +38,9 @@ pub(crate) use upstream::Upstream;
 
 /// Channel id of the built-in web chat.
 pub(crate) const WEBCHAT: &str = "webchat";
+
+/// Longest wait for the store to tell what is due.
+const DUE_WITHIN: Duration = Duration::from_secs(1);
 
 /// Who carries messages of an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -240,6 +245,20 @@ impl Messages {
             return DEFAULT_ACCOUNT.to_owned();
         }
         self.accounts.load().default_of(channel).unwrap_or_default()
+    }
+
+    /// Since when the longest due message has not been taken up; `None` without one, and when that can't be read now.
+    pub(crate) async fn due_since(&self) -> Option<i64> {
+        let now = now_ms();
+        let read = self.store.read(move |reader| {
+            let outbound = reader.outbox().next_due_ms()?.filter(|due| *due <= now);
+            let heads = reader.inbox().heads(now, 1)?;
+            // When it came, or was put back.
+            let inbound = heads.first().map(|row| row.updated_ms);
+            Ok(outbound.into_iter().chain(inbound).min())
+        });
+        let read = tokio::time::timeout(DUE_WITHIN, read).await;
+        read.ok().and_then(Result::ok).flatten()
     }
 
     /// Why the store takes no writes now.

@@ -87,6 +87,8 @@ impl Owner {
 pub(crate) struct Timing {
     /// Index into [`methods::all`], or its length for any other name.
     row: u16,
+    /// Whether the rollout decides who answers it.
+    moves: bool,
     since: Instant,
 }
 
@@ -94,6 +96,11 @@ impl Timing {
     /// The row of the method, when it is one known at build time.
     pub(crate) fn method(self) -> Option<&'static Method> {
         methods::at(usize::from(self.row))
+    }
+
+    /// Of a call that the rollout's percent decides about, or of one that it turned out not to.
+    pub(crate) const fn moving(self, moves: bool) -> Self {
+        Self { moves, ..self }
     }
 }
 
@@ -105,6 +112,9 @@ pub(crate) struct Histogram {
     sum_ns: AtomicU64,
 }
 
+/// How many times fell into each bucket; the last one is for what is longer than every bound.
+pub(crate) type Counts = [u64; BUCKETS_US.len() + 1];
+
 impl Histogram {
     fn observe(&self, took: Duration) {
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
@@ -112,6 +122,10 @@ impl Histogram {
         self.counts[at].fetch_add(1, Ordering::Relaxed);
         let ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.sum_ns.fetch_add(ns, Ordering::Relaxed);
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        std::array::from_fn(|at| self.counts[at].load(Ordering::Relaxed))
     }
 
     /// How many were up to each bound, then all of them, and their sum in seconds.
@@ -133,6 +147,33 @@ pub(crate) struct Row {
     pub(crate) answers: [Histogram; 2],
 }
 
+/// Calls that the rollout's percent decides about, as one side answered them: what its guard compares.
+#[derive(Debug, Default)]
+pub(crate) struct Moved {
+    /// Taken up; counted of our own side alone.
+    pub(crate) begun: AtomicU64,
+    /// Answered with an error that the caller did not earn.
+    pub(crate) failed: AtomicU64,
+    pub(crate) times: Histogram,
+}
+
+/// Whether an error of this code is the answering side's own: any but those that say what the caller did wrong.
+fn is_own_fault(code: &str) -> bool {
+    !matches!(
+        code,
+        "INVALID_REQUEST" | "FORBIDDEN" | "NOT_PAIRED" | "APPROVAL_NOT_FOUND"
+    )
+}
+
+/// All calls that one side answered.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) times: Counts,
+    /// Answered with an error of the side's own, and with one that the caller earned.
+    pub(crate) failed: u64,
+    pub(crate) refused: u64,
+}
+
 /// What is counted. Lives as long as the process.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -144,6 +185,8 @@ pub(crate) struct Metrics {
     rows: Box<[Row]>,
     /// By [`Owner`] and [`ERROR_CODES`].
     pub(crate) errors: [[AtomicU64; ERROR_CODES.len()]; 2],
+    /// By [`Owner`].
+    pub(crate) moved: [Moved; 2],
     pub(crate) websocket_opens: AtomicU64,
     /// Beside [`CLOSE_CODES`], and one more.
     pub(crate) websocket_closes: [AtomicU64; CLOSE_CODES.len() + 1],
@@ -158,6 +201,7 @@ impl Default for Metrics {
             bridged: AtomicU64::new(0),
             rows: (0..=methods::count()).map(|_| Row::default()).collect(),
             errors: Default::default(),
+            moved: Default::default(),
             websocket_opens: AtomicU64::new(0),
             websocket_closes: Default::default(),
             http: Default::default(),
@@ -173,14 +217,31 @@ impl Metrics {
         Timing {
             // Some 500 rows.
             row: u16::try_from(row).unwrap_or(u16::MAX),
+            moves: false,
             since: Instant::now(),
+        }
+    }
+
+    /// We take it up ourselves.
+    pub(crate) fn taken(&self, timing: Timing) {
+        if timing.moves {
+            let own = &self.moved[Owner::Native.index()];
+            own.begun.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Its first answer is on its way; `error` is the code, when it is one.
     pub(crate) fn end(&self, timing: Timing, owner: Owner, error: Option<&str>) {
         if let Some(row) = self.rows.get(usize::from(timing.row)) {
-            row.answers[owner.index()].observe(timing.since.elapsed());
+            let took = timing.since.elapsed();
+            row.answers[owner.index()].observe(took);
+            if timing.moves {
+                let side = &self.moved[owner.index()];
+                if error.is_some_and(is_own_fault) {
+                    side.failed.fetch_add(1, Ordering::Relaxed);
+                }
+                side.times.observe(took);
+            }
         }
         if let Some(code) = error {
             self.error(owner, code);
@@ -206,6 +267,25 @@ impl Metrics {
     pub(crate) fn responded(&self, status: http::StatusCode) {
         let class = usize::from(status.as_u16() / 100).clamp(1, 5);
         self.http[class - 1].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Of all methods together.
+    pub(crate) fn totals(&self, owner: Owner) -> Totals {
+        let mut totals = Totals::default();
+        for row in &self.rows {
+            let counts = row.answers[owner.index()].counts();
+            for (sum, count) in totals.times.iter_mut().zip(counts) {
+                *sum += count;
+            }
+        }
+        for (code, count) in ERROR_CODES.iter().zip(&self.errors[owner.index()]) {
+            let count = count.load(Ordering::Relaxed);
+            match is_own_fault(code) {
+                true => totals.failed += count,
+                false => totals.refused += count,
+            }
+        }
+        totals
     }
 
     /// Each row with its name; the last is `other`.

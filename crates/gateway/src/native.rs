@@ -50,8 +50,6 @@ pub struct Facts {
     pub state_dir_is_set: bool,
     /// The port we listen on.
     pub port: u16,
-    /// Where our log goes; `logs.tail` reads it.
-    pub log_file: Option<PathBuf>,
 }
 
 impl Default for Facts {
@@ -65,7 +63,6 @@ impl Default for Facts {
             workspace_variable: None,
             state_dir_is_set: false,
             port: 0,
-            log_file: None,
         }
     }
 }
@@ -113,7 +110,8 @@ pub fn owner(method: &str) -> Option<Owner> {
         // The upstream's rows name users, whom only it knows.
         "system-presence" => Some(Owner::Alone),
         "health" | "last-heartbeat" => Some(Owner::Merge),
-        "system.info" | "logs.tail" => Some(Owner::Alone),
+        "system.info" => Some(Owner::Alone),
+        "logs.tail" => Some(Owner::Merge),
         _ => alone::find(method).map(|_| Owner::Alone),
     }
 }

@@ -166,6 +166,52 @@ pub(crate) fn tree(root: u32) -> Option<Tree> {
     }
 }
 
+/// The process that listens on a TCP port, as `name (pid N)`; `None` when it is free or cannot be told.
+/// Source: /proc/net/tcp and the socket inodes under /proc/<pid>/fd.
+pub(crate) fn holder_of(port: u16) -> Option<String> {
+    let wanted = format!(":{port:04X}");
+    let inode = ["/proc/net/tcp", "/proc/net/tcp6"]
+        .iter()
+        .find_map(|table| {
+            let text = std::fs::read_to_string(table).ok()?;
+            text.lines().skip(1).find_map(|line| {
+                let columns: Vec<&str> = line.split_whitespace().collect();
+                // Column 3: state 0A is LISTEN.
+                let listens = columns.get(3) == Some(&"0A") && columns.get(1)?.ends_with(&wanted);
+                if listens {
+                    columns.get(9).map(|inode| (*inode).to_owned())
+                } else {
+                    None
+                }
+            })
+        })?;
+    let socket = format!("socket:[{inode}]");
+    let processes = std::fs::read_dir("/proc").ok()?;
+    for process in processes.flatten() {
+        let name = process.file_name();
+        let Some(pid) = name
+            .to_str()
+            .filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
+        else {
+            continue;
+        };
+        let Ok(files) = std::fs::read_dir(process.path().join("fd")) else {
+            continue;
+        };
+        if files.flatten().any(|file| {
+            std::fs::read_link(file.path()).is_ok_and(|link| link.as_os_str() == socket.as_str())
+        }) {
+            let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&command).replace('\0', " ");
+            return Some(format!(
+                "{} (pid {pid})",
+                command.trim().chars().take(80).collect::<String>()
+            ));
+        }
+    }
+    Some("another user's process".to_owned())
+}
+
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod tests {

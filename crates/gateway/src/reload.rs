@@ -2,6 +2,7 @@
 //!
 //! A file that can't be used changes nothing: the old settings stay, and the log says which line is wrong.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,17 +13,22 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::app::App;
+use crate::config::origins::{self, Shown};
 use crate::config::reload::{ReloadPlan, Watcher, plan};
-use crate::config::settings::ReloadMode;
+use crate::config::settings::{self, ReloadMode};
 use crate::config::{
     AuthMode, ConfigApi, ConfigDocument, ConfigError, Env, OwnSettings, Paths, Settings,
 };
 use crate::control_ui::ControlUi;
+use crate::discovery::{self, Advertiser, Beacon};
 use crate::dispatch::natives;
+use crate::ingress::listen;
 use crate::ingress::outbound::Close;
+use crate::ingress::tls::ServerTls;
 use crate::lower;
 use crate::messages::Messages;
 use crate::messages::owned::OWN_FILE;
+use crate::rollout::Note;
 
 /// How often files were taken or refused since the start.
 #[derive(Debug, Default)]
@@ -42,6 +48,62 @@ pub(crate) struct Current {
     pub(crate) env: Env,
 }
 
+/// What shows this gateway to others, and follows the files too.
+pub(crate) struct Front {
+    /// Where clients connect.
+    pub(crate) address: SocketAddr,
+    pub(crate) tls: Option<Arc<ServerTls>>,
+    pub(crate) advertiser: Arc<Advertiser>,
+    /// The machine's name in its tailnet, where Tailscale holds a route to here.
+    pub(crate) tailnet_name: Option<String>,
+    pub(crate) state_dir: PathBuf,
+}
+
+impl Front {
+    /// Shows the served certificate, and the network where we are, as the configuration says now.
+    fn show(&self, current: &Current, renew: bool) {
+        if let Some(tls) = self.tls.as_deref().filter(|_| renew) {
+            tls.renew();
+        }
+        let machine = rustix::system::uname();
+        let source = discovery::Source {
+            config: &current.config,
+            settings: &current.settings,
+            env: &current.env,
+            port: self.address.port(),
+            fingerprint: self.tls.as_ref().map(|tls| tls.fingerprint()),
+            machine: &machine.nodename().to_string_lossy(),
+            is_direct: !self.address.ip().is_loopback(),
+            is_container: settings::is_container(&current.env),
+            tailnet_name: self.tailnet_name.as_deref(),
+        };
+        if current.settings.wide_area_domain.is_some() {
+            let (ipv4, ipv6) = listen::tailnet_addresses();
+            if let Some(zone) = source.zone(ipv4, ipv6) {
+                self.write_zone(&zone);
+            }
+        }
+        let beacon = Beacon::of(&source);
+        // Withdrawing a former one waits for the network, rarely and briefly.
+        tokio::task::block_in_place(|| self.advertiser.show(beacon));
+    }
+
+    fn write_zone(&self, zone: &discovery::Zone) {
+        let file = zone.file(&self.state_dir);
+        match zone.write(&self.state_dir, jiff::Timestamp::now()) {
+            Ok(true) => {
+                tracing::info!(file = %file.display(), "discovery: the DNS zone is written")
+            }
+            Ok(false) => {
+                tracing::debug!(file = %file.display(), "discovery: the DNS zone says this already")
+            }
+            Err(error) => {
+                tracing::warn!(file = %file.display(), %error, "discovery: the DNS zone cannot be written; clients find what it said before")
+            }
+        }
+    }
+}
+
 /// The way to the task that follows the files.
 #[derive(Debug)]
 pub(crate) struct Follower {
@@ -49,14 +111,22 @@ pub(crate) struct Follower {
     /// The revision of the user's configuration that is in force.
     pub(crate) applied: ArcSwap<String>,
     requests: mpsc::Sender<oneshot::Sender<bool>>,
-    own_file: PathBuf,
-    own_dir: PathBuf,
+    env: Env,
+    paths: Paths,
 }
 
 impl Follower {
     /// `openclaw-gateway.toml`, and where our state is.
     pub(crate) fn own_files(&self) -> (&Path, &Path) {
-        (&self.own_file, &self.own_dir)
+        (&self.paths.own_file, &self.paths.own_dir)
+    }
+
+    /// What is set in both files as they are now, and where each value comes from.
+    ///
+    /// # Errors
+    /// A file that can't be used; what is in force is older than it.
+    pub(crate) fn origins(&self) -> Result<Shown, ConfigError> {
+        origins::shown(&self.env, &self.paths, true)
     }
 
     /// Reads the files and applies them at once; answers whether they could be used.
@@ -83,6 +153,7 @@ pub(crate) fn start(
     env: &Env,
     paths: &Paths,
     current: Current,
+    front: Front,
 ) -> Result<(), ConfigError> {
     let api = Arc::new(ConfigApi::open(paths, env)?);
     let (requests, asked) = mpsc::channel(1);
@@ -90,8 +161,8 @@ pub(crate) fn start(
         applied: ArcSwap::from_pointee(api.revision(&current.config)),
         api,
         requests,
-        own_file: paths.own_file.clone(),
-        own_dir: paths.own_dir.clone(),
+        env: env.clone(),
+        paths: paths.clone(),
     });
     tokio::spawn(follow(
         Arc::clone(app),
@@ -99,15 +170,17 @@ pub(crate) fn start(
         env.clone(),
         paths.clone(),
         current,
+        front,
         asked,
     ));
     Ok(())
 }
 
-fn watch(paths: &Paths, included: &[PathBuf]) -> Watcher {
+fn watch(paths: &Paths, included: &[PathBuf], tls: Option<&ServerTls>) -> Watcher {
     let own_channels = paths.own_dir.join(OWN_FILE);
     let mut files: Vec<&Path> = vec![&paths.config_file, &paths.own_file, &own_channels];
     files.extend(included.iter().map(PathBuf::as_path));
+    files.extend(tls.iter().flat_map(|tls| tls.files()));
     Watcher::new(&files)
 }
 
@@ -117,9 +190,12 @@ async fn follow(
     env: Env,
     paths: Paths,
     mut current: Current,
+    front: Front,
     mut asked: mpsc::Receiver<oneshot::Sender<bool>>,
 ) {
-    let mut watcher = watch(&paths, &current.included);
+    let mut watcher = watch(&paths, &current.included, front.tls.as_deref());
+    // The certificate's files, too, may have changed between the start and the first watch of them.
+    front.show(&current, true);
     let mut hangup = match signal(SignalKind::hangup()) {
         Ok(hangup) => hangup,
         Err(error) => {
@@ -128,15 +204,23 @@ async fn follow(
         }
     };
     let mut stop = app.stopping.subscribe();
+    // What was written between the start and this moment no watcher has seen.
+    let mut is_behind = read(&env, &paths).map_or(true, |now| {
+        now.config != current.config || now.own != current.own || now.included != current.included
+    });
     loop {
-        let cause = tokio::select! {
-            () = watcher.changed() => Cause::Changed,
-            _ = hangup.recv() => {
-                tracing::info!("SIGHUP: reading the configuration again");
-                Cause::Hangup
+        let cause = if std::mem::take(&mut is_behind) {
+            Cause::Changed
+        } else {
+            tokio::select! {
+                () = watcher.changed() => Cause::Changed,
+                _ = hangup.recv() => {
+                    tracing::info!("SIGHUP: reading the configuration again");
+                    Cause::Hangup
+                }
+                Some(answer) = asked.recv() => Cause::Asked(answer),
+                _ = stop.changed() => return,
             }
-            Some(answer) = asked.recv() => Cause::Asked(answer),
-            _ = stop.changed() => return,
         };
         let used = match read(&env, &paths) {
             Ok(new) => {
@@ -151,9 +235,15 @@ async fn follow(
                     _ => new,
                 };
                 if new.included != current.included {
-                    watcher = watch(&paths, &new.included);
+                    watcher = watch(&paths, &new.included, front.tls.as_deref());
                 }
                 apply(&app, &messages, &current, &new).await;
+                let is_paused =
+                    new.settings.reload == ReloadMode::Off && !matches!(cause, Cause::Hangup);
+                front.show(&new, !is_paused);
+                // Behind the settings: whoever is let back in comes back at the new percent.
+                let note = Note::read(&paths.own_dir);
+                app.guard.obey(&note, new.own.rollout_percent);
                 current = new;
                 app.reloads.applied.fetch_add(1, Ordering::Relaxed);
                 true
@@ -263,6 +353,9 @@ async fn apply(app: &Arc<App>, messages: &Arc<Messages>, old: &Current, new: &Cu
         config: new.config.clone(),
         ..crate::native::Facts::clone(&facts)
     });
+    if let Some(assistant) = app.assistant() {
+        assistant.servers.follow(app);
+    }
     messages.reload(&new.own, &new.config).await;
     if old.own.channels_native != new.own.channels_native
         && let Some(child) = app.supervisor()

@@ -4,7 +4,6 @@
 //! joins while it grows. Only stateless native rows move: the configuration, channel accounts and agents have one owner each.
 //! The percent is `[rollout] percent` of `openclaw-gateway.toml`; why it is what it is, is kept beside our state.
 
-use std::net::SocketAddr;
 use std::path::Path;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -13,9 +12,14 @@ use ring::digest;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use self::guard::Trip;
 use crate::app::App;
+use crate::auth::RemoteEnd;
 use crate::config::{ConfigError, replace_private};
 use crate::ingress::http::{Body, full};
+
+pub(crate) mod guard;
+pub(crate) mod window;
 
 pub(crate) const PATH: &str = "/api/rollout";
 /// The steps of `rollout promote`.
@@ -37,11 +41,19 @@ pub(crate) fn includes(percent: u8, place: u16) -> bool {
     u64::from(place) < u64::from(percent) * (PLACES / 100)
 }
 
+/// What is in force while there is an upstream: as configured, unless the guard went back.
+pub(crate) fn in_force(app: &App) -> u8 {
+    match app.guard.is_back() {
+        true => 0,
+        false => app.settings.load().rollout_percent,
+    }
+}
+
 /// What is in force: without an upstream there is nobody else.
 pub(crate) fn effective(app: &App) -> u8 {
     match app.upstream.borrow().word() {
         "off" => 100,
-        _ => app.settings.load().rollout_percent,
+        _ => in_force(app),
     }
 }
 
@@ -53,9 +65,30 @@ pub(crate) struct Note {
     pub(crate) at_ms: u64,
     /// What it was set to; another percent in the file was written by hand.
     pub(crate) percent: Option<u8>,
+    /// The guard went back, and nobody has promoted since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trip: Option<Trip>,
+    /// A person set `percent`, which ends the trip once the settings file says so too: two files can't change at once.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    lifted: bool,
 }
 
 impl Note {
+    /// The trip that holds everybody back while the file has this percent.
+    pub(crate) fn holding(&self, percent: u8) -> Option<&Trip> {
+        let is_over = self.lifted && self.percent == Some(percent);
+        self.trip.as_ref().filter(|_| !is_over)
+    }
+
+    /// The same, with why the guard went back.
+    pub(crate) fn tripped(self, trip: Trip) -> Self {
+        Self {
+            trip: Some(trip),
+            lifted: false,
+            ..self
+        }
+    }
+
     pub(crate) fn read(own_dir: &Path) -> Self {
         std::fs::read_to_string(own_dir.join(NOTE_FILE))
             .ok()
@@ -83,10 +116,8 @@ pub(crate) fn status(app: &App, note: &Note) -> Value {
     let settings = app.settings.load();
     let percent = settings.rollout_percent;
     let upstream = app.upstream.borrow().word();
-    let reason = match upstream {
-        "off" => "no OpenClaw is configured, so everything is answered here",
-        _ => note.for_percent(percent),
-    };
+    let guard = guard::told(app);
+    let reason = reason(upstream, note, percent, &guard);
     json!({
         "percent": percent,
         "effective": effective(app),
@@ -96,15 +127,27 @@ pub(crate) fn status(app: &App, note: &Note) -> Value {
         "upstream": upstream,
         "steps": STEPS,
         "disabled": settings.native_disable,
+        "guard": guard,
         "running": true,
     })
+}
+
+/// Why it is served as it is.
+pub(crate) fn reason(upstream: &str, note: &Note, percent: u8, guard: &Value) -> String {
+    match guard.pointer("/trip/text").and_then(Value::as_str) {
+        _ if upstream == "off" => {
+            "no OpenClaw is configured, so everything is answered here".to_owned()
+        }
+        Some(why) => format!("rolled back by the guard: {why}"),
+        None => note.for_percent(percent).to_owned(),
+    }
 }
 
 /// `GET /api/rollout`. Changes are made in the file, which is watched.
 pub(crate) async fn respond(
     app: &App,
     request: &Request<Incoming>,
-    peer: SocketAddr,
+    peer: RemoteEnd,
 ) -> Response<Body> {
     let scope = match *request.method() {
         Method::POST => "operator.admin",
@@ -196,6 +239,10 @@ pub(crate) fn change(
     action: &Action,
 ) -> Result<u8, ConfigError> {
     let (percent, paused) = now;
+    let before = Note::read(own_dir);
+    let is_held = before.holding(percent).is_some();
+    // A step up from what is in force.
+    let from = if is_held { 0 } else { percent };
     let (next, pause, reason) = match action {
         Action::Set(percent) => (*percent, false, format!("set to {percent} % by hand")),
         Action::Rollback => (0, false, "rolled back by hand".to_owned()),
@@ -208,8 +255,8 @@ pub(crate) fn change(
                     .fix("go on with `openclaw-gateway rollout set PERCENT`"),
             );
         }
-        Action::Promote => match STEPS.into_iter().find(|step| *step > percent) {
-            Some(step) => (step, false, format!("promoted from {percent} % by hand")),
+        Action::Promote => match STEPS.into_iter().find(|step| *step > from) {
+            Some(step) => (step, false, format!("promoted from {from} % by hand")),
             None => {
                 return Err(ConfigError::new("the rollout is at 100 % already").file(own_file));
             }
@@ -240,15 +287,25 @@ pub(crate) fn change(
     let text = document.to_string();
     crate::config::OwnSettings::parse(own_file, &text)?;
     crate::config::create_private_dir(own_dir).map_err(|error| failed(own_dir, "made", &error))?;
-    let note = Note {
+    let keep = |note: &Note| {
+        note.write(own_dir)
+            .map_err(|error| failed(own_dir, "written", &error))
+    };
+    let mut note = Note {
         reason,
         at_ms: crate::clock::now_ms(),
         percent: Some(next),
+        trip: before.trip.filter(|_| is_held),
+        lifted: is_held && matches!(action, Action::Set(_) | Action::Promote),
     };
-    note.write(own_dir)
-        .map_err(|error| failed(own_dir, "written", &error))?;
+    keep(&note)?;
     replace_private(own_file, text.as_bytes())
         .map_err(|error| failed(own_file, "written", &error))?;
+    if note.lifted && note.trip.take().is_some() {
+        // Both files agree: a percent that somebody writes by hand later brings no old trip back.
+        note.lifted = false;
+        keep(&note)?;
+    }
     Ok(next)
 }
 
@@ -302,6 +359,60 @@ mod tests {
         std::fs::write(&file, "= broken").expect("written");
         assert!(run((100, false), &Action::Rollback).is_err());
         assert_eq!(std::fs::read_to_string(&file).expect("read"), "= broken");
+    }
+
+    #[test]
+    fn what_the_guard_took_back_stays_back_until_a_person_promotes() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("openclaw-gateway.toml");
+        std::fs::write(&file, "[rollout.guard]\nwindow_s = 9\n").expect("written");
+        let run = |now, action: &Action| change(&file, dir.path(), now, action).ok();
+        let held = |percent| Note::read(dir.path()).holding(percent).is_some();
+        assert_eq!(run((100, false), &Action::Set(50)), Some(50));
+        let text = std::fs::read_to_string(&file).expect("read");
+        assert!(
+            text.contains("[rollout]\npercent = 50\n") && text.contains("window_s = 9"),
+            "{text}"
+        );
+        let trip = Trip {
+            signal: window::Signal::Errors,
+            native: 1.0,
+            upstream: Some(0.0),
+            bound: 0.05,
+            percent: 50,
+            at_ms: 1,
+        };
+        let trip_again = || {
+            Note::read(dir.path())
+                .tripped(trip.clone())
+                .write(dir.path())
+        };
+        trip_again().expect("written");
+        // The reason of the percent is kept beside; a percent written by hand is no promotion.
+        assert_eq!(
+            Note::read(dir.path()).for_percent(50),
+            "set to 50 % by hand"
+        );
+        assert!(held(50) && held(25) && held(0));
+        assert_eq!(run((50, false), &Action::Pause), Some(50));
+        assert_eq!(run((50, true), &Action::Rollback), Some(0));
+        assert!(held(0) && held(50));
+        assert_eq!(run((0, false), &Action::Set(50)), Some(50));
+        assert!(!held(50));
+        trip_again().expect("written");
+        assert_eq!(
+            run((50, false), &Action::Promote),
+            Some(5),
+            "from what is in force"
+        );
+        assert!(!held(5) && !held(50));
+        // Between the two files: back until both say that it is over.
+        let between = Note {
+            percent: Some(25),
+            lifted: true,
+            ..Note::default().tripped(trip)
+        };
+        assert!(between.holding(5).is_some() && between.holding(25).is_none());
     }
 
     #[test]

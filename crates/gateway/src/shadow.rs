@@ -5,7 +5,6 @@
 //! of a difference says where it is and of what kind the two values are, never a text.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
@@ -22,7 +21,9 @@ use wire::methods::{self, ScopeRule};
 use wire::scope::Scope;
 
 use crate::app::App;
+use crate::auth::RemoteEnd;
 use crate::clock;
+use crate::dispatch::fault::{self, Fault};
 use crate::dispatch::natives;
 use crate::ingress::http::Body;
 use crate::native::alone::{self, Serve};
@@ -80,6 +81,9 @@ pub(crate) struct Shadow {
     pub(crate) equal: AtomicU64,
     pub(crate) different: AtomicU64,
     pub(crate) skipped: AtomicU64,
+    /// Of them, those of rows that move with the rollout's percent.
+    pub(crate) moving_equal: AtomicU64,
+    pub(crate) moving_different: AtomicU64,
     room: Arc<Semaphore>,
     book: Mutex<BTreeMap<&'static str, Row>>,
 }
@@ -91,6 +95,8 @@ impl Default for Shadow {
             equal: AtomicU64::new(0),
             different: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
+            moving_equal: AtomicU64::new(0),
+            moving_different: AtomicU64::new(0),
             room: Arc::new(Semaphore::new(AT_ONCE)),
             book: Mutex::default(),
         }
@@ -136,8 +142,17 @@ impl Difference {
 pub(crate) struct Watch {
     app: Arc<App>,
     method: &'static str,
-    serve: Serve,
+    own: Own,
     params: Option<Box<RawValue>>,
+}
+
+/// How we would answer.
+#[derive(Clone, Copy)]
+enum Own {
+    /// What a client gets that the rollout brings over: the upstream's last word, told again.
+    Known,
+    /// What a gateway without an upstream answers.
+    Alone(Serve),
 }
 
 impl std::fmt::Debug for Watch {
@@ -148,7 +163,8 @@ impl std::fmt::Debug for Watch {
     }
 }
 
-/// Whether this call is one of the sample: a read that we could answer from configuration and state alone.
+/// Whether this call is one of the sample: a read that moves with the rollout's percent, or that we could answer from
+/// configuration and state alone.
 pub(crate) fn sampled(app: &Arc<App>, frame: &RequestFrame<'_>) -> Option<Box<Watch>> {
     let percent = u64::from(app.settings.load().shadow_percent);
     if percent == 0 {
@@ -159,7 +175,10 @@ pub(crate) fn sampled(app: &Arc<App>, frame: &RequestFrame<'_>) -> Option<Box<Wa
         row.rule,
         ScopeRule::Static(Scope::Read | Scope::SessionsRead)
     );
-    let serve = alone::find(row.name).filter(|_| reads)?;
+    let own = match row.name {
+        "health" | "last-heartbeat" if natives::moves(app, frame) => Own::Known,
+        name => Own::Alone(alone::find(name).filter(|_| reads)?),
+    };
     // Spread evenly: of 100 calls in a row, `percent`.
     let asked = app.shadow.asked.fetch_add(1, Ordering::Relaxed);
     if (asked + 1) * percent / 100 == asked * percent / 100 {
@@ -168,7 +187,7 @@ pub(crate) fn sampled(app: &Arc<App>, frame: &RequestFrame<'_>) -> Option<Box<Wa
     Some(Box::new(Watch {
         app: Arc::clone(app),
         method: row.name,
-        serve,
+        own,
         params: frame.params.map(ToOwned::to_owned),
     }))
 }
@@ -184,11 +203,19 @@ impl Watch {
         };
         let theirs = text.to_owned();
         tokio::task::spawn_blocking(move || {
-            let own = self.own();
             let shadow = &self.app.shadow;
-            match serde_json::from_str(&theirs) {
-                Ok(theirs) => shadow.count(self.method, own, (ok, theirs), clock::now_ms()),
-                Err(_) => {
+            match (self.own(), serde_json::from_str(&theirs)) {
+                (Some(own), Ok(theirs)) => {
+                    let equal = shadow.count(self.method, own, (ok, theirs), clock::now_ms());
+                    if matches!(self.own, Own::Known) {
+                        let counter = match equal {
+                            true => &shadow.moving_equal,
+                            false => &shadow.moving_different,
+                        };
+                        counter.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                _ => {
                     shadow.skipped.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -196,29 +223,44 @@ impl Watch {
         });
     }
 
-    fn own(&self) -> (bool, Value) {
-        let serve = || natives::alone(&self.app, self.method, self.serve, self.params.as_deref());
+    /// `None`: we would have asked the upstream as well.
+    fn own(&self) -> Option<(bool, Value)> {
+        if fault::planted(self.method) == Some(Fault::Differ) {
+            return Some((true, Value::from("planted")));
+        }
+        let (app, method, params) = (&self.app, self.method, self.params.as_deref());
+        let serve = || match self.own {
+            Own::Known => natives::known(app, method, params).map(Ok),
+            Own::Alone(serve) => Some(natives::alone(app, method, serve, params)),
+        };
         let reply = std::panic::catch_unwind(std::panic::AssertUnwindSafe(serve));
-        match reply {
+        Some(match reply.transpose()? {
             Ok(Ok(payload)) => (true, serde_json::from_str(&payload).unwrap_or_default()),
             Ok(Err(error)) => (
                 false,
                 json!({ "code": error.code, "message": error.message }),
             ),
             Err(_panic) => (false, Value::from("our own answer panicked")),
-        }
+        })
     }
 }
 
 impl Shadow {
-    fn count(&self, method: &'static str, own: (bool, Value), theirs: (bool, Value), now_ms: u64) {
+    /// Whether they are equal.
+    fn count(
+        &self,
+        method: &'static str,
+        own: (bool, Value),
+        theirs: (bool, Value),
+        now_ms: u64,
+    ) -> bool {
         let found = differences(own, theirs, now_ms);
         let mut book = self.book.lock();
         let row = book.entry(method).or_default();
         if found.is_empty() {
             row.equal += 1;
             self.equal.fetch_add(1, Ordering::Relaxed);
-            return;
+            return true;
         }
         row.different += 1;
         self.different.fetch_add(1, Ordering::Relaxed);
@@ -234,6 +276,7 @@ impl Shadow {
         while row.examples.len() > EXAMPLES_MAX {
             row.examples.pop_front();
         }
+        false
     }
 
     fn report(&self, percent: u8) -> Value {
@@ -246,6 +289,7 @@ impl Shadow {
             "equal": equal,
             "different": different,
             "skipped": count(&self.skipped),
+            "moving": { "equal": count(&self.moving_equal), "different": count(&self.moving_different) },
             "share": (compared > 0).then(|| equal as f64 / compared as f64),
             "methods": *self.book.lock(),
         })
@@ -256,7 +300,7 @@ impl Shadow {
 pub(crate) async fn respond(
     app: &App,
     request: &Request<Incoming>,
-    peer: SocketAddr,
+    peer: RemoteEnd,
 ) -> Response<Body> {
     let admitted = crate::messages::api::admit(app, request.headers(), peer, "operator.read").await;
     if let Err(refusal) = admitted {
@@ -347,6 +391,8 @@ fn kind(value: Option<&Value>) -> String {
 /// Without what must differ between two answers: each such value becomes a word for its kind.
 fn masked(value: Value, key: &str, now_ms: u64) -> Value {
     match value {
+        // Of `health`: what the machine did in the seconds before, down to which members there are.
+        Value::Object(_) if key == "eventLoop" => Value::from("<measured>"),
         Value::Object(members) => {
             let masked = |(name, value): (String, Value)| {
                 let value = masked(value, &name, now_ms);
@@ -416,8 +462,8 @@ mod tests {
 
     #[test]
     fn moments_and_random_ids_are_no_difference() {
-        let own = json!({ "ts": NOW, "uptimeMs": 5, "id": "0f8fad5b-d9cb-469f-a165-70867728950e", "rows": [] });
-        let theirs = json!({ "rows": [], "id": "7c9e6679-7425-40de-944b-e07fc1f90ae7", "uptimeMs": 77, "ts": NOW - 9 });
+        let own = json!({ "ts": NOW, "uptimeMs": 5, "eventLoop": { "degraded": true, "reasons": ["cpu"] }, "id": "0f8fad5b-d9cb-469f-a165-70867728950e", "rows": [] });
+        let theirs = json!({ "rows": [], "id": "7c9e6679-7425-40de-944b-e07fc1f90ae7", "uptimeMs": 77, "eventLoop": { "degraded": false }, "ts": NOW - 9 });
         assert_eq!(differences((true, own), (true, theirs), NOW), []);
     }
 

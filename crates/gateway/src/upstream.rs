@@ -1,6 +1,5 @@
 //! `/api/upstream`: how the gateway behind this one does, what it wrote, and orders to it.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -8,6 +7,7 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::auth::RemoteEnd;
 use crate::bridge::UpstreamState;
 use crate::bridge::process::output::Line;
 use crate::ingress::http::Body;
@@ -25,7 +25,7 @@ const NO_CHILD: &str = "no OpenClaw is supervised by this gateway; one that is a
 pub(crate) async fn respond(
     app: &App,
     request: &Request<Incoming>,
-    peer: SocketAddr,
+    peer: RemoteEnd,
 ) -> Response<Body> {
     let path = request.uri().path();
     let (allowed, scope) = match path.strip_prefix(PATH).unwrap_or_default() {

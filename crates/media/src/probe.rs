@@ -68,8 +68,10 @@ pub(crate) struct Blocks<'a> {
 /// [`MediaError::Unsupported`] for what is no image, [`MediaError::Broken`] for headers that do not
 /// parse, [`MediaError::Limit`] for a file or a profile over its size.
 pub fn probe(data: &[u8], limits: &Limits) -> Result<Metadata, MediaError> {
-    let (format, blocks) = blocks(data, limits)?;
-    Ok(describe(format, &blocks))
+    crate::process::caught(data, || {
+        let (format, blocks) = blocks(data, limits)?;
+        Ok(describe(format, &blocks))
+    })
 }
 
 pub(crate) fn describe(format: Format, blocks: &Blocks<'_>) -> Metadata {

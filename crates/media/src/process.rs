@@ -105,6 +105,29 @@ pub fn process(
     limits: &Limits,
     cancel: &Cancel,
 ) -> Result<Output, MediaError> {
+    caught(data, || processed(data, options, limits, cancel))
+}
+
+/// A decoder that panics over a file has found it broken: whoever sent it must not end a process with it.
+pub(crate) fn caught<T>(
+    data: &[u8],
+    work: impl FnOnce() -> Result<T, MediaError>,
+) -> Result<T, MediaError> {
+    // What the work holds is dropped with it; nothing of it is looked at again.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_panic| {
+        Err(MediaError::Broken {
+            format: Format::sniff(data).map_or("image", Format::name),
+            reason: "the decoder can't make sense of it".to_owned(),
+        })
+    })
+}
+
+fn processed(
+    data: &[u8],
+    options: &Options,
+    limits: &Limits,
+    cancel: &Cancel,
+) -> Result<Output, MediaError> {
     if !(1..=100).contains(&options.quality) {
         return Err(MediaError::Options(format!(
             "quality {} is not within 1–100",

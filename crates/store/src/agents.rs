@@ -277,6 +277,16 @@ impl Agents<'_> {
         Ok(changed > 0)
     }
 
+    /// Notes on a run that is open what it is at; `None`: nothing of note. Its end takes the note away.
+    pub fn note(&self, run_id: &str, note: Option<&str>) -> Result<(), TxError> {
+        self.0
+            .prepare_cached(
+                "UPDATE agent_runs SET outcome = ?2 WHERE run_id = ?1 AND state = 'accepted'",
+            )?
+            .execute(params![run_id, note])?;
+        Ok(())
+    }
+
     /// Opens a run again that ended without having worked, and takes back the entry that said so. `false`: it is open.
     pub fn reopen(&self, run_id: &str, entry_id: &str) -> Result<bool, TxError> {
         self.0
@@ -333,6 +343,32 @@ impl Agents<'_> {
         let mut entries: Vec<Entry> = rows.collect::<Result<_, _>>()?;
         entries.reverse();
         Ok(entries)
+    }
+
+    /// The last entry of a role in a conversation.
+    pub fn last_of_role(&self, session_id: &str, role: &str) -> Result<Option<Entry>, TxError> {
+        Ok(self
+            .0
+            .prepare_cached("SELECT seq, id, role, run_id, message, at_ms FROM agent_entries WHERE session_id = ?1 AND role = ?2 ORDER BY seq DESC LIMIT 1")?
+            .query_row([session_id, role], entry_of)
+            .optional()?)
+    }
+
+    pub fn count_of_role(&self, session_id: &str, role: &str) -> Result<i64, TxError> {
+        Ok(self
+            .0
+            .prepare_cached(
+                "SELECT count(*) FROM agent_entries WHERE session_id = ?1 AND role = ?2",
+            )?
+            .query_row([session_id, role], |row| row.get(0))?)
+    }
+
+    /// Notes how many tokens a conversation takes now.
+    pub fn set_context(&self, key: &str, context_tokens: i64) -> Result<(), TxError> {
+        self.0
+            .prepare_cached("UPDATE agent_sessions SET context_tokens = max(?2, 0) WHERE key = ?1")?
+            .execute(params![key, context_tokens])?;
+        Ok(())
     }
 
     pub fn entry_count(&self, session_id: &str) -> Result<i64, TxError> {

@@ -319,6 +319,9 @@ impl<'a> Reader<'a> {
     pub fn agents(&self) -> Agents<'a> {
         Agents(self.connection)
     }
+    pub fn schedules(&self) -> crate::Schedules<'a> {
+        crate::Schedules(self.connection)
+    }
     pub fn transcripts(&self) -> Transcripts<'a> {
         Transcripts(self.connection)
     }
@@ -356,6 +359,9 @@ impl<'a> Tx<'a> {
     }
     pub fn agents(&self) -> Agents<'a> {
         Agents(self.connection)
+    }
+    pub fn schedules(&self) -> crate::Schedules<'a> {
+        crate::Schedules(self.connection)
     }
     pub fn transcripts(&self) -> Transcripts<'a> {
         Transcripts(self.connection)

@@ -19,6 +19,7 @@ mod migrate;
 mod outbox;
 mod pairings;
 mod retention;
+mod schedules;
 mod sessions;
 mod transcripts;
 mod writer;
@@ -35,6 +36,7 @@ pub use outbox::{
 };
 pub use pairings::{Pairing, Pairings};
 pub use retention::{Maintained, Retention};
+pub use schedules::{CronJob, CronRun, CronRunFilter, Schedules};
 pub use sessions::{NewSession, SessionFilter, SessionRow, Sessions};
 pub use transcripts::{Said, Transcripts};
 

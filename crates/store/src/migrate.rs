@@ -8,6 +8,11 @@ use std::sync::Arc;
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "init", include_str!("../migrations/0001_init.sql")),
     (2, "agents", include_str!("../migrations/0002_agents.sql")),
+    (
+        3,
+        "schedules",
+        include_str!("../migrations/0003_schedules.sql"),
+    ),
 ];
 
 /// The schema that this release writes.

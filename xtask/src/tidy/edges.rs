@@ -10,7 +10,7 @@ pub(super) struct Edges {
     pub(super) never: &'static [&'static str],
 }
 
-pub(super) const EDGES: [Edges; 11] = [
+pub(super) const EDGES: [Edges; 12] = [
     // No IO: no socket, no clock, no runtime.
     Edges {
         name: "wire",
@@ -45,6 +45,13 @@ pub(super) const EDGES: [Edges; 11] = [
         only: None,
         never: &["rusqlite", "sqlx", "axum", "openssl", "native-tls"],
     },
+    // One MCP server, decision 0012: no sessions, no processes, no configuration.
+    Edges {
+        name: "mcp",
+        ours: &[],
+        only: None,
+        never: &["rusqlite", "sqlx", "axum", "openssl", "native-tls"],
+    },
     // Bytes in, bytes out: no runtime, no socket.
     Edges {
         name: "media",
@@ -70,7 +77,7 @@ pub(super) const EDGES: [Edges; 11] = [
     Edges {
         name: "gateway",
         ours: &[
-            "wire", "client", "store", "channels", "agent", "media", "memory",
+            "wire", "client", "store", "channels", "agent", "mcp", "media", "memory",
         ],
         only: None,
         never: &[

@@ -1,4 +1,4 @@
-//! Commands in a chat: `/new`, `/stop`, `/status`, `/model`, `/help`. Anything else with a slash goes to the model.
+//! Commands in a chat: `/new`, `/stop`, `/status`, `/compact`, `/queue`, `/model`, `/help`. Anything else with a slash goes to the model.
 
 use std::sync::Arc;
 
@@ -7,8 +7,12 @@ use serde_json::{Value, json};
 use store::{Begun, RunState};
 use wire::error::ErrorShape;
 
+use super::compact::{self, NotCompacted};
 use super::events::{self, Teller};
-use super::{Assistant, Input, clock_ms, conflict, fingerprint, rows, unavailable};
+use super::queue::settings::{self, Settings};
+use super::{
+    Assistant, Entered, Input, Live, Outcome, clock_ms, conflict, fingerprint, rows, unavailable,
+};
 use crate::app::App;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,14 +21,26 @@ pub(super) enum Command {
     Stop,
     Status,
     Help,
+    /// What the summary should be about.
+    Compact(Option<String>),
+    /// How messages that come meanwhile are to be taken; nothing to be told.
+    Queue(String),
     /// A name, or none to be told which it is.
     Model(Option<String>),
 }
 
-const ALL: [(&str, &str); 5] = [
+const ALL: [(&str, &str); 7] = [
     ("new", "Begin a new conversation."),
     ("stop", "Stop what is being worked on."),
     ("status", "Show the model, the tokens and the session."),
+    (
+        "compact",
+        "Sum up the older part of the conversation: /compact [what matters].",
+    ),
+    (
+        "queue",
+        "Show or choose what becomes of messages that come while one is worked on.",
+    ),
     ("model", "Show or choose the model: /model provider/name."),
     ("help", "List the commands."),
 ];
@@ -35,7 +51,7 @@ pub(super) fn list() -> Vec<Value> {
         .map(|(name, description)| {
             json!({
                 "name": name, "nativeName": name, "textAliases": [format!("/{name}")], "description": description,
-                "category": "session", "source": "native", "scope": "both", "acceptsArgs": *name == "model",
+                "category": "session", "source": "native", "scope": "both", "acceptsArgs": matches!(*name, "model" | "compact" | "queue"),
             })
         })
         .collect()
@@ -46,11 +62,18 @@ pub(super) fn parse(message: &str) -> Option<Command> {
     let (name, rest) = text
         .split_once(char::is_whitespace)
         .map_or((text, ""), |(name, rest)| (name, rest.trim()));
+    let name = name.strip_suffix(':').unwrap_or(name);
     match (name.to_lowercase().as_str(), rest) {
         ("new" | "reset", "") => Some(Command::New),
         ("stop" | "abort", "") => Some(Command::Stop),
         ("status", "") => Some(Command::Status),
         ("help" | "commands", "") => Some(Command::Help),
+        ("compact", focus) => {
+            let focus = focus.strip_prefix(':').unwrap_or(focus).trim();
+            let focus = (!focus.is_empty()).then(|| focus.to_owned());
+            Some(Command::Compact(focus))
+        }
+        ("queue", words) => Some(Command::Queue(words.to_owned())),
         ("model", "") => Some(Command::Model(None)),
         ("model", name) => Some(Command::Model(Some(name.to_owned()))),
         _ => None,
@@ -78,7 +101,11 @@ pub(super) async fn run(
             false => Err(conflict()),
         };
     }
+    if assistant.live(&input.run_id).is_some() {
+        return Ok(false);
+    }
     let words = match &command {
+        Command::Compact(focus) => return compact(app, assistant, input, focus.clone()).await,
         Command::New => {
             assistant.begin_anew(app, &input.session_key).await?;
             "✅ New session started.".to_owned()
@@ -91,6 +118,7 @@ pub(super) async fn run(
                 _ => "⏹️ Stopped.".to_owned(),
             }
         }
+        Command::Queue(words) => queue(app, assistant, input, words).await?,
         Command::Status => status(app, assistant, input).await?,
         Command::Help => ALL
             .iter()
@@ -101,6 +129,82 @@ pub(super) async fn run(
     };
     answer(app, assistant, input, words).await?;
     Ok(true)
+}
+
+/// Compacts in the background: the answer is told in the chat. As a run it can be stopped, and keeps others waiting.
+async fn compact(
+    app: &Arc<App>,
+    assistant: &Arc<Assistant>,
+    input: &Input,
+    focus: Option<String>,
+) -> Result<bool, ErrorShape> {
+    assistant.call_off(&input.session_key).await;
+    let live = Arc::new(Live::new(&input.run_id, &input.session_key, true));
+    if let Entered::Known(_) = assistant.enter(&live)? {
+        return Ok(false);
+    }
+    let (app, assistant) = (Arc::clone(app), Arc::clone(assistant));
+    let input = input.clone();
+    tokio::spawn(async move {
+        let lane = assistant.lane(&input.session_key).lock_owned().await;
+        let words = tokio::select! {
+            biased;
+            () = app.stops() => "⚙️ Compaction failed: the gateway is stopping".to_owned(),
+            words = compacted(&app, &assistant, &input, focus.as_deref()) => words,
+            () = live.cancelled() => "⚙️ Compaction failed: it was stopped".to_owned(),
+        };
+        if let Err(error) = answer(&app, &assistant, &input, words.clone()).await {
+            tracing::error!(run = %input.run_id, error = %error.message, "the answer to /compact could not be kept");
+        }
+        assistant.finish(&live, Outcome::said(words, live.started_ms));
+        drop(lane);
+    });
+    Ok(true)
+}
+
+async fn compacted(
+    app: &Arc<App>,
+    assistant: &Arc<Assistant>,
+    input: &Input,
+    focus: Option<&str>,
+) -> String {
+    let asked = compact::asked(app, assistant, &input.session_key, focus, &|| ()).await;
+    let window = asked.window.map_or_else(|| "?".to_owned(), short);
+    let context = |tokens: Option<u64>| match (tokens, asked.window) {
+        (Some(tokens), Some(all)) => {
+            let percent = (tokens * 100 + all / 2) / all.max(1);
+            format!("Context {}/{window} ({}%)", short(tokens), percent.min(999))
+        }
+        _ => format!("Context ?/{window}"),
+    };
+    match asked.outcome {
+        Ok(done) => format!(
+            "⚙️ Compacted ({} → {}) • {}",
+            short(done.tokens_before),
+            short(done.tokens_after),
+            context(Some(done.tokens_after))
+        ),
+        Err(NotCompacted::Needless(why)) => {
+            let why = match why {
+                compact::ALREADY => "session is already compacted",
+                _ => "nothing compactable in this session yet",
+            };
+            format!("⚙️ Compaction skipped: {why} • {}", context(asked.tokens))
+        }
+        Err(NotCompacted::Failed(why)) => {
+            format!("⚙️ Compaction failed: {why} • {}", context(asked.tokens))
+        }
+    }
+}
+
+/// Tokens as people read them: 950, 1.2k, 128k.
+fn short(tokens: u64) -> String {
+    match tokens {
+        0..1_000 => tokens.to_string(),
+        1_000..10_000 => format!("{:.1}k", tokens as f64 / 1e3),
+        10_000..999_500 => format!("{:.0}k", tokens as f64 / 1e3),
+        _ => format!("{:.1}m", tokens as f64 / 1e6),
+    }
 }
 
 async fn status(
@@ -122,14 +226,49 @@ async fn status(
             (session.input_tokens, session.output_tokens),
         )
     });
+    let compactions = match &session {
+        Some(session) => assistant.compactions(&session.session_id).await?,
+        None => 0,
+    };
     Ok(format!(
-        "🦞 openclaw-gateway {}\n🧠 Model: {model}\n🧮 Tokens: {} in / {} out, {tokens} in the last turn\n🧵 Session: {}\n⏱️ Working: {}",
+        "🦞 openclaw-gateway {}\n🧠 Model: {model}\n🧮 Tokens: {} in / {} out, {tokens} in the last turn\n🧹 Compactions: {compactions}\n🧵 Session: {}\n⏱️ Working: {}",
         env!("CARGO_PKG_VERSION"),
         count.0,
         count.1,
         input.session_key,
         assistant.live_of(&input.session_key).len(),
     ))
+}
+
+/// Shows or changes what becomes of messages that come while one is worked on.
+async fn queue(
+    app: &Arc<App>,
+    assistant: &Arc<Assistant>,
+    input: &Input,
+    words: &str,
+) -> Result<String, ErrorShape> {
+    let session = assistant.session(&input.session_key).await?;
+    let mut own = session.as_ref().map_or_else(|| json!({}), rows::settings);
+    let said = match settings::set(&mut own, words) {
+        Ok(Some(said)) => said,
+        Ok(None) => {
+            let facts = app.facts.load();
+            return Ok(Settings::of(&facts.config, &own, "webchat").words());
+        }
+        Err(why) => return Ok(why),
+    };
+    let (key, agent, now) = (input.session_key.clone(), input.agent.clone(), clock_ms());
+    assistant
+        .store
+        .write(move |tx| {
+            let agents = tx.agents();
+            let fresh = uuid::Uuid::new_v4().to_string();
+            let session = agents.open(&key, &agent, &fresh, now)?;
+            agents.set_settings(&key, &own.to_string(), session.archived)
+        })
+        .await
+        .map_err(|error| unavailable(&error))?;
+    Ok(said)
 }
 
 async fn model(
@@ -231,6 +370,11 @@ mod tests {
             Some(Command::Model(Some("a/b".to_owned())))
         );
         assert_eq!(parse("/model"), Some(Command::Model(None)));
+        assert_eq!(
+            parse("/compact: the API"),
+            Some(Command::Compact(Some("the API".to_owned())))
+        );
+        assert_eq!(parse("/compact"), Some(Command::Compact(None)));
         assert_eq!(parse("/new and more"), None);
         assert_eq!(parse("/usr/bin is a path"), None);
         assert_eq!(parse("new"), None);

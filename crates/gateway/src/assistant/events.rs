@@ -6,6 +6,7 @@ use agent::ToolCall;
 use serde_json::{Value, json};
 use store::{AgentSession, Entry};
 
+use super::exec::Progress;
 use super::{Assistant, rows, tools};
 use crate::app::App;
 use crate::clock;
@@ -71,6 +72,19 @@ impl Teller {
         self.agent("lifecycle", data, true);
     }
 
+    /// The conversation is compacted; `done`: it was, or was not.
+    pub(super) fn compaction(&mut self, done: Option<bool>) {
+        self.seq += 1;
+        let data = match done {
+            None => json!({ "phase": "start" }),
+            Some(done) => json!({
+                "phase": "end", "completed": done, "willRetry": true,
+                "outcome": if done { "completed" } else { "skipped" },
+            }),
+        };
+        self.agent("compaction", data, false);
+    }
+
     pub(super) fn usage(&mut self, output_tokens: u64) {
         self.seq += 1;
         self.agent("usage", json!({ "outputTokens": output_tokens }), false);
@@ -101,6 +115,59 @@ impl Teller {
         self.tool(tooling, data);
     }
 
+    /// A tool that takes its time.
+    pub(super) fn tool_goes_on(&mut self, tooling: &Tooling<'_>, doing: Progress) {
+        let call = tooling.call;
+        let waiting = |phase: &str, id: String| json!({ "phase": phase, "approvalId": id, "toolCallId": call.id });
+        match doing {
+            Progress::Waits(id) => self.lifecycle(waiting("waiting-approval", id)),
+            Progress::Decided(id) => self.lifecycle(waiting("approval-resolved", id)),
+            Progress::Output { text, details } => {
+                let result =
+                    json!({ "content": [{ "type": "text", "text": text }], "details": details });
+                self.tool(
+                    tooling,
+                    json!({ "phase": "update", "name": call.name, "toolCallId": call.id, "partialResult": result }),
+                );
+                let mut item = item(tooling, "update", "running");
+                if let Some(item) = item.as_object_mut() {
+                    item.shift_remove("startedAt");
+                }
+                self.seq += 1;
+                self.agent("item", item, false);
+                self.command_output(tooling, "delta", "running", text.trim(), &json!({}));
+            }
+        }
+    }
+
+    /// What a command wrote, for those who follow commands.
+    fn command_output(
+        &mut self,
+        tooling: &Tooling<'_>,
+        phase: &str,
+        status: &str,
+        output: &str,
+        details: &Value,
+    ) {
+        let call = tooling.call;
+        let about = tools::about(&call.name, &call.arguments).unwrap_or_default();
+        let mut data = json!({
+            "itemId": format!("command:{}", call.id), "phase": phase, "title": format!("command {about}").trim(),
+            "toolCallId": call.id, "name": call.name,
+        });
+        if !output.is_empty() {
+            data["output"] = json!(output);
+        }
+        data["status"] = json!(status);
+        for key in ["exitCode", "durationMs", "cwd"] {
+            if let Some(value) = details.get(key) {
+                data[key] = value.clone();
+            }
+        }
+        self.seq += 1;
+        self.agent("command_output", data, false);
+    }
+
     pub(super) fn tool_ends(&mut self, tooling: &Tooling<'_>, answer: &tools::Answer) {
         let call = tooling.call;
         let mut data = json!({ "phase": "result", "name": call.name, "toolCallId": call.id });
@@ -108,7 +175,7 @@ impl Teller {
             data["meta"] = json!(about);
         }
         data["isError"] = json!(answer.error.is_some());
-        data["commandBearing"] = json!(false);
+        data["commandBearing"] = json!(call.name == "exec");
         data["result"] = json!({
             "content": [{ "type": "text", "text": answer.text }], "details": answer.details,
         });
@@ -125,7 +192,11 @@ impl Teller {
             }
         }
         self.tool(tooling, data);
+        let has_failed = answer.details["exitCode"]
+            .as_i64()
+            .is_some_and(|code| code != 0);
         let status = match &answer.error {
+            None if has_failed => "failed",
             None => "completed",
             Some(_) if answer.is_blocked => "blocked",
             Some(_) => "failed",
@@ -133,10 +204,27 @@ impl Teller {
         let mut item = item(tooling, "end", status);
         item["endedAt"] = json!(clock::now_ms());
         if let Some(error) = &answer.error {
-            item["error"] = json!(error);
+            item["error"] = json!(error.lines().next().unwrap_or_default());
+            // A failure is told, whatever it was that failed.
+            if let Some(item) = item.as_object_mut() {
+                item.remove("hideFromChannelProgress");
+            }
         }
         self.seq += 1;
         self.agent("item", item, false);
+        if call.name == "exec" {
+            // A command's own words; what was done with them is not among them.
+            let output = answer.details["aggregated"]
+                .as_str()
+                .unwrap_or(&answer.text);
+            let status = match answer.details["status"].as_str() {
+                Some("completed" | "running") => "completed",
+                _ if answer.is_blocked => "blocked",
+                _ => "failed",
+            };
+            let output = output.to_owned();
+            self.command_output(tooling, "end", status, &output, &answer.details);
+        }
     }
 
     /// To those who asked to be told of tools.
@@ -158,6 +246,24 @@ impl Teller {
     pub(super) fn thinking(&mut self, text: &str, delta: &str) {
         self.seq += 1;
         self.agent("thinking", json!({ "text": text, "delta": delta }), false);
+    }
+
+    /// Its message was answered in another run.
+    pub(super) fn answered_elsewhere(&mut self) {
+        self.seq += 1;
+        let chat = json!({
+            "runId": self.run_id, "sessionKey": self.session_key, "seq": self.seq, "state": "final",
+        });
+        self.send("chat", &chat);
+    }
+
+    /// It was called off; `text`: what had been said.
+    pub(super) fn aborted(&mut self, text: &str, started_ms: u64) {
+        self.last("aborted", "rpc", text);
+        self.lifecycle(json!({
+            "phase": "end", "status": "cancelled", "aborted": true, "stopReason": "rpc",
+            "startedAt": started_ms, "endedAt": clock::now_ms(),
+        }));
     }
 
     pub(super) fn last(&mut self, state: &str, stop_reason: &str, text: &str) {
@@ -202,6 +308,8 @@ impl Teller {
         payload["ts"] = json!(clock::now_ms());
         if self.is_chat {
             payload["isHeartbeat"] = json!(false);
+        } else if self.run_id.starts_with(super::HEARTBEAT_RUN) {
+            payload["isHeartbeat"] = json!(true);
         }
         payload
     }
@@ -223,9 +331,22 @@ fn item(tooling: &Tooling<'_>, phase: &str, status: &str) -> Value {
     if let Some(about) = about {
         item["meta"] = json!(about);
     }
-    item["commandBearing"] = json!(false);
+    item["commandBearing"] = json!(call.name == "exec");
+    if is_a_look(call) {
+        item["hideFromChannelProgress"] = json!(true);
+    }
     item["startedAt"] = json!(tooling.started_ms);
     item
+}
+
+/// Looking after a command is nothing to tell a chat of.
+fn is_a_look(call: &ToolCall) -> bool {
+    let action = || {
+        serde_json::from_str::<Value>(&call.arguments).ok()?["action"]
+            .as_str()
+            .map(str::to_owned)
+    };
+    call.name == "process" && action().as_deref() == Some("poll")
 }
 
 fn message(text: &str) -> Value {
@@ -244,6 +365,9 @@ pub(super) fn session_message(
     entry: &Entry,
     position: usize,
 ) {
+    if rows::is_hidden(entry) {
+        return;
+    }
     let row = rows::session(app, assistant, session);
     let mut payload = row.clone();
     payload["sessionKey"] = json!(session.key);
@@ -254,6 +378,44 @@ pub(super) fn session_message(
     payload["ts"] = json!(clock::now_ms());
     app.hub
         .tell_followers("session.message", &payload.to_string(), Some(&session.key));
+}
+
+/// A compaction that was asked for by `sessions.compact`, to those who follow the list. `ended`: whether it was done, and
+/// why not.
+pub(super) fn session_operation(
+    app: &App,
+    session: &AgentSession,
+    operation_id: &str,
+    ended: Option<(bool, Option<&str>)>,
+) {
+    let mut payload = json!({
+        "operationId": operation_id, "operation": "compact",
+        "phase": if ended.is_some() { "end" } else { "start" },
+        "sessionKey": session.key, "agentId": session.agent,
+    });
+    if let Some((completed, reason)) = ended {
+        payload["completed"] = json!(completed);
+        if let Some(reason) = reason {
+            payload["reason"] = json!(reason);
+        }
+    }
+    payload["ts"] = json!(clock::now_ms());
+    app.hub
+        .tell_followers("session.operation", &payload.to_string(), None);
+}
+
+/// A conversation was compacted, to those who follow the list.
+pub(super) fn session_compacted(app: &Arc<App>, assistant: &Assistant, session: &AgentSession) {
+    let payload = json!({
+        "sessionKey": session.key,
+        "agentId": session.agent,
+        "reason": "compact",
+        "compacted": true,
+        "ts": clock::now_ms(),
+        "session": rows::session(app, assistant, session),
+    });
+    app.hub
+        .tell_followers("sessions.changed", &payload.to_string(), None);
 }
 
 /// A session changed, to those who follow the list.

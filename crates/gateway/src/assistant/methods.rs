@@ -11,7 +11,9 @@ use store::{AgentSession, RunState};
 use wire::error::{ErrorCode, ErrorShape};
 use wire::frame::response_ok;
 
-use super::{Accepted, Assistant, Image, Input, Outcome, agent_for, commands, rows, unavailable};
+use super::{
+    Accepted, Assistant, Image, Input, Outcome, agent_for, commands, queue, rows, unavailable,
+};
 use crate::app::App;
 use crate::clock;
 use crate::dispatch::Session;
@@ -31,6 +33,7 @@ pub(crate) const NAMES: &[&str] = &[
     "models.authStatus",
     "models.list",
     "sessions.abort",
+    "sessions.compact",
     "sessions.create",
     "sessions.delete",
     "sessions.describe",
@@ -68,7 +71,8 @@ pub(crate) fn find(
     method: &str,
     params: Option<&RawValue>,
 ) -> Option<Task> {
-    let name = *NAMES.iter().find(|name| **name == method)?;
+    let mut names = NAMES.iter().chain(&super::exec::methods::NAMES);
+    let name = *names.find(|name| **name == method)?;
     let assistant = Arc::clone(app.assistant()?);
     if app.upstream.borrow().word() != "off" {
         return None;
@@ -101,10 +105,21 @@ impl Call {
             "chat.history" | "chat.startup" => self.history().await,
             "chat.metadata" => Ok(json!({ "models": self.models(), "commands": commands::list() })),
             "chat.send" => self.send().await,
+            method if method.starts_with("exec.") => {
+                let call = super::exec::methods::Call {
+                    app: &self.app,
+                    execs: &self.assistant.execs,
+                    session: &self.session,
+                    id: &self.id,
+                    params: &self.params,
+                };
+                call.serve(method).await
+            }
             "commands.list" => Ok(json!({ "commands": commands::list() })),
             "models.authStatus" => Ok(self.auth_status()),
             "models.list" => Ok(json!({ "models": self.models() })),
             "sessions.abort" => Ok(self.abort("key")),
+            "sessions.compact" => self.compact().await,
             "sessions.create" => self.create().await,
             "sessions.delete" => self.delete().await,
             "sessions.describe" => self.describe().await,
@@ -152,9 +167,11 @@ impl Call {
             images: images(&self.params["attachments"])?,
             extra_system: self.text("extraSystemPrompt").map(str::to_owned),
             is_chat,
+            queue: is_chat,
             client: self.client(),
             model: None,
             sampling: agent::Sampling::default(),
+            caller_tools: Vec::new(),
         })
     }
 
@@ -267,9 +284,10 @@ impl Call {
     fn abort(&self, key: &str) -> Value {
         let key = self.key(key);
         let wanted = self.text("runId");
-        let runs: Vec<String> = self
-            .assistant
-            .live_of(&key)
+        let mut live = self.assistant.live_of(&key);
+        // What waits goes first: nothing of it is begun meanwhile.
+        live.sort_by_key(|live| !live.waits());
+        let runs: Vec<String> = live
             .into_iter()
             .filter(|live| wanted.is_none_or(|run| run == live.run_id))
             .map(|live| {
@@ -308,10 +326,14 @@ impl Call {
             .and_then(|bytes| usize::try_from(bytes).ok())
             .map_or(HISTORY_BYTES_MAX, |bytes| bytes.min(HISTORY_BYTES_MAX));
         let mut messages = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut more) = (0, first > 0);
         for (index, entry) in entries.iter().enumerate().rev() {
+            if rows::is_hidden(entry) {
+                continue;
+            }
             bytes += entry.message.len();
             if bytes > bytes_max && !messages.is_empty() {
+                more = true;
                 break;
             }
             messages.push(rows::message(entry, first + index + 1, &session.session_id));
@@ -319,17 +341,19 @@ impl Call {
         messages.reverse();
         let mut info = rows::session(&self.app, &self.assistant, &session);
         info["activeLeafEntryId"] = json!(entries.last().map(|entry| &entry.id));
+        let pending = queue::pending(&self.assistant, &key);
         let mut answer = json!({
             "sessionKey": asked,
             "sessionId": session.session_id,
-            "hasMore": messages.len() < total,
+            "hasMore": more,
             "messages": messages,
-            "pendingInputs": { "items": [], "total": 0 },
+            "pendingInputs": { "total": pending.len(), "items": pending },
             "totalMessages": total,
             "defaults": rows::defaults(&self.app, &self.assistant, &session.agent),
             "sessionInfo": info,
         });
-        if let Some(live) = self.assistant.live_of(&key).first() {
+        let live = self.assistant.live_of(&key);
+        if let Some(live) = live.iter().find(|live| !live.waits()) {
             answer["inFlightRun"] = json!({
                 "runId": live.run_id, "text": live.text(), "startedAt": live.started_ms, "events": [],
             });

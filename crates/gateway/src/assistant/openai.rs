@@ -1,13 +1,14 @@
-//! `/v1/models` and `/v1/chat/completions` for agents of ours, as OpenAI's clients speak them.
+//! `/v1/models`, `/v1/chat/completions` and `/v1/responses` for agents of ours, as OpenAI's clients speak them.
 //!
-//! Off until `gateway.http.endpoints.chatCompletions.enabled`, as the original's. Source: src/gateway/openai-http.ts,
-//! models-http.ts and http-utils.ts at 2026.9.6; `tests/assistant/openai.test.mjs` compares.
+//! Off until `gateway.http.endpoints.chatCompletions.enabled` and `responses.enabled`, as the original's. Source:
+//! src/gateway/openai-http.ts, openresponses-http.ts, models-http.ts and http-utils.ts at 2026.9.6; `tests/assistant/openai.test.mjs` compares.
 
 mod request;
+mod responses;
 mod stream;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent::ModelError;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -18,17 +19,23 @@ use store::RunState;
 use tokio::sync::Semaphore;
 use wire::error::ErrorShape;
 
-use super::{Accepted, Input, Live, Outcome};
+use super::{Accepted, Assistant, Input, Live, Outcome};
 use crate::app::App;
+use crate::auth::RemoteEnd;
 use crate::clock;
 use crate::ingress::http::{Body, full, text};
 use crate::native::agents::{Ownership, Roster, normalize_id};
 use crate::native::sessions::canonical_key;
 
+pub(super) use responses::Continued;
+
 const COMPLETIONS: &str = "/v1/chat/completions";
+const RESPONSES: &str = "/v1/responses";
 const MODELS: &str = "/v1/models";
 /// As the original's.
 const BODY_BYTES_MAX: usize = 20 << 20;
+/// How long a body may take to arrive: whoever stops in the middle holds one of the few places.
+const BODY_PATIENCE: Duration = Duration::from_secs(60);
 /// Requests that are being read at once; the others wait.
 static READING: Semaphore = Semaphore::const_new(8);
 /// Source: `AgentSelectionRequiredError`.
@@ -36,14 +43,14 @@ const NO_OWNER: &str = "Multiple agents are configured, but this operation has n
 const NO_ANSWER: &str = "No response from OpenClaw.";
 
 pub(crate) fn is_ours(path: &str) -> bool {
-    path == COMPLETIONS || path == MODELS || path.starts_with("/v1/models/")
+    path == COMPLETIONS || path == RESPONSES || path == MODELS || path.starts_with("/v1/models/")
 }
 
 /// `None`: switched off, which is as if it were not there.
 pub(crate) async fn respond(
     app: &Arc<App>,
     request: Request<Incoming>,
-    peer: SocketAddr,
+    peer: RemoteEnd,
 ) -> Option<Response<Body>> {
     let path = request.uri().path().to_owned();
     let is_on = |name: &str| {
@@ -51,14 +58,19 @@ pub(crate) async fn respond(
         let at = format!("/gateway/http/endpoints/{name}/enabled");
         facts.config.pointer(&at) == Some(&Value::Bool(true))
     };
-    let chat = is_on("chatCompletions");
-    if !chat && (path == COMPLETIONS || !is_on("responses")) {
+    let (chat, responses) = (is_on("chatCompletions"), is_on("responses"));
+    let is_there = match path.as_str() {
+        COMPLETIONS => chat,
+        RESPONSES => responses,
+        _ => chat || responses,
+    };
+    if !is_there {
         return None;
     }
-    let method = if path == COMPLETIONS {
-        Method::POST
-    } else {
-        Method::GET
+    let is_turn = path == COMPLETIONS || path == RESPONSES;
+    let method = match is_turn {
+        true => Method::POST,
+        false => Method::GET,
     };
     if *request.method() != method {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
@@ -70,21 +82,20 @@ pub(crate) async fn respond(
         response.headers_mut().insert(header::ALLOW, allow);
         return Some(response);
     }
-    let scope = match (
-        path == COMPLETIONS,
-        request.headers().contains_key("x-openclaw-model"),
-    ) {
+    let scope = match (is_turn, request.headers().contains_key("x-openclaw-model")) {
         (true, true) => "operator.admin",
         (true, false) => "operator.write",
         (false, _) => "operator.read",
     };
     let admitted = crate::messages::api::admit(app, request.headers(), peer, scope).await;
-    if let Err(refusal) = admitted {
-        return Some(*refusal);
-    }
-    let answered = match path == COMPLETIONS {
-        true => complete(app, request).await,
-        false => model(app, path.strip_prefix(MODELS).unwrap_or_default()),
+    let user = match admitted {
+        Ok(user) => user,
+        Err(refusal) => return Some(*refusal),
+    };
+    let answered = match path.as_str() {
+        COMPLETIONS => complete(app, request).await,
+        RESPONSES => responses::create(app, request, user.as_deref()).await,
+        _ => model(app, path.strip_prefix(MODELS).unwrap_or_default()),
     };
     Some(answered.unwrap_or_else(|refusal| refusal.response()))
 }
@@ -179,40 +190,50 @@ fn model(app: &App, rest: &str) -> Result<Response<Body>, Refusal> {
     }
 }
 
-async fn complete(app: &Arc<App>, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
-    let Some(assistant) = app.assistant().cloned() else {
-        let why = "the gateway is starting";
-        return Err(Refusal::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "api_error",
-            why,
-        ));
-    };
+async fn read(request: Request<Incoming>) -> Result<(http::HeaderMap, Value), Refusal> {
     let (parts, body) = request.into_parts();
-    let body: Value = {
-        let _turn = READING.acquire().await;
-        let bytes = Limited::new(body, BODY_BYTES_MAX)
-            .collect()
-            .await
-            .map_err(|error| match error.downcast_ref::<LengthLimitError>() {
-                Some(_) => Refusal::new(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    "invalid_request_error",
-                    "Payload too large",
-                ),
-                None => Refusal::invalid(error.to_string()),
-            })?;
-        serde_json::from_slice(&bytes.to_bytes())
-            .map_err(|error| Refusal::invalid(format!("the body is not JSON: {error}")))?
-    };
-    let asked = request::Asked::of(&body)?;
-    let (agent, key) = route(app, &parts.headers, &asked)?;
-    let named = parts
-        .headers
+    let _turn = READING.acquire().await;
+    let collected = Limited::new(body, BODY_BYTES_MAX).collect();
+    let bytes = tokio::time::timeout(BODY_PATIENCE, collected)
+        .await
+        .map_err(|_elapsed| {
+            Refusal::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "invalid_request_error",
+                "the body took too long",
+            )
+        })?
+        .map_err(|error| match error.downcast_ref::<LengthLimitError>() {
+            Some(_) => Refusal::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "invalid_request_error",
+                "Payload too large",
+            ),
+            None => Refusal::invalid(error.to_string()),
+        })?;
+    let body = serde_json::from_slice(&bytes.to_bytes())
+        .map_err(|error| Refusal::invalid(format!("the body is not JSON: {error}")))?;
+    Ok((parts.headers, body))
+}
+
+fn assistant(app: &App) -> Result<Arc<Assistant>, Refusal> {
+    let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+    let starting = || Refusal::new(unavailable, "api_error", "the gateway is starting");
+    app.assistant().cloned().ok_or_else(starting)
+}
+
+/// The model of a provider that the request names, if there is one to ask at all.
+fn model_of(
+    app: &App,
+    assistant: &Assistant,
+    headers: &http::HeaderMap,
+    agent: &str,
+) -> Result<Option<String>, Refusal> {
+    let named = headers
         .get("x-openclaw-model")
         .map(|value| value.to_str().unwrap_or_default().trim());
     let named = named.filter(|name| !name.is_empty()).map(str::to_owned);
-    if let Err(ModelError::None) = assistant.model(app, &agent, named.as_deref()) {
+    if let Err(ModelError::None) = assistant.model(app, agent, named.as_deref()) {
         let why = "no model is configured: set agents.defaults.model and models.providers in openclaw.json";
         return Err(Refusal::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -220,6 +241,30 @@ async fn complete(app: &Arc<App>, request: Request<Incoming>) -> Result<Response
             why,
         ));
     }
+    Ok(named)
+}
+
+async fn begin(
+    app: &Arc<App>,
+    assistant: &Arc<Assistant>,
+    input: Input,
+) -> Result<Arc<Live>, Refusal> {
+    let mut leaving = Leaving(Some((Arc::clone(assistant), input.run_id.clone())));
+    let accepted = assistant.accept(app, input).await;
+    leaving.0 = None;
+    match accepted {
+        Ok(Accepted::Started(live) | Accepted::InFlight(live)) => Ok(live),
+        Ok(Accepted::Ended(_)) => Err(Refusal::invalid("this run has ended")),
+        Err(error) => Err(Refusal::of(&error)),
+    }
+}
+
+async fn complete(app: &Arc<App>, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+    let assistant = assistant(app)?;
+    let (headers, body) = read(request).await?;
+    let asked = request::Asked::of(&body)?;
+    let (agent, key) = route(app, &headers, &asked, "openai")?;
+    let named = model_of(app, &assistant, &headers, &agent)?;
     let said = request::Said::of(&body)?;
     drop(body);
     let run_id = format!("chatcmpl_{}", uuid::Uuid::new_v4());
@@ -228,47 +273,51 @@ async fn complete(app: &Arc<App>, request: Request<Incoming>) -> Result<Response
         created: clock::now_ms() / 1000,
         model: asked.model.clone(),
     };
-    let input = Input {
-        run_id,
-        session_key: key,
-        agent,
-        message: said.message,
-        images: said.images,
-        extra_system: said.system,
-        is_chat: false,
-        client: None,
-        model: named,
-        sampling: asked.sampling,
-    };
-    let live = match assistant.accept(app, input).await {
-        Ok(Accepted::Started(live) | Accepted::InFlight(live)) => live,
-        Ok(Accepted::Ended(_)) => return Err(Refusal::invalid("this run has ended")),
-        Err(error) => return Err(Refusal::of(&error)),
-    };
+    let must = asked.tools.must.clone();
+    let input = said.into_input(run_id, (agent, key), named, asked.sampling, asked.tools);
+    let live = begin(app, &assistant, input).await?;
     if asked.is_stream {
-        return Ok(stream::respond(identity, live, asked.include_usage));
+        return Ok(stream::respond(identity, live, asked.include_usage, must));
     }
-    // A client that goes away takes its turn with it.
-    let mut leaving = AbortOnDrop(Some(Arc::clone(&live)));
-    let outcome = live.ended().await;
-    leaving.0 = None;
+    let outcome = outcome_for(&live).await;
     if outcome.state != RunState::Ok {
         return Err(Refusal::failed(&outcome));
     }
-    let content = match outcome.text.is_empty() {
-        true => NO_ANSWER,
-        false => &outcome.text,
-    };
+    if let Some(why) = request::Must::lacks(must.as_ref(), &outcome.calls) {
+        return Err(Refusal::new(StatusCode::BAD_GATEWAY, "api_error", why));
+    }
+    let mut message = json!({ "role": "assistant", "content": content(&outcome) });
+    if !outcome.calls.is_empty() {
+        let calls = outcome.calls.iter().map(|call| {
+            json!({ "id": call.id, "type": "function", "function": { "name": call.name, "arguments": call.arguments } })
+        });
+        message["tool_calls"] = calls.collect();
+    }
     Ok(answer(
         StatusCode::OK,
         &json!({
             "id": identity.id, "object": "chat.completion", "created": identity.created, "model": identity.model,
             "choices": [{
-                "index": 0, "message": { "role": "assistant", "content": content }, "finish_reason": finish(&outcome),
+                "index": 0, "message": message, "finish_reason": finish(&outcome),
             }],
             "usage": usage(&outcome),
         }),
     ))
+}
+
+/// The end of a turn. A client that goes away meanwhile takes the turn with it.
+async fn outcome_for(live: &Arc<Live>) -> Outcome {
+    let mut leaving = AbortOnDrop(Some(Arc::clone(live)));
+    let outcome = live.ended().await;
+    leaving.0 = None;
+    outcome
+}
+
+fn content(outcome: &Outcome) -> &str {
+    match outcome.text.is_empty() && outcome.calls.is_empty() {
+        true => NO_ANSWER,
+        false => &outcome.text,
+    }
 }
 
 /// Whose agent, and which conversation.
@@ -276,6 +325,7 @@ fn route(
     app: &App,
     headers: &http::HeaderMap,
     asked: &request::Asked,
+    prefix: &str,
 ) -> Result<(String, String), Refusal> {
     let text = |name: &str| {
         let value = headers.get(name)?.to_str().ok()?.trim();
@@ -315,11 +365,24 @@ fn route(
         return Ok((owner, key));
     }
     let name = match asked.user.trim() {
-        "" => format!("openai:{}", uuid::Uuid::new_v4()),
-        user => format!("openai-user:{}", user.to_lowercase()),
+        "" => format!("{prefix}:{}", uuid::Uuid::new_v4()),
+        user => format!("{prefix}-user:{}", user.to_lowercase()),
     };
     let key = format!("agent:{agent}:{name}");
     Ok((agent, key))
+}
+
+/// A client that goes away before its turn has begun: the turn ends when it begins.
+struct Leaving(Option<(Arc<Assistant>, String)>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        if let Some((assistant, run_id)) = &self.0
+            && let Some(live) = assistant.live(run_id)
+        {
+            live.abort();
+        }
+    }
 }
 
 struct AbortOnDrop(Option<Arc<Live>>);
@@ -334,6 +397,7 @@ impl Drop for AbortOnDrop {
 
 fn finish(outcome: &Outcome) -> &'static str {
     match outcome.stop_reason.as_str() {
+        _ if !outcome.calls.is_empty() => "tool_calls",
         "length" => "length",
         _ => "stop",
     }
@@ -353,4 +417,22 @@ fn usage(outcome: &Outcome) -> Value {
         out["prompt_tokens_details"] = json!({ "cached_tokens": count("cacheRead") });
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{World, in_time, input, until_entered};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_goes_away_before_its_turn_begins_takes_it_along() {
+        let world = World::start();
+        let beginning = async {
+            let begun = begin(&world.app, &world.assistant, input("r", "hello")).await;
+            begun.expect("it begins");
+        };
+        let live = until_entered(&world, "r", beginning).await;
+        assert_eq!(in_time(live.ended()).await.state, RunState::Aborted);
+        assert!(world.assistant.live("r").is_none());
+    }
 }

@@ -6,6 +6,8 @@ use agent::{Message, Model, Part, Tool, ToolCall, ToolResult};
 use serde_json::Value;
 use store::Entry;
 
+use super::Image;
+use super::compact::plan::beginning;
 use crate::native::Facts;
 
 /// More entries than any window holds are not read.
@@ -111,17 +113,26 @@ fn read(path: &Path, chars_max: usize) -> std::io::Result<String> {
     Ok(short)
 }
 
-/// The conversation, newest kept, as far as the model's window takes it beside an answer. Every call in it has its
-/// result, and every result its call: providers refuse anything else.
-pub(super) fn conversation(entries: &[Entry], model: &Model) -> Vec<Message> {
-    let tokens = model
-        .context_window
-        .saturating_sub(model.max_tokens)
-        .max(model.context_window / 4);
+/// The conversation from its last compaction on, newest kept, as far as `window` tokens of the model's take it beside an
+/// answer. Every call in it has its result, and every result its call: providers refuse anything else.
+///
+/// `pictured`: the id of an entry, and the pictures that came with it; only for a model that takes some.
+pub(super) fn conversation(
+    entries: &[Entry],
+    model: &Model,
+    window: u64,
+    pictured: (&str, &[Image]),
+) -> Vec<Message> {
+    let tokens = window.saturating_sub(model.max_tokens).max(window / 4);
     let mut left = usize::try_from(tokens * CHARS_PER_TOKEN).unwrap_or(usize::MAX);
+    let (from, summary) = beginning(entries);
+    let summary = summary.map(|summary| {
+        format!("What was said before is summed up here:\n\n<summary>\n{summary}\n</summary>")
+    });
+    left = left.saturating_sub(summary.as_ref().map_or(0, |text| text.chars().count()));
     let mut kept: Vec<Message> = Vec::new();
     let mut cut = false;
-    for entry in entries.iter().rev() {
+    for entry in entries[from..].iter().rev() {
         let Some(mut said) = said(entry) else {
             continue;
         };
@@ -129,6 +140,13 @@ pub(super) fn conversation(entries: &[Entry], model: &Model) -> Vec<Message> {
             && result.text.chars().count() > left
         {
             result.text = "[left out here: it does not fit any more]".to_owned();
+        }
+        if entry.id == pictured.0 && model.takes_images {
+            let pictures = pictured.1.iter().map(|image| Part::Image {
+                data: image.data.clone(),
+                mime: image.mime.clone(),
+            });
+            said.parts.extend(pictures);
         }
         let length: usize = said.parts.iter().map(weight).sum();
         if length > left && !kept.is_empty() {
@@ -140,6 +158,13 @@ pub(super) fn conversation(entries: &[Entry], model: &Model) -> Vec<Message> {
         match kept.last_mut() {
             Some(last) if last.role == said.role => join(last, said),
             _ => kept.push(said),
+        }
+    }
+    if let Some(summary) = summary {
+        let summary = Message::text("user", summary);
+        match kept.last_mut() {
+            Some(last) if last.role == summary.role => join(last, summary),
+            _ => kept.push(summary),
         }
     }
     kept.reverse();
@@ -310,7 +335,7 @@ mod tests {
             entry("user", "two", ""),
             entry("assistant", "three", "stop"),
         ];
-        let messages = conversation(&entries, &model(1000));
+        let messages = conversation(&entries, &model(1000), 1000, ("", &[]));
         assert_eq!(
             texts(&messages),
             [
@@ -328,13 +353,86 @@ mod tests {
             entry("assistant", &long, "stop"),
             entry("user", "last", ""),
         ];
-        let messages = conversation(&entries, &model(80));
+        let messages = conversation(&entries, &model(80), 80, ("", &[]));
         let texts = texts(&messages);
         assert_eq!(texts[0].0, "system");
         assert_eq!(texts[1].0, "assistant");
         assert_eq!(texts[2].1, "last");
         // Even what passes the window alone is sent: the provider says so in its own words.
-        assert_eq!(conversation(&entries[..1], &model(10)).len(), 1);
+        assert_eq!(
+            conversation(&entries[..1], &model(10), 10, ("", &[])).len(),
+            1
+        );
+    }
+
+    #[test]
+    fn a_summary_stands_for_what_a_compaction_left_out() {
+        let kept = |id: &str, entry: Entry| Entry {
+            id: id.to_owned(),
+            ..entry
+        };
+        let boundary = Entry {
+            message: json!({ "summary": "S", "firstKeptEntryId": "k" }).to_string(),
+            ..entry("compaction", "", "")
+        };
+        let entries = [
+            entry("user", "one", ""),
+            entry("assistant", "two", "stop"),
+            kept("k", entry("user", "three", "")),
+            boundary.clone(),
+            entry("assistant", "four", "stop"),
+        ];
+        let shown = conversation(&entries, &model(1000), 1000, ("", &[]));
+        let head = "What was said before is summed up here:\n\n<summary>\nS\n</summary>";
+        assert_eq!(
+            texts(&shown),
+            [
+                ("user", format!("{head}\n\nthree")),
+                ("assistant", "four".to_owned())
+            ]
+        );
+        // It stays when nothing else fits.
+        let large = [boundary, entry("user", &"x".repeat(2_000), "")];
+        let shown = conversation(&large, &model(100), 100, ("", &[]));
+        assert!(texts(&shown)[0].1.starts_with(head));
+    }
+
+    #[test]
+    fn pictures_stand_beside_what_was_said_with_them() {
+        let mut model = model(1000);
+        model.takes_images = true;
+        let asked = Entry {
+            id: "r:user".to_owned(),
+            ..entry("user", "look", "")
+        };
+        let image = Image {
+            data: "AA==".to_owned(),
+            mime: "image/png".to_owned(),
+        };
+        let images = [image];
+        let shape = |entries: &[Entry], model: &Model| -> Vec<Vec<&'static str>> {
+            let shown = conversation(entries, model, 1000, ("r:user", &images));
+            let kind = |part: &Part| match part {
+                Part::Text(_) => "text",
+                Part::Image { .. } => "image",
+                _ => "other",
+            };
+            shown
+                .iter()
+                .map(|message| message.parts.iter().map(kind).collect())
+                .collect()
+        };
+        let later = entry("user", "and hurry", "");
+        let answer = entry("assistant", "I look.", "stop");
+        let apart = [asked.clone(), answer, later.clone()];
+        assert_eq!(
+            shape(&apart, &model),
+            [vec!["text", "image"], vec!["text"], vec!["text"]]
+        );
+        let joined = [entry("user", "before", ""), asked, later];
+        assert_eq!(shape(&joined, &model), [vec!["text", "image", "text"]]);
+        model.takes_images = false;
+        assert_eq!(shape(&joined, &model), [vec!["text"]]);
     }
 
     #[test]
@@ -356,7 +454,7 @@ mod tests {
             )
         };
         let shape = |entries: &[Entry], window: u64| -> Vec<String> {
-            conversation(entries, &model(window))
+            conversation(entries, &model(window), window, ("", &[]))
                 .iter()
                 .map(|message| {
                     let parts: Vec<String> = message

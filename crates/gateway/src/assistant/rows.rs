@@ -5,14 +5,19 @@ use std::sync::Arc;
 use agent::{Completion, Model, ToolCall};
 use base64::Engine as _;
 use serde_json::{Map, Value, json};
-use store::{AgentSession, Entry};
+use store::{AgentSession, Entry, Run};
 
+use super::compact::plan as compact;
+use super::queue::settings as queue;
 use super::{Assistant, Input};
 use crate::app::App;
 use crate::clock;
 use crate::native::sessions as empty;
+use crate::schedule::heartbeat::settings as heartbeat;
 
 const PREVIEW_CHARS: usize = 160;
+/// Of a command's output, beside what the model was given of it.
+const OUTPUT_CHARS_KEPT: usize = 8_000;
 
 pub(super) fn user_id(run_id: &str) -> String {
     format!("{run_id}:user")
@@ -100,6 +105,19 @@ pub(super) fn answer(
     entry(id, "assistant", run_id, message, now_ms)
 }
 
+/// An answer of a turn that goes on because messages have come.
+pub(super) fn answer_before(
+    run_id: &str,
+    completion: &Completion,
+    model: &Model,
+    now_ms: i64,
+) -> Entry {
+    Entry {
+        id: format!("{run_id}:answer:{}", uuid::Uuid::new_v4()),
+        ..answer(run_id, completion, Some(model), now_ms)
+    }
+}
+
 /// What a tool answered.
 pub(super) fn result(
     run_id: &str,
@@ -115,6 +133,13 @@ pub(super) fn result(
     });
     if let Some(kept) = kept {
         message["details"] = kept.clone();
+        // The text has it too; each line of a conversation is read again by every turn.
+        if let Some(Value::String(output)) = message["details"].get_mut("aggregated")
+            && let Some((at, _)) = output.char_indices().nth(OUTPUT_CHARS_KEPT)
+        {
+            output.truncate(at);
+            output.push_str("\n[… more in the text]");
+        }
     }
     message["isError"] = json!(is_error);
     message["timestamp"] = json!(now_ms);
@@ -124,7 +149,8 @@ pub(super) fn result(
 }
 
 /// Results in place of those that a stopped turn did not live to write, one for each call without one.
-pub(super) fn unanswered(entries: &[Entry], run_id: &str, why: &str, now_ms: i64) -> Vec<Entry> {
+pub(super) fn unanswered(entries: &[Entry], run: &Run, why: &str, now_ms: i64) -> Vec<Entry> {
+    let run_id = &*run.run_id;
     let mut open: Vec<ToolCall> = Vec::new();
     let own = entries
         .iter()
@@ -146,10 +172,25 @@ pub(super) fn unanswered(entries: &[Entry], run_id: &str, why: &str, now_ms: i64
             _ => {}
         }
     }
-    let why = format!("{why}; whether it took effect is not known. Look before you call it again.");
+    let waits = waits_for_approval(run);
+    let unknown =
+        format!("{why}; whether it took effect is not known. Look before you call it again.");
+    let not_begun = format!("{why}; it waited for approval and was not run.");
     open.iter()
-        .map(|call| result(run_id, call, &why, None, true, now_ms))
+        .map(|call| {
+            let why = match waits.as_deref() == Some(&*call.id) {
+                true => &not_begun,
+                false => &unknown,
+            };
+            result(run_id, call, why, None, true, now_ms)
+        })
         .collect()
+}
+
+/// The call of a run that waits for a person, as `exec` notes it before it asks.
+fn waits_for_approval(run: &Run) -> Option<String> {
+    let note: Value = serde_json::from_str(run.outcome.as_deref()?).ok()?;
+    note["waitsForApproval"].as_str().map(str::to_owned)
 }
 
 /// The calls in a stored answer.
@@ -192,6 +233,21 @@ pub(super) fn failure(run_id: &str, why: &str, now_ms: i64) -> Entry {
     entry(key, "assistant", run_id, message, now_ms)
 }
 
+/// A compaction: `kept` has `summary`, `firstKeptEntryId`, `tokensBefore`, `tokensAfter` and `details`.
+pub(super) fn compaction(kept: &Value, now_ms: i64) -> Entry {
+    let mut message = kept.clone();
+    message["type"] = json!("compaction");
+    message["timestamp"] = json!(now_ms);
+    Entry {
+        seq: 0,
+        id: uuid::Uuid::new_v4().to_string(),
+        role: compact::ROLE.to_owned(),
+        run_id: None,
+        message: message.to_string(),
+        at_ms: now_ms,
+    }
+}
+
 fn entry(id: String, role: &str, run_id: &str, message: Value, at_ms: i64) -> Entry {
     Entry {
         seq: 0,
@@ -203,15 +259,44 @@ fn entry(id: String, role: &str, run_id: &str, message: Value, at_ms: i64) -> En
     }
 }
 
+/// Whether clients are not shown a line: a heartbeat's question, and an answer that says nothing.
+pub(super) fn is_hidden(entry: &Entry) -> bool {
+    let run_id = entry.run_id.as_deref().unwrap_or_default();
+    if !run_id.starts_with(super::HEARTBEAT_RUN) {
+        return false;
+    }
+    match entry.role.as_str() {
+        "user" => true,
+        "assistant" => {
+            let message: Value = serde_json::from_str(&entry.message).unwrap_or_default();
+            message["stopReason"] != "error"
+                && calls_of(&message["content"]).is_empty()
+                && heartbeat::news(&text_of(&message["content"])).is_none()
+        }
+        _ => false,
+    }
+}
+
 /// A line with its place in the conversation, `position` from 1.
 pub(super) fn message(entry: &Entry, position: usize, session_id: &str) -> Value {
     let mut message: Value = serde_json::from_str(&entry.message).unwrap_or_default();
     let hash = ring::digest::digest(&ring::digest::SHA256, session_id.as_bytes());
     let source = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(hash);
+    let position_of = json!({ "source": source, "rawSeq": position });
+    if entry.role == compact::ROLE {
+        // Of a compaction clients see that there was one.
+        return json!({
+            "role": "system", "content": [{ "type": "text", "text": "Compaction" }], "timestamp": entry.at_ms,
+            "__openclaw": {
+                "kind": "compaction", "id": entry.id, "tokensBefore": message["tokensBefore"],
+                "tokensAfter": message["tokensAfter"], "transcriptPosition": position_of, "seq": position,
+            },
+        });
+    }
     let own = &mut message["__openclaw"];
     own["id"] = json!(entry.id);
     own["recordTimestampMs"] = json!(entry.at_ms);
-    own["transcriptPosition"] = json!({ "source": source, "rawSeq": position });
+    own["transcriptPosition"] = position_of;
     own["seq"] = json!(position);
     message
 }
@@ -266,7 +351,8 @@ pub(super) fn session(app: &Arc<App>, assistant: &Assistant, session: &AgentSess
         .as_deref()
         .and_then(|last| serde_json::from_str(last).ok())
         .unwrap_or_default();
-    let live = assistant.live_of(&session.key);
+    let mut live = assistant.live_of(&session.key);
+    live.retain(|live| !live.waits());
     let chosen = settings["model"].as_str();
     let model = assistant.model(app, &session.agent, chosen).ok();
     let facts = app.facts.load();
@@ -354,7 +440,13 @@ pub(super) fn session(app: &Arc<App>, assistant: &Assistant, session: &AgentSess
     );
     put("effectiveFastMode", json!(false));
     put("effectiveFastModeSource", json!("default"));
-    put("effectiveQueueMode", json!("followup"));
+    let queue = queue::Settings::of(&facts.config, &settings, "webchat");
+    put("effectiveQueueMode", json!(queue.mode.word()));
+    for key in ["queueMode", "queueDebounceMs", "queueCap", "queueDrop"] {
+        if let Some(value) = settings.get(key).filter(|value| !value.is_null()) {
+            put(key, value.clone());
+        }
+    }
     put("effectiveResponseUsage", json!("off"));
     put("hasActiveRun", json!(!live.is_empty()));
     put(

@@ -7,32 +7,104 @@ use store::{AgentSession, Entry, RunState};
 
 use super::events::{self, Teller};
 use super::turn::{Ended, Progress, Turn};
-use super::{Assistant, Input, Live, Outcome, clock_ms, prompt, rows};
+use super::{Assistant, BROKEN, Input, Live, Outcome, clock_ms, prompt, queue, rows};
 use crate::app::App;
 use crate::clock;
 
 pub(super) async fn run(app: Arc<App>, assistant: Arc<Assistant>, live: Arc<Live>, input: Input) {
     let lane = assistant.lane(&input.session_key);
-    let mut stop = app.stopping.subscribe();
     // A turn that is called off while it waits never begins.
     let turn = tokio::select! {
         turn = lane.lock_owned() => Some(turn),
         () = live.cancel.cancelled() => None,
     };
+    worked(&app, &assistant, &live, input, turn.is_some()).await;
+    drop(turn);
+}
+
+/// A turn whose session is its own already; one that does not begin is ended as called off.
+pub(super) async fn worked(
+    app: &Arc<App>,
+    assistant: &Arc<Assistant>,
+    live: &Arc<Live>,
+    input: Input,
+    begins: bool,
+) {
+    let input = Arc::new(input);
+    let turn = {
+        let (app, assistant, live) = (Arc::clone(app), Arc::clone(assistant), Arc::clone(live));
+        let input = Arc::clone(&input);
+        async move { work(&app, &assistant, &live, &input, begins).await }
+    };
+    attend(app, assistant, live, input, turn).await;
+}
+
+/// Waits for a turn to end. One that panics ends all the same: those who wait for it, or behind it, go on.
+async fn attend(
+    app: &Arc<App>,
+    assistant: &Arc<Assistant>,
+    live: &Arc<Live>,
+    input: Arc<Input>,
+    turn: impl Future<Output = ()> + Send + 'static,
+) {
+    let Err(error) = tokio::spawn(turn).await else {
+        return;
+    };
+    tracing::error!(run = %input.run_id, %error, "a turn ended by a fault of the gateway");
+    queue::put_back(app, assistant, &input.session_key, live.close());
+    // As unsure as the turn itself.
+    let told = {
+        let (app, assistant, live) = (Arc::clone(app), Arc::clone(assistant), Arc::clone(live));
+        async move { end_broken(&app, &assistant, &live, &input).await }
+    };
+    tokio::spawn(told).await.ok();
+    assistant.finish(live, Outcome::failed(BROKEN, live.started_ms));
+}
+
+async fn end_broken(app: &Arc<App>, assistant: &Arc<Assistant>, live: &Live, input: &Input) {
+    let Ok(Some(session)) = assistant.session(&input.session_key).await else {
+        return;
+    };
+    let (ended, progress) = (Ended::failed(BROKEN.to_owned()), Progress::default());
+    let outcome = outcome_of(
+        input,
+        &session.session_id,
+        live.started_ms,
+        &ended,
+        &progress,
+    );
+    let kept = keep(assistant, input, &session, &ended, &progress, &outcome).await;
+    let mut teller = Teller::new(app, input, &session.session_id);
+    tell_end(&mut teller, &ended, &progress, &outcome);
+    if let Some((session, Some(entry), position)) = kept {
+        events::session_message(app, assistant, &session, &entry, position);
+    }
+}
+
+async fn work(
+    app: &Arc<App>,
+    assistant: &Arc<Assistant>,
+    live: &Arc<Live>,
+    input: &Input,
+    begins: bool,
+) {
     let started_ms = clock::now_ms();
     let Ok(Some(session)) = assistant.session(&input.session_key).await else {
         let why = Ended::failed("the session is gone".to_owned());
-        let outcome = outcome_of(&input, "", started_ms, &why, &Progress::default());
-        return assistant.finish(&live, outcome);
+        let outcome = outcome_of(input, "", started_ms, &why, &Progress::default());
+        return assistant.finish(live, outcome);
     };
-    let mut teller = Teller::new(&app, &input, &session.session_id);
-    tell_input(&app, &assistant, &session, &input).await;
+    if input.queue {
+        live.open_to_messages();
+    }
+    let mut teller = Teller::new(app, input, &session.session_id);
+    tell_input(app, assistant, &session, input).await;
     let mut progress = Progress::default();
     let work = Turn {
-        app: &app,
-        assistant: &assistant,
-        live: &live,
-        input: &input,
+        app,
+        assistant,
+        live,
+        input,
         session: &session,
         started_ms,
     };
@@ -41,34 +113,50 @@ pub(super) async fn run(app: Arc<App>, assistant: Arc<Assistant>, live: Arc<Live
         completion: work.said(),
         error: Some("aborted".to_owned()),
         model: None,
+        said: None,
     };
-    let ended = if turn.is_none() {
+    let ended = if !begins {
         aborted()
     } else {
         tokio::select! {
-            ended = work.work(&mut teller, &mut progress) => ended,
-            () = live.cancel.cancelled() => aborted(),
-            _ = stop.changed() => {
+            biased;
+            () = app.stops() => {
                 // Not ended in the store: the next start says that it was interrupted.
                 let why = Ended::failed("the gateway is stopping".to_owned());
-                let outcome = outcome_of(&input, &session.session_id, started_ms, &why, &progress);
-                return assistant.finish(&live, outcome);
+                let outcome = outcome_of(input, &session.session_id, started_ms, &why, &progress);
+                assistant.finish(live, outcome);
+                return queue::put_back(app, assistant, &input.session_key, live.close());
             }
+            () = live.cancel.cancelled() => aborted(),
+            ended = work.work(&mut teller, &mut progress) => ended,
         }
     };
-    let outcome = outcome_of(&input, &session.session_id, started_ms, &ended, &progress);
-    let kept = keep(&assistant, &input, &session, &ended, &progress, &outcome).await;
+    queue::put_back(app, assistant, &input.session_key, live.close());
+    let outcome = outcome_of(input, &session.session_id, started_ms, &ended, &progress);
+    let kept = keep(assistant, input, &session, &ended, &progress, &outcome).await;
     tell_end(&mut teller, &ended, &progress, &outcome);
     if let Some((session, entry, position)) = kept {
         if let Some(entry) = entry {
-            events::session_message(&app, &assistant, &session, &entry, position);
+            events::session_message(app, assistant, &session, &entry, position);
         }
-        assistant.finish(&live, outcome);
-        events::session_changed(&app, &assistant, &session, "run-end");
+        assistant.finish(live, outcome);
+        events::session_changed(app, assistant, &session, "run-end");
     } else {
-        assistant.finish(&live, outcome);
+        assistant.finish(live, outcome);
     }
-    drop(turn);
+    // What runs once has no later turn that its servers could wait for.
+    if is_one_shot(&input.session_key) {
+        assistant.servers.retire(&input.session_key);
+    }
+}
+
+/// Sessions that are made for one turn: of a job by the clock, of a call over OpenAI's protocol.
+fn is_one_shot(session_key: &str) -> bool {
+    let mut parts = session_key.splitn(3, ':');
+    let own = parts.nth(2).unwrap_or_default();
+    own.starts_with("openai:")
+        || own.starts_with("openresponses:")
+        || (own.starts_with("cron:") && own.contains(":run:"))
 }
 
 async fn tell_input(
@@ -142,7 +230,10 @@ fn outcome_of(
     };
     Outcome {
         state: ended.state,
-        text: ended.completion.text.clone(),
+        text: match &ended.said {
+            Some(said) => said.clone(),
+            None => ended.completion.text.clone(),
+        },
         error: ended.error.clone(),
         is_chat: input.is_chat,
         ended_ms,
@@ -150,6 +241,10 @@ fn outcome_of(
         meta,
         receipt,
         stop_reason,
+        calls: match ended.state {
+            RunState::Ok => ended.completion.calls.clone(),
+            _ => Vec::new(),
+        },
     }
 }
 
@@ -170,8 +265,8 @@ async fn keep(
             ended.model.as_ref(),
             now,
         )),
-        RunState::Aborted if !outcome.text.is_empty() => {
-            Some(rows::aborted(&input.run_id, &outcome.text, now))
+        RunState::Aborted if !ended.completion.text.is_empty() => {
+            Some(rows::aborted(&input.run_id, &ended.completion.text, now))
         }
         RunState::Aborted => None,
         _ => {
@@ -206,6 +301,13 @@ async fn keep(
         ended.state,
     );
     let stored = entry.clone();
+    // Each call has a result: what the caller makes of it comes as a message.
+    let handed = "Handed to the caller: the result comes with the next message.";
+    let results: Vec<Entry> = outcome
+        .calls
+        .iter()
+        .map(|call| rows::result(&input.run_id, call, handed, None, false, now))
+        .collect();
     let written = assistant
         .store
         .write(move |tx| {
@@ -213,12 +315,17 @@ async fn keep(
             if state != RunState::Ok {
                 let entries = agents.entries(&session_id, None, prompt::ENTRIES_MAX)?;
                 let ended = "The turn ended while this tool was called";
-                for open in rows::unanswered(&entries, &run_id, ended, now) {
-                    agents.append(&session_id, &open)?;
+                if let Some(run) = agents.run(&run_id)? {
+                    for open in rows::unanswered(&entries, &run, ended, now) {
+                        agents.append(&session_id, &open)?;
+                    }
                 }
             }
             if let Some(entry) = &stored {
                 agents.append(&session_id, entry)?;
+            }
+            for result in &results {
+                agents.append(&session_id, result)?;
             }
             agents.end(&run_id, state, &kept, now)?;
             agents.note_run(&key, &last_run, tokens, context, now)?;
@@ -265,13 +372,7 @@ fn tell_end(teller: &mut Teller, ended: &Ended, progress: &Progress, outcome: &O
             }));
             teller.last("final", stop, &outcome.text);
         }
-        RunState::Aborted => {
-            teller.last("aborted", "rpc", &outcome.text);
-            teller.lifecycle(json!({
-                "phase": "end", "status": "cancelled", "aborted": true, "stopReason": "rpc",
-                "startedAt": outcome.started_ms, "endedAt": outcome.ended_ms,
-            }));
-        }
+        RunState::Aborted => teller.aborted(&outcome.text, outcome.started_ms),
         _ => {
             let why = outcome.error.as_deref().unwrap_or("the turn failed");
             let (provider, model) = match &ended.model {
@@ -289,5 +390,45 @@ fn tell_end(teller: &mut Teller, ended: &Ended, progress: &Progress, outcome: &O
             }));
             teller.failed(why, provider, model);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Accepted;
+    use super::super::tests::{World, in_time, input};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_turn_that_panics_ends_and_those_behind_it_go_on() {
+        let world = World::start();
+        let (app, assistant) = (&world.app, &world.assistant);
+        let live = world.busy("broken").await;
+        let steered = world.begun(input("steered", "now")).await;
+        // As if the turn that works had met the fault.
+        let turn = async { panic!("a fault") };
+        attend(
+            app,
+            assistant,
+            &live,
+            Arc::new(input("broken", "work")),
+            turn,
+        )
+        .await;
+        let outcome = in_time(live.ended()).await;
+        assert_eq!(outcome.error.as_deref(), Some(BROKEN));
+        assert_eq!(world.state("broken").await, RunState::Error);
+        assert!(assistant.live("broken").is_none());
+        live.abort();
+        in_time(async {
+            while !world.was_asked() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        steered.abort();
+        assert_eq!(in_time(steered.ended()).await.state, RunState::Aborted);
+        let again = assistant.accept(app, input("broken", "work")).await;
+        assert!(matches!(again, Ok(Accepted::Ended(_))));
     }
 }

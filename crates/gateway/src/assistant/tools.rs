@@ -2,6 +2,7 @@
 //!
 //! Names, parameters and words as the original's at 2026.9.6, so that prompts and skills written for it hold.
 
+mod automations;
 mod diff;
 mod fetch;
 mod files;
@@ -17,19 +18,25 @@ use std::sync::Arc;
 
 use agent::{Model, Tool};
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+pub(super) use automations::Clock;
 pub(super) use loops::{Loops, Verdict};
 pub(super) use policy::Origin;
 use policy::Policy;
 use root::Root;
 pub(crate) use root::beneath;
 
+use super::exec::{Bench, Progress};
+use super::{Image, servers};
 use crate::memories::{Memories, Shelf};
 use crate::native::Facts;
 
 /// More of an answer than this is not kept and not sent to a model.
 const ANSWER_CHARS_MAX: usize = 64_000;
+/// Of these, what is left for the mark around a stranger's words and for what stands beside them.
+const MARK_CHARS: usize = 4_000;
 
 /// What a tool did.
 pub(super) struct Done {
@@ -55,10 +62,17 @@ impl Done {
 #[derive(Debug)]
 pub(super) enum Why {
     Error(String),
+    /// As an error, but it did not come to the tool's own work.
+    Refused(String),
     /// The arguments are not what the tool takes.
     Arguments(String),
     /// There is no such tool.
     Unknown(String),
+    /// It did something that failed: what is said is all there is to say.
+    Failed {
+        text: String,
+        details: Value,
+    },
 }
 
 fn refuse<T>(why: String) -> Result<T, Why> {
@@ -80,6 +94,7 @@ pub(super) struct Answer {
 
 impl Answer {
     fn of(tool: &str, arguments: &Value, outcome: Result<Done, Why>) -> Self {
+        let was_refused = matches!(outcome, Err(Why::Refused(_)));
         let (text, error, is_invalid) = match outcome {
             Ok(done) => {
                 return Self {
@@ -91,7 +106,7 @@ impl Answer {
                     is_invalid: false,
                 };
             }
-            Err(Why::Error(why)) => {
+            Err(Why::Error(why) | Why::Refused(why)) => {
                 let why = cut(why);
                 let details = json!({ "status": "error", "tool": tool, "error": why });
                 return Self {
@@ -99,7 +114,7 @@ impl Answer {
                     details,
                     kept: None,
                     error: Some(why),
-                    is_blocked: false,
+                    is_blocked: was_refused,
                     is_invalid: false,
                 };
             }
@@ -109,6 +124,23 @@ impl Answer {
                 (cut(text), first, true)
             }
             Err(Why::Unknown(why)) => (why.clone(), why, false),
+            Err(Why::Failed { text, details }) => {
+                let said = details["error"]
+                    .as_str()
+                    .or_else(|| details["aggregated"].as_str());
+                let first = said
+                    .and_then(|said| said.lines().next())
+                    .filter(|first| !first.is_empty());
+                let error = first.unwrap_or("failed").chars().take(400).collect();
+                return Self {
+                    text: cut(text),
+                    kept: Some(details.clone()),
+                    details,
+                    error: Some(error),
+                    is_blocked: false,
+                    is_invalid: false,
+                };
+            }
         };
         Self {
             text,
@@ -122,10 +154,21 @@ impl Answer {
 }
 
 fn cut(text: String) -> String {
-    match text.char_indices().nth(ANSWER_CHARS_MAX) {
+    cut_to(text, ANSWER_CHARS_MAX)
+}
+
+fn cut_to(text: String, chars_max: usize) -> String {
+    match text.char_indices().nth(chars_max) {
         None => text,
         Some((at, _)) => format!("{}\n[… {} bytes left out]", &text[..at], text.len() - at),
     }
+}
+
+/// One call, as far as it is the turn's.
+pub(super) struct Calling<'a> {
+    pub(super) id: &'a str,
+    pub(super) cancel: &'a CancellationToken,
+    pub(super) progress: &'a mpsc::Sender<Progress>,
 }
 
 /// The tools of one turn.
@@ -134,6 +177,12 @@ pub(super) struct Toolbox {
     /// Whose memory it is and which session asks; `None` when memory is switched off.
     memory: Option<(Arc<Memories>, Arc<Shelf>, Arc<str>)>,
     fetch: Option<fetch::Settings>,
+    /// Where commands run.
+    bench: Option<Bench>,
+    /// Whose jobs by the clock.
+    clock: Option<Clock>,
+    /// Of MCP servers.
+    offer: Option<servers::Offer>,
     policy: Policy,
 }
 
@@ -146,6 +195,7 @@ impl Toolbox {
         session: &str,
         model: &Model,
         origin: Origin,
+        bench: Option<Bench>,
     ) -> Self {
         let inputs = facts.inputs(0, 0);
         let roster = inputs.roster();
@@ -156,8 +206,36 @@ impl Toolbox {
             memory: Shelf::of(facts, agent_id)
                 .map(|shelf| (Arc::clone(memories), Arc::new(shelf), session.into())),
             fetch: fetch::Settings::read(&facts.config),
+            bench,
+            clock: None,
+            offer: None,
             policy: Policy::read(&facts.config, entry, (&model.provider, &model.id), origin),
         }
+    }
+
+    /// With jobs by the clock.
+    pub(super) fn with_clock(mut self, clock: Clock) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// With the tools of MCP servers.
+    pub(super) fn with_servers(mut self, offer: Option<servers::Offer>) -> Self {
+        self.offer = offer;
+        self
+    }
+
+    /// Whether no tool of the MCP server with this safe name can be one of these.
+    pub(super) fn hides(&self, server: &str) -> bool {
+        self.policy.hides(server)
+    }
+
+    /// Pictures that came with answers since the last time.
+    pub(super) fn pictures(&self) -> Vec<Image> {
+        self.offer
+            .as_ref()
+            .map(servers::Offer::pictures)
+            .unwrap_or_default()
     }
 
     /// What the model is told it has.
@@ -166,24 +244,28 @@ impl Toolbox {
         if self.workspace.is_some() {
             tools.extend(of_files());
         }
+        if self.bench.is_some() {
+            tools.extend(of_commands(self.policy.allows("process")));
+        }
         if self.memory.is_some() {
             tools.extend(of_memory());
         }
         if self.fetch.is_some() {
             tools.push(of_the_web());
         }
-        tools.retain(|tool| self.policy.allows(tool.name));
+        if self.clock.is_some() {
+            tools.push(automations::offered());
+        }
+        if let Some(offer) = &self.offer {
+            tools.extend(offer.list().cloned());
+        }
+        tools.retain(|tool| self.policy.allows(&tool.name));
         tools
     }
 
     /// Calls a tool. Dropping the future or cancelling stops waiting for it; what a write has begun is done or not done,
     /// never half.
-    pub(super) async fn call(
-        &self,
-        name: &str,
-        arguments: &str,
-        cancel: &CancellationToken,
-    ) -> Answer {
+    pub(super) async fn call(&self, name: &str, arguments: &str, call: &Calling<'_>) -> Answer {
         let arguments = match arguments.trim() {
             "" => "{}",
             given => given,
@@ -203,18 +285,36 @@ impl Toolbox {
         };
         let outcome = match self.list().iter().any(|tool| tool.name == name) {
             false => Err(Why::Unknown(format!("Tool {name} not found"))),
-            true => self.run(name, &args, cancel).await,
+            true => self.run(name, &args, call).await,
         };
         Answer::of(name, &args, outcome)
     }
 
-    async fn run(&self, name: &str, args: &Value, cancel: &CancellationToken) -> Result<Done, Why> {
+    async fn run(&self, name: &str, args: &Value, call: &Calling<'_>) -> Result<Done, Why> {
+        match (name, &self.bench) {
+            ("exec", Some(bench)) => {
+                let can_continue = self.policy.allows("process");
+                return bench.exec(call.id, args, can_continue, call.progress).await;
+            }
+            ("process", Some(bench)) => return bench.control(args).await,
+            _ => {}
+        }
+        if let Some(offer) = &self.offer
+            && let Some(done) = offer.call(name, args).await
+        {
+            return done;
+        }
+        if name == "automations"
+            && let Some(clock) = &self.clock
+        {
+            return automations::call(clock, args).await;
+        }
         if name == "web_fetch"
             && let Some(settings) = &self.fetch
         {
             return fetch::fetch(settings, args).await;
         }
-        let (name, args, cancel) = (name.to_owned(), args.clone(), cancel.clone());
+        let (name, args, cancel) = (name.to_owned(), args.clone(), call.cancel.clone());
         let (workspace, memory) = (self.workspace.clone(), self.memory.clone());
         let work = move || {
             if let (Some((memories, shelf, session)), "memory_search" | "memory_get") =
@@ -263,8 +363,12 @@ pub(crate) fn may_use(facts: &Facts, agent_id: &str, tool: &str) -> bool {
 }
 
 /// Whether a call may have changed something.
-pub(super) fn has_effects(name: &str) -> bool {
-    matches!(name, "write" | "edit")
+pub(super) fn has_effects(name: &str, arguments: &str) -> bool {
+    match name {
+        "automations" => automations::has_effects(arguments),
+        // What a tool of a server does, only the server knows.
+        name => matches!(name, "write" | "edit" | "exec") || policy::is_of_a_server(name),
+    }
 }
 
 /// What a call is about, as clients show it: `from notes.md`.
@@ -298,11 +402,16 @@ pub(super) fn about(name: &str, arguments: &str) -> Option<String> {
             None => format!("to {}", text("path")?),
         }),
         "edit" => Some(format!("in {}", text("path")?)),
+        "exec" => {
+            text("command").map(|command| command.split_whitespace().collect::<Vec<_>>().join(" "))
+        }
+        "process" => text("sessionId"),
         "ls" => text("path"),
         "grep" | "find" => text("pattern"),
         "memory_search" => text("query"),
         "memory_get" => text("path"),
         "web_fetch" => Some(format!("from {}", text("url")?)),
+        "automations" => text("action"),
         _ => None,
     }
 }
@@ -310,6 +419,7 @@ pub(super) fn about(name: &str, arguments: &str) -> Option<String> {
 /// `web_fetch` as `Web Fetch`.
 pub(super) fn title(name: &str) -> String {
     name.split('_')
+        .filter(|word| !word.is_empty())
         .map(|word| {
             let mut chars = word.chars();
             chars
@@ -319,6 +429,12 @@ pub(super) fn title(name: &str) -> String {
         })
         .collect::<Vec<_>>()
         .join(" ")
+}
+
+/// Words of strangers, marked as such. What an answer has no room for is cut off before, so that the mark has its end.
+pub(super) fn untrusted(source: &str, content: &str) -> String {
+    let safe = cut_to(fetch::safe(content), ANSWER_CHARS_MAX - MARK_CHARS);
+    fetch::wrapped(source, &safe)
 }
 
 /// A text that must be there.
@@ -351,7 +467,7 @@ fn tool(name: &'static str, description: &str, parameters: &str) -> Tool {
     let parameters = serde_json::from_str(parameters);
     debug_assert!(parameters.is_ok(), "{name}: {parameters:?}");
     Tool {
-        name,
+        name: name.into(),
         description: description.to_owned(),
         parameters: parameters.unwrap_or_default(),
     }
@@ -392,6 +508,39 @@ fn of_files() -> [Tool; 6] {
     ]
 }
 
+/// `exec`, and `process` for what goes on in the background.
+fn of_commands(can_continue: bool) -> [Tool; 2] {
+    let begins = match can_continue {
+        true => {
+            "Run shell now; background continuation supported. Completed calls return command output directly. Use process only when exec reports running with a sessionId; output text alone is not a process handle. Nothing wakes you when a background run ends: process tells."
+        }
+        false => "Run shell and wait for completion.",
+    };
+    let properties = r#""command":{"type":"string","description":"Shell command."},"workdir":{"type":"string","description":"Omit/empty string: default; whitespace-only invalid."},"env":{"type":"object","additionalProperties":{"type":"string"},"description":"Literal overrides; no expansion. Omit to inherit."},"timeoutSeconds":{"type":"number","description":"Process lifetime in seconds; 0 disables."},"host":{"type":"string","enum":["auto","sandbox","gateway","node"],"description":"Omit/auto: inherit configured host."},"ask":{"type":"string","description":"Requests stricter approvals under tools.exec.mode and host policy; channel-origin calls cannot override host ask=off."}"#;
+    let continued = match can_continue {
+        true => {
+            r#","yieldMs":{"type":"number","description":"Milliseconds before backgrounding; default 10000."},"background":{"type":"boolean","description":"Background now; timeoutSeconds applies."}"#
+        }
+        false => "",
+    };
+    [
+        tool(
+            "exec",
+            &format!(
+                "{begins} There is no terminal: use noninteractive flags. Quote arguments containing shell metacharacters, including URL query strings with `?` or `&`."
+            ),
+            &format!(
+                r#"{{"type":"object","required":["command"],"properties":{{{properties}{continued}}}}}"#
+            ),
+        ),
+        tool(
+            "process",
+            "Control existing exec: list, poll, log, kill, clear, remove. poll/log: status, output, quiet success, completion. Commands have no terminal, so write, send-keys, submit and paste are refused.",
+            r#"{"type":"object","required":["action"],"properties":{"action":{"type":"string","enum":["list","poll","log","write","send-keys","submit","paste","kill","clear","remove"],"description":"Process action (list|poll|log|write|send-keys|submit|paste|kill|clear|remove)"},"sessionId":{"type":"string","description":"Required for every action except list."},"offset":{"type":"number","description":"Log offset"},"limit":{"type":"number","description":"Log length"},"timeout":{"type":"number","minimum":0,"description":"For poll: wait up to this many milliseconds before returning; max 30000 ms, higher values are clamped to 30000"}}}"#,
+        ),
+    ]
+}
+
 fn of_memory() -> [Tool; 2] {
     [
         tool(
@@ -425,6 +574,8 @@ mod tests {
             .into_iter()
             .chain(of_memory())
             .chain([of_the_web()])
+            .chain(of_commands(true))
+            .chain(of_commands(false))
         {
             assert_eq!(tool.parameters["type"], "object", "{}", tool.name);
         }
@@ -438,6 +589,16 @@ mod tests {
             Some("to sub/new.txt (11 chars)")
         );
         assert_eq!(about("read", "{nope"), None);
+    }
+
+    #[test]
+    fn what_is_cut_keeps_the_end_of_its_mark() {
+        for words in ["é", "<", "a\n"] {
+            let marked = untrusted("MCP server x", &words.repeat(200_000));
+            let text = cut(marked.clone());
+            assert_eq!(text, marked, "it is not cut again");
+            assert!(text.contains("bytes left out]\n<<<END_EXTERNAL_UNTRUSTED"));
+        }
     }
 
     #[tokio::test]
@@ -459,8 +620,10 @@ mod tests {
             "agent:main:main",
             &model,
             Origin::Operator,
+            None,
         );
-        let names: Vec<&str> = toolbox.list().iter().map(|tool| tool.name).collect();
+        let names = toolbox.list();
+        let names: Vec<&str> = names.iter().map(|tool| &*tool.name).collect();
         assert_eq!(
             names,
             [
@@ -475,8 +638,14 @@ mod tests {
             ]
         );
         let cancel = CancellationToken::new();
+        let (progress, _told) = mpsc::channel(1);
+        let calling = Calling {
+            id: "c",
+            cancel: &cancel,
+            progress: &progress,
+        };
         let check = async |name: &str, arguments: &str, expected: &str, is_blocked: bool| {
-            let answer = toolbox.call(name, arguments, &cancel).await;
+            let answer = toolbox.call(name, arguments, &calling).await;
             assert!(answer.text.contains(expected), "{}", answer.text);
             assert!(answer.error.is_some());
             assert_eq!(answer.is_blocked, is_blocked);
@@ -494,7 +663,7 @@ mod tests {
         )
         .await;
         let written = toolbox
-            .call("write", "{\"path\":\"x\",\"content\":\"y\"}", &cancel)
+            .call("write", "{\"path\":\"x\",\"content\":\"y\"}", &calling)
             .await;
         assert_eq!(written.text, "Successfully wrote 1 bytes to x");
         check("read", "{\"pth\":1}", "Validation failed for tool \"read\":\n  - path: must have required properties path\n\nReceived arguments:\n{\n  \"pth\": 1\n}", true).await;

@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 use agent::{CallError, Completion, Model, ModelError, Part, Piece, Prompt, ToolCall, Usage};
 use serde_json::json;
 use store::{AgentSession, Entry, RunState};
+use tokio::sync::mpsc;
 
 use super::events::{self, Teller, Tooling};
-use super::tools::{self, Loops, Origin, Toolbox, Verdict};
-use super::{Assistant, Input, Live, clock_ms, prompt, rows};
+use super::exec::Bench;
+use super::tools::{self, Calling, Clock, Loops, Origin, Toolbox, Verdict};
+use super::{Assistant, Image, Input, Live, clock_ms, compact, prompt, queue, rows};
 use crate::app::App;
 use crate::clock;
 
@@ -28,11 +30,51 @@ const ROUNDS_MAX: usize = 100;
 /// it are joined until this many bytes a second suffice.
 const STREAM_BYTES_PER_S: f64 = 4_000_000.0;
 
+/// News of a tool that wait to be told; more are left out.
+const TOLD_WAITING_MAX: usize = 16;
+
+/// Pictures that tools answered in this turn, by their calls and the tools' names. They are not kept with the conversation.
+type Pictures = Vec<(ToolCall, Vec<Image>)>;
+
+/// Puts pictures behind the results they came with. As the original does it: in a message of its own, since most providers
+/// take none in a result.
+fn show(prompt: &mut Prompt, pictures: &Pictures, model: &Model) {
+    if !model.takes_images || pictures.is_empty() {
+        return;
+    }
+    let mut messages = Vec::with_capacity(prompt.messages.len());
+    for message in prompt.messages.drain(..) {
+        let results = message.parts.iter().filter_map(|part| match part {
+            Part::Result(result) => Some(&result.call_id),
+            _ => None,
+        });
+        let mut parts = Vec::new();
+        for (at, id) in results.enumerate() {
+            for (call, images) in pictures.iter().filter(|(call, _)| call.id == *id) {
+                let words = format!("Image(s) from tool result #{} ({}):", at + 1, call.name);
+                parts.push(Part::Text(words));
+                parts.extend(images.iter().map(|image| Part::Image {
+                    data: image.data.clone(),
+                    mime: image.mime.clone(),
+                }));
+            }
+        }
+        messages.push(message);
+        if !parts.is_empty() {
+            let role = "user";
+            messages.push(agent::Message { role, parts });
+        }
+    }
+    prompt.messages = messages;
+}
+
 /// What is known of a turn when it ends.
 pub(super) struct Ended {
     pub(super) state: RunState,
     pub(super) completion: Completion,
     pub(super) error: Option<String>,
+    /// All that was said, where that is more than the last answer.
+    pub(super) said: Option<String>,
     /// That answered, or was asked last.
     pub(super) model: Option<Model>,
 }
@@ -43,6 +85,7 @@ impl Ended {
             state: RunState::Error,
             completion: Completion::default(),
             error: Some(why),
+            said: None,
             model: None,
         }
     }
@@ -60,6 +103,15 @@ pub(super) struct Progress {
     pub(super) requested: Option<(String, String)>,
     /// A tool changed something: doing the turn again is not the same as doing it once.
     pub(super) has_effects: bool,
+}
+
+/// Why a model gave no answer.
+struct Failure {
+    why: String,
+    /// Another model may do better.
+    is_another_s_chance: bool,
+    /// A shorter conversation may do better.
+    is_too_long: bool,
 }
 
 /// What a turn works with.
@@ -82,10 +134,7 @@ impl Turn<'_> {
         let mut model = models.remove(0);
         progress.requested = Some((model.provider.clone(), model.id.clone()));
         teller.status("preparing_context");
-        let entries = self
-            .assistant
-            .entries(&self.session.session_id, prompt::ENTRIES_MAX)
-            .await;
+        let entries = self.assistant.context(&self.session.session_id).await;
         let mut entries = match entries {
             Ok(entries) => entries,
             Err(error) => return Ended::failed(error.message),
@@ -95,52 +144,122 @@ impl Turn<'_> {
             Some(_) => Origin::Operator,
             None => Origin::Channel,
         };
-        let toolbox = Toolbox::of(
+        let mut toolbox = Toolbox::of(
             &facts,
             &self.app.memories,
             &self.input.agent,
             &self.input.session_key,
             &model,
             origin,
+            Bench::new(
+                self.app,
+                &self.assistant.execs,
+                &self.input.agent,
+                &self.input.session_key,
+                &self.input.run_id,
+                origin,
+            ),
         );
+        // Who writes in a chat need not be the owner.
+        if origin == Origin::Operator {
+            toolbox = toolbox.with_clock(Clock {
+                app: Arc::clone(self.app),
+                agent: self.input.agent.clone(),
+                session_key: self.input.session_key.clone(),
+            });
+        }
+        let servers = &self.assistant.servers;
+        let offer = servers
+            .offer(self.app, self.session, |server| toolbox.hides(server))
+            .await;
+        let toolbox = toolbox.with_servers(offer);
         let roster = facts.inputs(0, 0).roster();
         let entry = roster.get(&self.input.agent).map(|agent| &agent.entry);
         let mut loops = Loops::new(&facts.config, entry);
         let mut prompt = self.prompt(&toolbox).await;
         let instructions = prompt.messages.clone();
+        let fixed = compact::fixed(&prompt);
+        if compact::is_due(self.session, &entries, &model, fixed, &facts.config) {
+            let all: Vec<Model> = [model.clone()].into_iter().chain(models.clone()).collect();
+            // The original tells nobody of it before a turn, and of one in a turn it does.
+            self.compact(&mut entries, &all, fixed, None).await;
+        }
+        let mut window = None;
+        let mut pictures = Pictures::new();
         teller.lifecycle(json!({ "phase": "start", "startedAt": self.started_ms }));
         teller.status("starting_model");
         let end = |state, completion, error, model: &Model| Ended {
             state,
             completion,
             error,
+            said: None,
             model: Some(model.clone()),
         };
+        let mut answers = 0;
+        let asked = rows::user_id(&self.input.run_id);
         loop {
+            self.take_messages(&mut entries).await;
             prompt.messages = instructions.clone();
-            prompt
-                .messages
-                .extend(prompt::conversation(&entries, &model));
-            self.add_images(&mut prompt, &model);
+            prompt.messages.extend(prompt::conversation(
+                &entries,
+                &model,
+                window.unwrap_or(model.context_window),
+                (&asked, &self.input.images),
+            ));
+            show(&mut prompt, &pictures, &model);
             teller.asks(&model.provider, &model.id);
             let completion = match self.ask(&model, &prompt, teller, !models.is_empty()).await {
                 Ok(completion) => completion,
-                Err((error, true)) if !models.is_empty() => {
+                // Once: what the rough count missed, or a window that is smaller than it was said to be.
+                Err(failure) if failure.is_too_long && window.is_none() => {
+                    tracing::warn!(run = %self.input.run_id, error = %failure.why, "a conversation is too long for its model");
+                    let all: Vec<Model> =
+                        [model.clone()].into_iter().chain(models.clone()).collect();
+                    self.compact(&mut entries, &all, fixed, Some(teller)).await;
+                    window = Some(model.context_window / 2);
+                    continue;
+                }
+                Err(failure) if failure.is_another_s_chance && !models.is_empty() => {
                     let next = models.remove(0);
                     tracing::warn!(
-                        run = %self.input.run_id, %error,
+                        run = %self.input.run_id, error = %failure.why,
                         "{}/{} can't answer; {}/{} is asked", model.provider, model.id, next.provider, next.id
                     );
                     model = next;
                     continue;
                 }
-                Err((error, _)) => return end(RunState::Error, self.said(), Some(error), &model),
+                Err(failure) => {
+                    let why = match failure.is_too_long {
+                        true => format!(
+                            "{}. The conversation is too long for the model: /compact makes it shorter, /new begins another",
+                            failure.why
+                        ),
+                        false => failure.why,
+                    };
+                    return end(RunState::Error, self.said(), Some(why), &model);
+                }
             };
             progress.usage.add(&completion.usage);
             progress.rounds += 1;
             teller.usage(progress.usage.output);
+            if completion.calls.is_empty() && (self.live.closes() || progress.rounds >= ROUNDS_MAX)
+            {
+                let said = (answers > 0).then(|| self.live.text().trim_end().to_owned());
+                return Ended {
+                    said,
+                    ..end(RunState::Ok, completion, None, &model)
+                };
+            }
             if completion.calls.is_empty() {
-                return end(RunState::Ok, completion, None, &model);
+                // Messages have come: they are answered in this turn.
+                answers += 1;
+                let answer =
+                    rows::answer_before(&self.input.run_id, &completion, &model, clock_ms());
+                if let Err(why) = self.record(&mut entries, answer, true).await {
+                    return end(RunState::Error, self.said(), Some(why), &model);
+                }
+                self.live.settle();
+                continue;
             }
             if progress.rounds >= ROUNDS_MAX {
                 let why = format!(
@@ -148,15 +267,43 @@ impl Turn<'_> {
                 );
                 return end(RunState::Error, self.said(), Some(why), &model);
             }
+            let is_callers = |call: &ToolCall| {
+                let mut tools = self.input.caller_tools.iter();
+                tools.any(|tool| tool.name == call.name)
+            };
+            if completion.calls.iter().any(is_callers) {
+                // What else was called for in the same answer is not begun: the caller's results may change it.
+                let mut completion = completion;
+                completion.calls.retain(is_callers);
+                return end(RunState::Ok, completion, None, &model);
+            }
             let intent = rows::answer(&self.input.run_id, &completion, Some(&model), clock_ms());
             if let Err(why) = self.record(&mut entries, intent, true).await {
                 return end(RunState::Error, self.said(), Some(why), &model);
             }
-            for call in &completion.calls {
+            for (at, call) in completion.calls.iter().enumerate() {
+                if at > 0 && self.live.has_messages() {
+                    let skipped = rows::result(
+                        &self.input.run_id,
+                        call,
+                        "Not called: a newer message of the person came first.",
+                        None,
+                        true,
+                        clock_ms(),
+                    );
+                    if let Err(why) = self.record(&mut entries, skipped, false).await {
+                        return end(RunState::Error, self.said(), Some(why), &model);
+                    }
+                    continue;
+                }
                 let called = self
                     .call(&toolbox, call, teller, progress, &mut loops)
                     .await;
                 let (result, stop) = called;
+                let shown = toolbox.pictures();
+                if !shown.is_empty() {
+                    pictures.push((call.clone(), shown));
+                }
                 if let Err(why) = self.record(&mut entries, result, false).await {
                     return end(RunState::Error, self.said(), Some(why), &model);
                 }
@@ -169,29 +316,18 @@ impl Turn<'_> {
 
     /// The model that was chosen, and those to ask when it can't answer. A fallback that can't be called is left out.
     fn models(&self) -> Result<Vec<Model>, ModelError> {
-        let chosen = self.input.model.clone().or_else(|| {
-            rows::settings(self.session)["model"]
-                .as_str()
-                .map(str::to_owned)
-        });
-        let model = |name: Option<&str>| self.assistant.model(self.app, &self.input.agent, name);
-        let mut models = vec![model(chosen.as_deref())?];
-        let facts = self.app.facts.load();
-        for name in Model::fallbacks(&facts.config, &self.input.agent, chosen.as_deref()) {
-            match model(Some(&name)) {
-                Ok(model) if !models.contains(&model) => models.push(model),
-                Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "a fallback model is left out"),
-            }
-        }
-        Ok(models)
+        let (app, wanted) = (self.app, self.input.model.as_deref());
+        self.assistant.models(app, self.session, wanted)
     }
 
     /// Instructions and tools; the conversation comes after them.
     async fn prompt(&self, toolbox: &Toolbox) -> Prompt {
         let facts = self.app.facts.load_full();
         let (agent, extra) = (self.input.agent.clone(), self.input.extra_system.clone());
-        let tools = toolbox.list();
+        let mut tools = toolbox.list();
+        let callers = &self.input.caller_tools;
+        tools.retain(|tool| callers.iter().all(|own| own.name != tool.name));
+        tools.extend(callers.iter().cloned());
         let known = tools.clone();
         let system =
             tokio::task::spawn_blocking(move || prompt::system(&facts, &agent, &known, extra))
@@ -204,40 +340,76 @@ impl Turn<'_> {
         }
     }
 
-    /// The pictures of this turn, beside what was said with them.
-    fn add_images(&self, prompt: &mut Prompt, model: &Model) {
-        let asked = prompt
-            .messages
-            .iter_mut()
-            .rfind(|message| message.role == "user");
-        if let Some(asked) = asked
-            && model.takes_images
-        {
-            asked
-                .parts
-                .extend(self.input.images.iter().map(|image| Part::Image {
-                    data: image.data.clone(),
-                    mime: image.mime.clone(),
-                }));
-        }
-    }
-
     /// What there is of an answer that does not end.
     pub(super) fn said(&self) -> Completion {
         Completion {
-            text: self.live.text().trim_end().to_owned(),
+            text: self.live.unsettled(),
             ..Completion::default()
         }
     }
 
-    /// Asks until there is an answer, something of one, or no hope of one: why, and whether another model may do better.
+    /// Makes lines of the conversation of the messages that have come for this turn.
+    async fn take_messages(&self, entries: &mut Vec<Entry>) {
+        for waiting in self.live.messages() {
+            let (app, assistant, session) = (self.app, self.assistant, self.session);
+            let run_id = &self.input.run_id;
+            entries.extend(queue::steered(app, assistant, session, run_id, waiting).await);
+        }
+    }
+
+    /// Compacts what is older than this turn, unless that has just failed. What stays as it is and doesn't fit is left out of
+    /// the prompt.
+    async fn compact(
+        &self,
+        entries: &mut Vec<Entry>,
+        models: &[Model],
+        fixed: u64,
+        mut teller: Option<&mut Teller>,
+    ) {
+        let failures = &self.assistant.uncompacted;
+        if failures.is_recent(&self.session.session_id, Instant::now()) {
+            return;
+        }
+        if let Some(teller) = &mut teller {
+            teller.compaction(None);
+        }
+        let done = self.try_compact(entries, models, fixed).await;
+        if let Some(teller) = teller {
+            teller.compaction(Some(done));
+        }
+    }
+
+    async fn try_compact(&self, entries: &mut Vec<Entry>, models: &[Model], fixed: u64) -> bool {
+        let pending = rows::user_id(&self.input.run_id);
+        let cause = compact::Cause::Full {
+            pending: &pending,
+            fixed,
+        };
+        let (app, assistant) = (self.app, self.assistant);
+        match compact::compact(app, assistant, self.session, models, entries, cause).await {
+            Ok(compacted) => {
+                entries.push(compacted.entry);
+                true
+            }
+            Err(why) => {
+                if let compact::NotCompacted::Failed(_) = why {
+                    let failures = &self.assistant.uncompacted;
+                    failures.note(&self.session.session_id, Instant::now());
+                }
+                tracing::warn!(run = %self.input.run_id, %why, "a conversation was not compacted: the model is not shown its oldest part");
+                false
+            }
+        }
+    }
+
+    /// Asks until there is an answer, something of one, or no hope of one.
     async fn ask(
         &self,
         model: &Model,
         prompt: &Prompt,
         teller: &mut Teller,
         has_another: bool,
-    ) -> Result<Completion, (String, bool)> {
+    ) -> Result<Completion, Failure> {
         let before = self.live.text.lock().len();
         let (tries_max, pause_max) = match has_another {
             true => (TRIES - 1, PAUSE_MAX_WITH_ANOTHER),
@@ -255,7 +427,11 @@ impl Turn<'_> {
                 .unwrap_or(Duration::from_millis(250 * u64::from(tries * tries)));
             tracing::warn!(run = %self.input.run_id, %error, tries, "a model call failed");
             if begun || !error.is_retryable() || tries >= tries_max || pause > pause_max {
-                return Err((error.to_string(), !begun && error.is_another_s_chance()));
+                return Err(Failure {
+                    why: error.to_string(),
+                    is_another_s_chance: !begun && error.is_another_s_chance(),
+                    is_too_long: !begun && error.is_too_long(),
+                });
             }
             tries += 1;
             tokio::time::sleep(pause).await;
@@ -307,10 +483,27 @@ impl Turn<'_> {
             row: &row,
         };
         teller.tool_begins(&tooling);
-        progress.has_effects |= tools::has_effects(&call.name);
-        let mut answer = toolbox
-            .call(&call.name, &call.arguments, &self.live.cancel)
-            .await;
+        progress.has_effects |= tools::has_effects(&call.name, &call.arguments);
+        let (told, mut telling) = mpsc::channel(TOLD_WAITING_MAX);
+        let calling = Calling {
+            id: &call.id,
+            cancel: &self.live.cancel,
+            progress: &told,
+        };
+        let mut answer = {
+            let work = toolbox.call(&call.name, &call.arguments, &calling);
+            tokio::pin!(work);
+            loop {
+                tokio::select! {
+                    biased;
+                    Some(doing) = telling.recv() => teller.tool_goes_on(&tooling, doing),
+                    answer = &mut work => break answer,
+                }
+            }
+        };
+        while let Ok(doing) = telling.try_recv() {
+            teller.tool_goes_on(&tooling, doing);
+        }
         teller.tool_ends(&tooling, &answer);
         if answer.error.is_none() && !progress.tools.contains(&call.name) {
             progress.tools.push(call.name.clone());

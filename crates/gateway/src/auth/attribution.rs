@@ -1,14 +1,55 @@
 //! Who is at the other end of a socket: the client's address and whether it is on this machine.
 //!
 //! Decided once per request, before any credential is read. Source: src/gateway/ingress-attribution.ts at 2026.9.6.
-//! Tailscale Serve and Funnel are not told apart here: their headers count as a proxy's, never as an identity.
+//! What Tailscale says of a client counts at the listener that only Tailscale was given (`gateway.tailscale`); at the
+//! ordinary one its headers are a proxy's, never an identity.
 
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderMap;
 
 use super::address;
 use super::http::HttpRefusal;
+
+/// Which listener a request came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Door {
+    #[default]
+    Ordinary,
+    /// The one whose address only `tailscale serve` was told.
+    Serve,
+    /// The same for `tailscale funnel`.
+    Funnel,
+}
+
+/// The other end of a socket, and where it came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RemoteEnd {
+    pub address: SocketAddr,
+    pub door: Door,
+}
+
+impl RemoteEnd {
+    pub const fn ip(&self) -> IpAddr {
+        self.address.ip()
+    }
+}
+
+impl From<SocketAddr> for RemoteEnd {
+    fn from(address: SocketAddr) -> Self {
+        Self {
+            address,
+            door: Door::Ordinary,
+        }
+    }
+}
+
+impl fmt::Display for RemoteEnd {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.address.fmt(to)
+    }
+}
 
 /// The settings that decide; a view into [`super::AuthSettings`].
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +85,10 @@ pub enum Ingress {
     TrustedProxy {
         funnel: bool,
     },
+    /// Tailscale's own proxy, for a client in the tailnet.
+    TailscaleServe,
+    /// Tailscale's own proxy, for anybody, and for clients in the tailnet that used the public address.
+    TailscaleFunnel,
 }
 
 /// Where the client is, before its credentials are known.
@@ -57,10 +102,18 @@ impl Attribution {
     /// # Errors
     /// The 403 that goes out instead of an upgrade or an answer, when a proxy speaks for a client that it may not
     /// speak for.
-    pub fn of(peer: IpAddr, headers: &HeaderMap, trust: Trust<'_>) -> Result<Self, HttpRefusal> {
+    pub fn of(
+        peer: IpAddr,
+        door: Door,
+        headers: &HeaderMap,
+        trust: Trust<'_>,
+    ) -> Result<Self, HttpRefusal> {
         let peer = address::canonical(peer);
-        let (ingress, client_ip) =
-            resolve(peer, headers, trust).ok_or_else(HttpRefusal::proxy_attribution_required)?;
+        let resolved = match door {
+            Door::Ordinary => resolve(peer, headers, trust),
+            Door::Serve | Door::Funnel => through_tailscale(peer, door, headers),
+        };
+        let (ingress, client_ip) = resolved.ok_or_else(HttpRefusal::proxy_attribution_required)?;
         Ok(Self {
             ingress,
             peer,
@@ -76,7 +129,10 @@ impl Attribution {
     pub fn locality(&self) -> Locality {
         match self.ingress {
             Ingress::DirectLocal => Locality::DirectLocal,
-            Ingress::DirectRemote | Ingress::TrustedProxy { .. } => Locality::Remote,
+            Ingress::DirectRemote
+            | Ingress::TrustedProxy { .. }
+            | Ingress::TailscaleServe
+            | Ingress::TailscaleFunnel => Locality::Remote,
         }
     }
 
@@ -85,7 +141,10 @@ impl Attribution {
     }
 
     pub fn forwarded(&self) -> bool {
-        matches!(self.ingress, Ingress::TrustedProxy { .. })
+        matches!(
+            self.ingress,
+            Ingress::TrustedProxy { .. } | Ingress::TailscaleServe | Ingress::TailscaleFunnel
+        )
     }
 
     /// The address that may be stored and shown; `None` for local clients.
@@ -113,6 +172,31 @@ fn resolve(peer: IpAddr, headers: &HeaderMap, trust: Trust<'_>) -> Option<(Ingre
             .then_some((Ingress::TrustedProxy { funnel }, client));
     }
     (!proxied).then_some((Ingress::DirectRemote, peer))
+}
+
+/// A request at the listener that Tailscale alone was told of: it must look like Tailscale's, from this machine.
+fn through_tailscale(peer: IpAddr, door: Door, headers: &HeaderMap) -> Option<(Ingress, IpAddr)> {
+    let has = |name| header(headers, name).is_some_and(|value| !value.is_empty());
+    let is_tailscale = address::is_loopback(peer)
+        && has("x-forwarded-for")
+        && has("x-forwarded-proto")
+        && has("x-forwarded-host");
+    let proxies = ["127.0.0.1".to_owned(), "::1".to_owned()];
+    let trust = Trust {
+        trusted_proxies: &proxies,
+        allow_real_ip_fallback: false,
+    };
+    let client = is_tailscale.then(|| forwarded_client(headers, trust))??;
+    if address::is_loopback(client) {
+        return None;
+    }
+    let marker = header(headers, "tailscale-funnel-request").filter(|marker| !marker.is_empty());
+    let ingress = match (door, marker.as_deref()) {
+        (Door::Funnel, None | Some("?1")) => Ingress::TailscaleFunnel,
+        (Door::Serve, None) => Ingress::TailscaleServe,
+        _ => return None,
+    };
+    Some((ingress, client))
 }
 
 fn is_proxy_header(name: &str) -> bool {
@@ -192,7 +276,7 @@ mod tests {
             trusted_proxies: &trusted_proxies,
             allow_real_ip_fallback: true,
         };
-        let got = Attribution::of(peer.parse().expect("peer"), &headers, trust);
+        let got = Attribution::of(peer.parse().expect("peer"), Door::Ordinary, &headers, trust);
         let got = got
             .as_ref()
             .ok()

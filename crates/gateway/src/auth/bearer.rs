@@ -119,6 +119,7 @@ impl Auth {
             sent: &Sent::bearer(token.as_deref()),
             surface: Surface::Http,
             counting: (!is_read || token.is_some()).then_some(counting),
+            tailscale_user: None,
         };
         let (verdict, delay) = question.decide();
         let denied = match verdict {

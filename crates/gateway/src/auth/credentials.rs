@@ -21,6 +21,8 @@ pub enum Method {
     Token,
     Password,
     TrustedProxy,
+    /// A person of the tailnet, named by Tailscale.
+    Tailscale,
     DeviceToken,
     BootstrapToken,
 }
@@ -32,6 +34,7 @@ impl Method {
             Self::Token => "token",
             Self::Password => "password",
             Self::TrustedProxy => "trusted-proxy",
+            Self::Tailscale => "tailscale",
             Self::DeviceToken => "device-token",
             Self::BootstrapToken => "bootstrap-token",
         }
@@ -46,7 +49,7 @@ impl Method {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Granted {
     pub method: Method,
-    /// Named by the trusted proxy.
+    /// Named by the trusted proxy or Tailscale.
     pub user: Option<String>,
 }
 
@@ -136,6 +139,8 @@ pub struct Question<'a> {
     pub sent: &'a Sent,
     pub surface: Surface,
     pub counting: Option<Counting<'a>>,
+    /// Who the client is, as Tailscale's daemon confirmed (`tailscale whois`).
+    pub tailscale_user: Option<&'a str>,
 }
 
 impl Question<'_> {
@@ -165,6 +170,14 @@ impl Question<'_> {
                 }
                 (granted(Method::None), Duration::ZERO)
             }
+            Mode::Token | Mode::Password if self.tailscale_person().is_some() => {
+                if let Some(counting) = &self.counting {
+                    counting.limiter.reset(counting.key, Class::SharedSecret);
+                }
+                let user = self.tailscale_person().map(str::to_owned);
+                let method = Method::Tailscale;
+                (Ok(Granted { method, user }), Duration::ZERO)
+            }
             Mode::Token => {
                 let sent = self.sent.token.as_deref().or(self.sent.password.as_deref());
                 self.secret(Method::Token, settings.token.as_deref(), sent)
@@ -174,6 +187,16 @@ impl Question<'_> {
                 self.secret(Method::Password, settings.password.as_deref(), sent)
             }
         }
+    }
+
+    /// The person that Tailscale vouches for, where that is enough: `gateway.auth.allowTailscale`, a WebSocket through
+    /// `tailscale serve`, and no secret sent along, which would be compared instead.
+    fn tailscale_person(&self) -> Option<&str> {
+        let counts = self.settings.allow_tailscale
+            && self.surface == Surface::WebSocket
+            && self.attribution.ingress == Ingress::TailscaleServe
+            && self.sent.is_empty();
+        self.tailscale_user.filter(|_| counts)
     }
 
     fn secret(

@@ -37,7 +37,7 @@ pub struct AuthSettings {
     /// `gateway.trustedProxies`: addresses and CIDR ranges.
     pub trusted_proxies: Vec<String>,
     pub allow_real_ip_fallback: bool,
-    /// `gateway.auth.allowTailscale`. No Tailscale identity is ever taken from headers here; it only counts as policy.
+    /// `gateway.auth.allowTailscale`: who Tailscale says that a person is takes the place of the secret, through Serve.
     pub allow_tailscale: bool,
     pub rate_limit: Policy,
     /// `gateway.controlUi.allowedOrigins`.

@@ -7,17 +7,19 @@ use tokio::sync::watch;
 
 use super::process::Hints;
 use super::process::life::Life;
+use super::remote::Device;
 use super::{Secret, UpstreamState};
 
 /// Keeps `state` true until its receivers are gone. `hints` are what links notice before a probe does.
 pub(crate) async fn watch(
     address: SocketAddr,
     token: Secret,
+    device: Option<Arc<Device>>,
     state: watch::Sender<UpstreamState>,
     hints: Arc<Hints>,
 ) {
     state.send_replace(UpstreamState::Starting);
-    let mut life = Life::new(address, token, None, 0);
+    let mut life = Life::new(address, token, None, 0).with_device(device);
     let mut told = false;
     loop {
         tokio::select! {

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot, watch};
 use wire::frame::UpstreamFrame;
 
-use super::link::{self, backend_connect};
+use super::link;
 use super::{Ready, UpstreamState};
 
 /// Every scope a backend client may ask for.
@@ -27,6 +27,9 @@ pub(crate) const ALL_SCOPES: [&str; 8] = [
 
 const CALLS_WAITING_MAX: usize = 64;
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+const REFUSED: &str = "refused";
+/// Until we ask again, who were refused: what is wrong takes a person.
+const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 
 /// What the upstream tells us by itself.
 #[derive(Debug)]
@@ -127,10 +130,14 @@ pub(crate) fn start(
         loop {
             let ready = upstream.borrow_and_update().ready().cloned();
             if let Some(ready) = ready {
+                let mut pause = Duration::from_millis(100);
                 if let Err(why) = serve(&ready, &mut queue, &mut upstream, &*news).await {
                     tracing::debug!(%why, "control connection to the upstream ended");
+                    if why == REFUSED {
+                        pause = REFUSED_PAUSE;
+                    }
                 }
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                tokio::time::sleep(pause).await;
             } else {
                 tokio::select! {
                     changed = upstream.changed() => if changed.is_err() { return },
@@ -154,15 +161,20 @@ async fn serve(
     let scopes = ALL_SCOPES.map(str::to_owned);
     let headers = vec![("Host".to_owned(), ready.address.to_string())];
     let mut dialled = link::dial(ready, &headers).await?;
-    let frame = backend_connect("control", ready.token.expose(), &scopes, &[]);
+    let frame = dialled.backend_connect("control", &scopes, &[]);
     let answer = dialled
         .connect(&frame)
         .await
         .map_err(|error| error.to_string())?;
     let answer: Value = serde_json::from_str(&answer).map_err(|error| error.to_string())?;
     if answer["ok"] != true {
-        tracing::error!(error = %answer["error"], "the upstream refused our own connection: is [upstream] token right?");
-        return Err("refused".to_owned());
+        match &ready.device {
+            Some(device) => tracing::error!("{}", device.refusal(&answer["error"])),
+            None => {
+                tracing::error!(error = %answer["error"], "the upstream refused our own connection: is [upstream] token right?");
+            }
+        }
+        return Err(REFUSED.to_owned());
     }
     news(News::Hello(answer["payload"].clone()));
     let (mut reader, mut writer) = dialled.into_parts();

@@ -88,7 +88,14 @@ pub(crate) async fn dial(ready: &Ready, headers: &DialHeaders) -> Result<Dialled
     let headers: Vec<(&str, &str)> = headers
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()))
+        // One elsewhere goes by its own name, whatever our clients call us.
+        .filter(|(name, _)| ready.device.is_none() || !name.eq_ignore_ascii_case("host"))
         .collect();
+    let host = ready.host();
+    let headers = match ready.device {
+        Some(_) => [headers, vec![("Host", host.as_str())]].concat(),
+        None => headers,
+    };
     let (mut reader, writer) = socket::dial(ready.address, "/", &headers, DIAL_TIMEOUT)
         .await
         .map_err(|error| error.to_string())?;
@@ -154,6 +161,24 @@ impl Dialled {
         }
     }
 
+    /// Our `connect` frame for [`Identity::Backend`] on this socket.
+    pub(crate) fn backend_connect(&self, id: &str, scopes: &[String], caps: &[String]) -> String {
+        let token = self.ready.token.expose();
+        let mut params = serde_json::json!({
+            "minProtocol": wire::PROTOCOL_VERSION, "maxProtocol": wire::PROTOCOL_VERSION,
+            "client": {
+                "id": "gateway-client", "version": wire::REFERENCE_VERSION,
+                "platform": std::env::consts::OS, "mode": "backend",
+            },
+            "caps": caps, "role": "operator", "scopes": scopes, "auth": { "token": token },
+        });
+        if let Some(device) = &self.ready.device {
+            params["device"] = device.proof((&self.nonce, self.issued_ms), token, scopes);
+        }
+        serde_json::json!({ "type": "req", "id": id, "method": "connect", "params": params })
+            .to_string()
+    }
+
     /// Sends a `connect` frame and answers the response to it.
     ///
     /// # Errors
@@ -203,22 +228,6 @@ pub(crate) enum Identity {
     },
     /// The client's own, relayed; only the client can make it again.
     Relayed,
-}
-
-/// Our `connect` frame for [`Identity::Backend`].
-pub(crate) fn backend_connect(id: &str, token: &str, scopes: &[String], caps: &[String]) -> String {
-    serde_json::json!({
-        "type": "req", "id": id, "method": "connect",
-        "params": {
-            "minProtocol": wire::PROTOCOL_VERSION, "maxProtocol": wire::PROTOCOL_VERSION,
-            "client": {
-                "id": "gateway-client", "version": wire::REFERENCE_VERSION,
-                "platform": std::env::consts::OS, "mode": "backend",
-            },
-            "caps": caps, "role": "operator", "scopes": scopes, "auth": { "token": token },
-        },
-    })
-    .to_string()
 }
 
 /// Starts the task that serves one client's calls and events.
@@ -616,13 +625,9 @@ async fn reconnect(
         .await
         .map_err(|closed| closed.to_string())?;
     let mut dialled = dial(ready, headers).await?;
+    let frame = dialled.backend_connect("bridge:connect", scopes, caps);
     let answer = dialled
-        .connect(&backend_connect(
-            "bridge:connect",
-            ready.token.expose(),
-            scopes,
-            caps,
-        ))
+        .connect(&frame)
         .await
         .map_err(|error| error.to_string())?;
     match UpstreamFrame::parse(&answer) {

@@ -34,6 +34,7 @@ pub mod rest;
 mod tests;
 
 pub use child::ChildSpec;
+pub(crate) use child::die_with_parent;
 
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 

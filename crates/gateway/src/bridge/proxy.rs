@@ -42,6 +42,7 @@ const WAKE_WAIT: Duration = Duration::from_secs(60);
 const UNAVAILABLE: &str = r#"{"error":{"message":"Gateway is temporarily unavailable while suspending or restarting","type":"service_unavailable","code":"gateway_unavailable"}}"#;
 const STOPPED: &str = r#"{"error":{"message":"The OpenClaw gateway behind this one is stopped. Start it with: openclaw-gateway upstream start","type":"service_unavailable","code":"gateway_stopped"}}"#;
 const BUSY: &str = r#"{"error":{"message":"The server is busy. Please try again in a moment.","type":"service_unavailable","code":"gateway_busy"}}"#;
+const BAD_BODY: &str = r#"{"error":{"message":"The request's body is malformed or ended early","type":"invalid_request_error"}}"#;
 const BROKE_OFF: &str = r#"{"error":{"message":"The OpenClaw gateway behind this one ended before it answered","type":"bad_gateway","code":"gateway_unavailable"}}"#;
 const TOO_LATE: &str = r#"{"error":{"message":"The OpenClaw gateway behind this one did not answer in time","type":"gateway_timeout","code":"gateway_timeout"}}"#;
 
@@ -113,6 +114,11 @@ impl Proxy {
             .await
         {
             Ok(response) => response,
+            // The client's doing: it says nothing of the upstream's health.
+            Err(failure @ Failure::Body(_)) => {
+                tracing::debug!(%method, %path, why = %failure, "an HTTP request for the upstream ended early");
+                failure.answer()
+            }
             Err(failure) => {
                 tracing::warn!(%method, %path, why = %failure, "the upstream did not answer an HTTP request");
                 if let Some(handle) = around.supervisor {
@@ -177,7 +183,18 @@ impl Proxy {
                 Err(mut error) => match (error.take_message(), again) {
                     (Some(unsent), _) if lease.is_reused() => request = unsent,
                     (None, Some(again)) => request = again,
-                    _ => return Err(Failure::BrokeOff(error.into_error().to_string())),
+                    _ => {
+                        let error = error.into_error();
+                        // What is ours in this exchange is the client's body, streamed.
+                        return Err(if error.is_user() {
+                            Failure::Body(
+                                std::error::Error::source(&error)
+                                    .map_or_else(|| error.to_string(), ToString::to_string),
+                            )
+                        } else {
+                            Failure::BrokeOff(error.to_string())
+                        });
+                    }
                 },
             }
         }
@@ -187,7 +204,7 @@ impl Proxy {
 /// Whether the upstream takes this bearer: 200 or 401 on a route that device tokens open. `None`: no such answer.
 pub(crate) async fn accepts_bearer(upstream: &Ready, token: &str) -> Option<bool> {
     let request = Request::get("/control-ui-config.json")
-        .header(header::HOST, upstream.address.to_string())
+        .header(header::HOST, upstream.host())
         .header(header::AUTHORIZATION, format!("Bearer {token}"))
         .body(empty())
         .ok()?;
@@ -251,6 +268,8 @@ enum Failure {
     Unreachable(String),
     #[error("{0}")]
     BrokeOff(String),
+    #[error("the request's body: {0}")]
+    Body(String),
     #[error("no answer within {FIRST_BYTE:?}")]
     TooLate,
 }
@@ -259,6 +278,7 @@ impl Failure {
     fn answer(&self) -> Response<Body> {
         match self {
             Self::Unreachable(_) => refusal(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
+            Self::Body(_) => refusal(StatusCode::BAD_REQUEST, BAD_BODY),
             Self::BrokeOff(_) => refusal(StatusCode::BAD_GATEWAY, BROKE_OFF),
             Self::TooLate => refusal(StatusCode::GATEWAY_TIMEOUT, TOO_LATE),
         }
@@ -303,9 +323,9 @@ fn outgoing(
     {
         parts.headers.remove(header::EXPECT);
     }
-    client.write(&mut parts.headers);
-    if !parts.headers.contains_key(header::HOST)
-        && let Ok(host) = HeaderValue::from_str(&ready.address.to_string())
+    client.write(&mut parts.headers, ready.device.is_some());
+    if (ready.device.is_some() || !parts.headers.contains_key(header::HOST))
+        && let Ok(host) = HeaderValue::from_str(&ready.host())
     {
         parts.headers.insert(header::HOST, host);
     }

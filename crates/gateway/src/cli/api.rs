@@ -103,11 +103,13 @@ impl Api {
         let target = Target::resolve(profile, to)?;
         let http = Http::new(&HttpOptions {
             timeout: to.timeout().max(Duration::from_secs(30)),
+            tls: target.tls.clone(),
             ..HttpOptions::default()
         })?;
+        let s = if target.tls.is_some() { "s" } else { "" };
         Ok(Self {
             http,
-            base: format!("http://{}", target.address),
+            base: format!("http{s}://{}", target.address),
             token: target.token.or(target.password),
         })
     }

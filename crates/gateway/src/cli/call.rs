@@ -1,10 +1,17 @@
 //! Commands that are calls to the running gateway.
 
+use std::io;
+use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use client::socket::{self, Reader, Writer};
 use client::{Client, ClientError, ConnectOptions};
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::target::Target;
 use super::{Command, DevicesCommand, To, print};
@@ -57,9 +64,42 @@ async fn connect(profile: Option<&str>, to: &To, method: &str) -> anyhow::Result
         scopes,
         timeout: to.timeout(),
     };
-    Client::connect(target.address, &options)
+    let connected = match target.tls {
+        None => Client::connect(target.address, &options).await,
+        Some(tls) => match secured(target.address, tls, options.timeout).await {
+            Ok(socket) => Client::over(socket, &options).await,
+            Err(source) => Err(ClientError::Unreachable {
+                address: target.address,
+                source,
+            }),
+        },
+    };
+    connected.map_err(explain)
+}
+
+/// A WebSocket over TLS, within `timeout`.
+async fn secured(
+    address: SocketAddr,
+    tls: rustls::ClientConfig,
+    timeout: Duration,
+) -> io::Result<(Reader, Writer)> {
+    let dial = async {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let stream = TlsConnector::from(Arc::new(tls))
+            .connect(address.ip().into(), stream)
+            .await?;
+        socket::dial_over(stream, "/", &[("Host", &address.to_string())]).await
+    };
+    let timed_out = || {
+        io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("no WebSocket within {timeout:?}"),
+        )
+    };
+    tokio::time::timeout(timeout, dial)
         .await
-        .map_err(explain)
+        .unwrap_or_else(|_elapsed| Err(timed_out()))
 }
 
 /// Adds what to do next.

@@ -9,8 +9,10 @@ use serde_json::{Value, json};
 
 use super::print;
 use super::target::environment;
+use crate::assistant;
 use crate::bridge::process::find;
-use crate::config::{AdminListen, ConfigDocument, OwnSettings};
+use crate::config::{AdminListen, ConfigDocument, OwnSettings, UpstreamMode};
+use crate::procfs;
 
 struct Finding {
     check: &'static str,
@@ -79,7 +81,7 @@ pub(super) fn look(profile: Option<&str>) -> anyhow::Result<Findings> {
         .and_then(|port| port.as_u64())
         .and_then(|port| u16::try_from(port).ok());
     let port = crate::config::gateway_port(&env, configured);
-    findings.push(match holder_of(port) {
+    findings.push(match procfs::holder_of(port) {
         None => fine("port", format!("port {port} is free: no gateway runs")),
         Some(holder) if holder.contains("openclaw-gateway") => {
             fine("port", format!("port {port} is ours: {holder}"))
@@ -90,6 +92,27 @@ pub(super) fn look(profile: Option<&str>) -> anyhow::Result<Findings> {
             "stop it, or choose another port with gateway.port",
         ),
     });
+    if let Ok(own) = &own
+        && own.upstream.mode == UpstreamMode::Off
+    {
+        // Of agents that run here; OpenClaw honours them all.
+        let (fault, words) = assistant::exec::findings(&document.resolved, &paths.state_dir);
+        findings.extend(words.into_iter().map(|word| fine("exec", word)));
+        if let Some(fault) = fault {
+            findings.push(broken(
+                "approvals",
+                fault,
+                "until then agents of this gateway run no commands",
+            ));
+        }
+    }
+    if let Ok(own) = &own
+        && own.upstream.mode == UpstreamMode::Off
+    {
+        let words = assistant::unhonoured_compaction(&document.resolved).into_iter();
+        findings.extend(words.map(|word| fine("compaction", word)));
+        findings.extend(mcp(&document, own));
+    }
     if let Ok(own) = &own {
         findings.push(
             match find::package(&find::Places::from_env(&env), &own.upstream.command) {
@@ -106,10 +129,7 @@ pub(super) fn look(profile: Option<&str>) -> anyhow::Result<Findings> {
             },
         );
     }
-    let refusals = match own.as_ref().map(|own| &own.admin_listen) {
-        Ok(AdminListen::At(address)) if address.port() != 0 => recent_refusals(*address),
-        _ => None,
-    };
+    let refusals = own.as_ref().ok().and_then(|own| ask(own, "refusals"));
     if let Some(refusals) = &refusals {
         findings.push(fine(
             "clients",
@@ -154,10 +174,51 @@ pub(super) fn run(profile: Option<&str>, json: bool) -> anyhow::Result<ExitCode>
     Ok(ExitCode::from(u8::from(!found.healthy())))
 }
 
-/// Connects that the running gateway turned away, oldest first; `None` when none can be asked.
-fn recent_refusals(admin: SocketAddr) -> Option<Vec<Value>> {
+/// MCP servers: as the running gateway sees them, or else what can be told without starting them.
+fn mcp(document: &ConfigDocument, own: &OwnSettings) -> Vec<Finding> {
+    let config = &document.resolved;
+    let words = assistant::unhonoured_servers(config).into_iter();
+    let mut findings: Vec<Finding> = words.map(|word| fine("mcp", word)).collect();
+    let variable = |name: &str| document.env.trimmed(name).map(str::to_owned);
+    let servers = assistant::server_findings(config, &variable);
+    let live = match servers.is_empty() {
+        true => None,
+        false => ask(own, "mcp"),
+    };
+    for (name, found) in servers {
+        let row = live.iter().flatten().find(|row| row["name"] == *name);
+        let error = row.and_then(|row| row["error"].as_str().map(str::to_owned));
+        let why = found.as_ref().err().cloned().or(error);
+        findings.push(match (why, row) {
+            (Some(why), _) => broken(
+                "mcp",
+                format!("{name}: {why}"),
+                "until it works, agents go on without its tools; `enabled: false` keeps it for later",
+            ),
+            (None, Some(row)) if row["state"] == "ready" => fine(
+                "mcp",
+                format!("{name}: {} tools, sessions: {}", row["tools"], row["sessions"]),
+            ),
+            (None, _) => fine(
+                "mcp",
+                format!("{name}: {}, begun when a turn needs it", found.unwrap_or_default()),
+            ),
+        });
+    }
+    findings
+}
+
+/// The list that the running gateway has at this path of its admin address; `None` when none can be asked.
+fn ask(own: &OwnSettings, name: &str) -> Option<Vec<Value>> {
+    match &own.admin_listen {
+        AdminListen::At(address) if address.port() != 0 => listed(*address, name),
+        _ => None,
+    }
+}
+
+fn listed(admin: SocketAddr, name: &str) -> Option<Vec<Value>> {
     const WAIT: Duration = Duration::from_secs(2);
-    /// Ten refusals are far smaller.
+    /// Ten refusals and all servers are far smaller.
     const ANSWER_BYTES_MAX: u64 = 256 * 1024;
     let ip = match admin.ip() {
         ip if ip.is_unspecified() => std::net::Ipv4Addr::LOCALHOST.into(),
@@ -168,7 +229,7 @@ fn recent_refusals(admin: SocketAddr) -> Option<Vec<Value>> {
     stream.set_read_timeout(Some(WAIT)).ok()?;
     stream.set_write_timeout(Some(WAIT)).ok()?;
     // HTTP/1.0: the answer ends with the connection and comes in one piece.
-    write!(stream, "GET /refusals HTTP/1.0\r\nHost: {address}\r\n\r\n").ok()?;
+    write!(stream, "GET /{name} HTTP/1.0\r\nHost: {address}\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream
         .take(ANSWER_BYTES_MAX)
@@ -179,7 +240,7 @@ fn recent_refusals(admin: SocketAddr) -> Option<Vec<Value>> {
         return None;
     }
     let body: Value = serde_json::from_str(body).ok()?;
-    body["refusals"].as_array().cloned()
+    body[name].as_array().cloned()
 }
 
 const fn fine(check: &'static str, what: String) -> Finding {
@@ -213,50 +274,4 @@ fn permissions(file: &std::path::Path) -> Finding {
             "the configuration is readable by its owner only".to_owned(),
         ),
     }
-}
-
-/// The process that listens on a TCP port, as `name (pid N)`; `None` when it is free or cannot be told.
-/// Source: /proc/net/tcp and the socket inodes under /proc/<pid>/fd.
-pub(super) fn holder_of(port: u16) -> Option<String> {
-    let wanted = format!(":{port:04X}");
-    let inode = ["/proc/net/tcp", "/proc/net/tcp6"]
-        .iter()
-        .find_map(|table| {
-            let text = std::fs::read_to_string(table).ok()?;
-            text.lines().skip(1).find_map(|line| {
-                let columns: Vec<&str> = line.split_whitespace().collect();
-                // Column 3: state 0A is LISTEN.
-                let listens = columns.get(3) == Some(&"0A") && columns.get(1)?.ends_with(&wanted);
-                if listens {
-                    columns.get(9).map(|inode| (*inode).to_owned())
-                } else {
-                    None
-                }
-            })
-        })?;
-    let socket = format!("socket:[{inode}]");
-    let processes = std::fs::read_dir("/proc").ok()?;
-    for process in processes.flatten() {
-        let name = process.file_name();
-        let Some(pid) = name
-            .to_str()
-            .filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
-        else {
-            continue;
-        };
-        let Ok(files) = std::fs::read_dir(process.path().join("fd")) else {
-            continue;
-        };
-        if files.flatten().any(|file| {
-            std::fs::read_link(file.path()).is_ok_and(|link| link.as_os_str() == socket.as_str())
-        }) {
-            let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
-            let command = String::from_utf8_lossy(&command).replace('\0', " ");
-            return Some(format!(
-                "{} (pid {pid})",
-                command.trim().chars().take(80).collect::<String>()
-            ));
-        }
-    }
-    Some("another user's process".to_owned())
 }

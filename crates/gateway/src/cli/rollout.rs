@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::target::environment;
 use super::{EXIT_CONFIG, To, api, print};
 use crate::config::{OwnSettings, Paths, UpstreamMode};
-use crate::rollout::{Action, Note, STEPS, change};
+use crate::rollout::{Action, Note, STEPS, change, guard, reason};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum RolloutCommand {
@@ -89,7 +89,10 @@ pub(super) fn run(profile: Option<&str>, command: &RolloutCommand) -> anyhow::Re
     let deadline = Instant::now() + APPLIED_WITHIN;
     loop {
         let status = status(profile, to)?;
-        let applied = status["percent"] == next;
+        // Whoever sets a percent or promotes ends what the guard holds back; the others leave it as it is.
+        let lifts = matches!(action, Action::Set(_) | Action::Promote);
+        let applied =
+            status["percent"] == next && !(lifts && status["guard"]["state"] == "tripped");
         if status["running"] != true || applied || Instant::now() > deadline {
             show(&status, false);
             if status["running"] == true && !applied {
@@ -116,19 +119,23 @@ fn of_files(paths: &Paths) -> anyhow::Result<Value> {
     let note = Note::read(&paths.own_dir);
     let percent = own.rollout_percent;
     let off = own.upstream.mode == UpstreamMode::Off;
-    let reason = match off {
-        true => "no OpenClaw is configured, so everything is answered here",
-        false => note.for_percent(percent),
+    let upstream = if off { "off" } else { "unknown" };
+    let guard = guard::told_of(&note, percent, own.guard.enabled);
+    let effective = match note.holding(percent) {
+        _ if off => 100,
+        Some(_) => 0,
+        None => percent,
     };
     Ok(json!({
         "percent": percent,
-        "effective": if off { 100 } else { percent },
-        "reason": reason,
+        "effective": effective,
+        "reason": reason(upstream, &note, percent, &guard),
         "paused": own.rollout_paused,
         "setAtMs": (note.percent == Some(percent)).then_some(note.at_ms),
-        "upstream": if off { "off" } else { "unknown" },
+        "upstream": upstream,
         "steps": STEPS,
         "disabled": own.native_disable,
+        "guard": guard,
         "running": false,
     }))
 }
@@ -147,10 +154,65 @@ fn show(status: &Value, json: bool) {
     if status["paused"] == true {
         lines.push("paused     yes".to_owned());
     }
+    lines.extend(guard_lines(&status["guard"]));
     if status["running"] != true {
         lines.push("gateway    not running; it starts with this".to_owned());
     }
     print(&lines.join("\n"));
+}
+
+/// How long ago, in the largest unit.
+fn age(at_ms: u64) -> String {
+    let seconds = crate::clock::now_ms().saturating_sub(at_ms) / 1000;
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// The guard's state, the figures of both sides beside their bounds, and after a rollback what to do.
+fn guard_lines(guard: &Value) -> Vec<String> {
+    let word = |value: &Value| value.as_str().unwrap_or("too few calls").to_owned();
+    let mut head = format!("guard      {}", word(&guard["state"]));
+    if let Some(why) = guard["why"].as_str() {
+        head.push_str(&format!(": {why}"));
+    }
+    if let Some(calls) = guard["calls"].as_object() {
+        head.push_str(&format!(
+            " ({} calls here and {} at OpenClaw in {} s)",
+            calls["native"], calls["upstream"], guard["windowS"]
+        ));
+    }
+    let mut lines = vec![head];
+    let trip = &guard["trip"];
+    if let Some(why) = trip["text"].as_str() {
+        lines.push(format!(
+            "  tripped  {} ago at {} %: {why}",
+            age(trip["atMs"].as_u64().unwrap_or(0)),
+            trip["percent"]
+        ));
+        lines.push(format!("  todo     {}", word(&trip["todo"])));
+        return lines;
+    }
+    if guard["state"] == "off" {
+        return lines;
+    }
+    for signal in guard["signals"].as_array().into_iter().flatten() {
+        let text = &signal["text"];
+        let theirs = match text["upstream"].as_str() {
+            Some(upstream) => format!(", {upstream} at OpenClaw"),
+            None => String::new(),
+        };
+        lines.push(format!(
+            "  {:<8} {} here{theirs}, bound {}",
+            word(&signal["signal"]),
+            word(&text["native"]),
+            word(&text["bound"])
+        ));
+    }
+    lines
 }
 
 /// The share, then each method that differs and where, the most frequent first.

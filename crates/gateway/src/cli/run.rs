@@ -1,7 +1,7 @@
 //! `run`: from the files to a serving process, and what is printed on the way.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,24 +13,32 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
-use tokio_rustls::TlsAcceptor;
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::target::environment;
 use super::{EXIT_CONFIG, complain, print};
 use crate::app::App;
 use crate::assistant::Assistant;
-use crate::auth::Auth;
+use crate::auth::{Auth, Door};
+use crate::bridge::control::ALL_SCOPES;
 use crate::bridge::process::{self, Plan, Supervisor, find, plan};
-use crate::bridge::{Secret, UpstreamState, attach};
+use crate::bridge::{Secret, UpstreamState, attach, remote};
 use crate::config::{
-    AdminListen, AuthMode, BindMode, ConfigDocument, ConfigError, Env, LogFormat, OwnSettings,
-    Paths, Settings, UpstreamMode,
+    AdminListen, AuthMode, ConfigDocument, ConfigError, Env, LogFormat, OwnSettings, Paths,
+    Settings, UpstreamMode,
 };
 use crate::control_ui::ControlUi;
+use crate::discovery::{self, Advertiser};
+use crate::ingress::listen::{self, Surroundings};
+use crate::ingress::tls::ServerTls;
 use crate::lower;
 use crate::messages::{self, Messages};
-use crate::recent_log::RecentLog;
+use crate::recent_log::{self, RecentLog};
+use crate::reload::Front;
 use crate::systemd::Notifier;
+use crate::tailscale;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
@@ -95,21 +103,25 @@ const HURRY: std::time::Duration = std::time::Duration::from_millis(500);
 const EXIT_HURRIED: u8 = 130;
 
 fn log_to_stderr(own: &OwnSettings, recent: &RecentLog) {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_unset| tracing_subscriber::EnvFilter::new(&own.log_level));
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_unset| {
+        // What matters of MCP servers is said by us, without their addresses: those may hold a secret.
+        tracing_subscriber::EnvFilter::new(format!("{},rmcp=off", own.log_level))
+    });
     let terminal = std::io::stderr().is_terminal();
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(recent.clone())
-        .with_ansi(terminal);
     let json = own.log_format == LogFormat::Json || own.log_format == LogFormat::Auto && !terminal;
+    // What is kept is JSON, whatever is shown.
+    let kept = fmt::layer().json().flatten_event(true).with_ansi(false);
+    let shown = (!json).then(|| {
+        fmt::layer()
+            .with_ansi(terminal)
+            .with_writer(recent_log::shown)
+    });
+    let log = tracing_subscriber::registry()
+        .with(filter)
+        .with(kept.with_writer(recent.writer(json)))
+        .with(shown);
     // A second call (in a test process) keeps the first.
-    let outcome = if json {
-        log.json().flatten_event(true).try_init()
-    } else {
-        log.try_init()
-    };
-    drop(outcome);
+    drop(log.try_init());
 }
 
 /// What a first start made, or that nothing was needed.
@@ -139,8 +151,14 @@ async fn serve(
             return Ok(ExitCode::from(EXIT_CONFIG));
         }
     };
-    let tls = tls(&settings)?;
-    let listeners = match bind(&settings, port).await {
+    let tls = settings
+        .tls
+        .enabled
+        .then(|| ServerTls::open(&settings.tls))
+        .transpose()?
+        .map(Arc::new);
+    let surroundings = Surroundings::look(env, settings.bind);
+    let listeners = match listen::bind(&settings, port, &surroundings).await {
         Ok(listeners) => listeners,
         Err(why) => {
             complain(&why);
@@ -148,6 +166,19 @@ async fn serve(
         }
     };
     let address = listeners.first().context("no listener")?.local_addr()?;
+    let mut listeners: Vec<_> = listeners
+        .into_iter()
+        .map(|listener| (listener, Door::Ordinary))
+        .collect();
+    let exposed = match tailscale::start(env, &settings, address.port()).await {
+        Ok(exposed) => exposed,
+        Err(why) => {
+            complain(&format!(
+                "{why}. The gateway does not start without the route that gateway.tailscale asks for"
+            ));
+            return Ok(ExitCode::FAILURE);
+        }
+    };
     let admin = match own.admin_listen {
         AdminListen::Off => None,
         AdminListen::At(address) => Some(TcpListener::bind(address).await.with_context(|| {
@@ -155,7 +186,7 @@ async fn serve(
         })?),
     };
     let stopping = watch::Sender::new(false);
-    let mut upstream = start_upstream(env, paths, &own, &token)?;
+    let mut upstream = start_upstream(env, paths, &own, &token).await?;
     let control_ui = ControlUi::new(
         settings.control_ui.clone(),
         lower::control_ui_root(&settings, &own, &document.env),
@@ -185,7 +216,6 @@ async fn serve(
         workspace_variable: env.trimmed("OPENCLAW_WORKSPACE_DIR").map(str::to_owned),
         state_dir_is_set: env.trimmed("OPENCLAW_STATE_DIR").is_some(),
         port,
-        log_file: None,
     });
     let messages = Messages::open(messages::Setup {
         own_dir: &paths.own_dir,
@@ -200,7 +230,14 @@ async fn serve(
     app.log_to(log);
     app.set_env(document.env.clone());
     let assistant = Arc::new(Assistant::new(messages.store.clone()));
-    tokio::spawn(recover(Arc::clone(&assistant), crate::clock::now_ms()));
+    tokio::spawn(recover(
+        Arc::clone(&assistant),
+        paths.state_dir.clone(),
+        crate::clock::now_ms(),
+    ));
+    let schedule = Arc::new(crate::schedule::Schedule::new(messages.store.clone()));
+    tokio::spawn(Arc::clone(&schedule).serve(Arc::clone(&app), Arc::clone(&assistant)));
+    app.follow_clock(schedule);
     app.employ(assistant);
     messages.employ(&app);
     app.carry(Arc::clone(&messages));
@@ -212,16 +249,37 @@ async fn serve(
         own: own.clone(),
         env: document.env.clone(),
     };
-    crate::reload::start(&app, &messages, env, paths, current)?;
+    let mut exposing = None;
+    if let Some(exposed) = exposed {
+        app.expose(Arc::clone(&exposed.exposure));
+        if let Some(held) = exposed.held {
+            listeners.push((held.listener, exposed.exposure.door()));
+            let keeping = tailscale::keep(Arc::clone(&app), exposed.exposure, held.claim);
+            exposing = Some(tokio::spawn(keeping));
+        }
+    }
+    let advertiser = Arc::<Advertiser>::default();
+    let front = Front {
+        address,
+        tls: tls.clone(),
+        advertiser: Arc::clone(&advertiser),
+        tailnet_name: app.tailscale().and_then(|it| it.host.clone()),
+        state_dir: paths.state_dir.clone(),
+    };
+    crate::reload::start(&app, &messages, env, paths, current, front)?;
+    crate::rollout::guard::start(&app, &paths.own_dir);
     let child = upstream.supervise(&app, stopping.subscribe());
     summarise(
         paths,
-        address,
+        &Listening {
+            address,
+            tls: tls.as_deref(),
+            admin: admin.as_ref().and_then(|admin| admin.local_addr().ok()),
+        },
         &token,
         &source,
         settings.auth.mode.as_str(),
         &upstream,
-        admin.as_ref().and_then(|admin| admin.local_addr().ok()),
     );
     let signals = (
         signal(SignalKind::terminate())?,
@@ -230,7 +288,7 @@ async fn serve(
     let manager = Notifier::new(env);
     let (first, told) = tokio::sync::oneshot::channel();
     let served = async {
-        app.run(listeners, tls, admin, async {
+        app.run(listeners, tls.map(|tls| tls.acceptor()), admin, async {
             manager.ready();
             // Whoever tells us lives as long as this.
             drop(told.await);
@@ -241,6 +299,10 @@ async fn serve(
             messages.stop.cancel();
         })
         .await;
+        discovery::stop(advertiser).await;
+        if let Some(exposing) = exposing {
+            exposing.await.context("the Tailscale route ended badly")?;
+        }
         carrying.await.context("the message path ended badly")?;
         if let Some(child) = child {
             child.await.context("the supervisor ended badly")?;
@@ -270,7 +332,13 @@ async fn second_signal(
 }
 
 /// Says in the conversations which turns the last stop interrupted, as soon as the store can be written.
-async fn recover(assistant: Arc<Assistant>, since_ms: u64) {
+async fn recover(assistant: Arc<Assistant>, state_dir: PathBuf, since_ms: u64) {
+    // What it left running ends before anything is said of it.
+    let ended =
+        tokio::task::spawn_blocking(move || crate::assistant::exec::end_orphans(&state_dir));
+    if let Err(error) = ended.await {
+        tracing::error!(%error, "what the last gateway left running could not be looked for");
+    }
     loop {
         match assistant.recover(since_ms).await {
             Ok(0) => return,
@@ -340,7 +408,30 @@ impl Upstream {
     }
 }
 
-fn start_upstream(
+/// Our way to a gateway on another machine, which knows our device.
+async fn elsewhere(
+    paths: &Paths,
+    place: remote::Place,
+    tls: rustls::ClientConfig,
+    token: &Secret,
+) -> anyhow::Result<(SocketAddr, Arc<remote::Device>)> {
+    let identity = crate::auth::Identity::load_or_create(&paths.own_dir.join("identity.json"))?;
+    let address = remote::tunnel(place.clone(), tls)
+        .await
+        .context("no loopback listener for the gateway to attach to")?;
+    let device = Arc::new(remote::Device::new(place, identity));
+    let ready = remote::ready(address, token.clone(), Arc::clone(&device));
+    remote::introduce(&ready, &ALL_SCOPES.map(str::to_owned))
+        .await
+        .map_err(|why| {
+            ConfigError::new(why)
+                .file(&paths.own_file)
+                .key("upstream.url")
+        })?;
+    Ok((address, device))
+}
+
+async fn start_upstream(
     env: &Env,
     paths: &Paths,
     own: &OwnSettings,
@@ -362,17 +453,42 @@ fn start_upstream(
                     .key("upstream.url")
                     .fix("add url = \"ws://127.0.0.1:<port>\" under [upstream]")
             })?;
-            let address = attach_address(url).map_err(|why| {
-                ConfigError::new(why).file(&paths.own_file).key("upstream.url").fix("use ws://127.0.0.1:<port>; a gateway on another machine must approve this one's own device first, which is not built yet")
+            let fault = |key: &'static str, why: String, fix: &str| {
+                ConfigError::new(why)
+                    .file(&paths.own_file)
+                    .key(key)
+                    .fix(fix)
+            };
+            let target = remote::Target::parse(url).map_err(|why| {
+                fault(
+                    "upstream.url",
+                    why,
+                    "use ws://127.0.0.1:<port> on this machine, wss://<host>:<port> on another one",
+                )
             })?;
             let upstream_token = settings
                 .token
                 .as_ref()
                 .map_or_else(|| token.clone(), |own| Secret::new(own.expose()));
+            let description = match &target {
+                remote::Target::Here(address) => format!("attached to {address}"),
+                remote::Target::There(place) => format!("attached to {place}, over TLS"),
+            };
+            let (address, device) = match target {
+                remote::Target::Here(address) => (address, None),
+                remote::Target::There(place) => {
+                    let tls = remote::tls(settings.tls_fingerprint.as_deref()).map_err(|why| {
+                        fault("upstream.tls_fingerprint", why, "copy it from the start-up summary there, or from `openssl x509 -noout -fingerprint -sha256`")
+                    })?;
+                    let (address, device) = elsewhere(paths, place, tls, &upstream_token).await?;
+                    (address, Some(device))
+                }
+            };
             let (state, receiver) = watch::channel(UpstreamState::Starting);
             tokio::spawn(attach::watch(
                 address,
                 upstream_token,
+                device,
                 state,
                 Arc::default(),
             ));
@@ -380,7 +496,7 @@ fn start_upstream(
                 state: receiver,
                 wake: Arc::default(),
                 child: None,
-                description: format!("attached to {address}"),
+                description,
             })
         }
         UpstreamMode::Supervise | UpstreamMode::Auto => {
@@ -419,24 +535,6 @@ fn start_upstream(
                 description: format!("supervising openclaw {}", installed.version),
             })
         }
-    }
-}
-
-/// The loopback address in a `ws://` URL.
-fn attach_address(url: &str) -> Result<SocketAddr, String> {
-    let rest = url
-        .strip_prefix("ws://")
-        .ok_or_else(|| format!("{url} does not start with ws://"))?;
-    let authority = rest
-        .trim_end_matches('/')
-        .replacen("localhost", "127.0.0.1", 1);
-    let address: SocketAddr = authority
-        .parse()
-        .map_err(|_bad| format!("{url} has no address and port"))?;
-    if address.ip().is_loopback() {
-        Ok(address)
-    } else {
-        Err(format!("{address} is not on this machine"))
     }
 }
 
@@ -565,85 +663,27 @@ pub(super) fn lock_state(own_dir: &Path) -> Result<std::fs::File, String> {
     Ok(file)
 }
 
-fn tls(settings: &Settings) -> Result<Option<TlsAcceptor>, ConfigError> {
-    if !settings.tls.enabled {
-        return Ok(None);
-    }
-    match (&settings.tls.cert_path, &settings.tls.key_path) {
-        (Some(certificate), Some(key)) => crate::ingress::tls::acceptor(certificate, key).map(Some),
-        _ => Err(ConfigError::new(
-            "TLS is on but names no certificate, and this gateway does not make one",
-        )
-        .key("gateway.tls.certPath")
-        .fix("set gateway.tls.certPath and gateway.tls.keyPath to PEM files")),
-    }
-}
-
-/// The addresses `gateway.bind` means; the first must be had, the others may be missing on the machine.
-/// Source: `resolveGatewayListenHosts` in src/gateway/net.ts at 2026.9.6.
-async fn bind(settings: &Settings, port: u16) -> Result<Vec<TcpListener>, String> {
-    let (first, also) = match settings.bind {
-        BindMode::Loopback | BindMode::Auto => (
-            IpAddr::from(Ipv4Addr::LOCALHOST),
-            Some(IpAddr::from(Ipv6Addr::LOCALHOST)),
-        ),
-        BindMode::Lan => (IpAddr::from(Ipv4Addr::UNSPECIFIED), None),
-        BindMode::Custom(address) => (
-            IpAddr::from(address),
-            (!address.is_loopback()).then_some(IpAddr::from(Ipv4Addr::LOCALHOST)),
-        ),
-        BindMode::Tailnet => {
-            return Err("gateway.bind \"tailnet\" is not served by this gateway yet; use \"custom\" with gateway.customBindHost".to_owned());
-        }
-    };
-    settings
-        .check_exposure(&first.to_string())
-        .map_err(|error| error.to_string())?;
-    let first = SocketAddr::new(first, port);
-    let listener = TcpListener::bind(first)
-        .await
-        .map_err(|error| held(first, &error))?;
-    let port = listener.local_addr().map_or(port, |address| address.port());
-    let mut listeners = vec![listener];
-    if let Some(also) = also.map(|address| SocketAddr::new(address, port)) {
-        match TcpListener::bind(also).await {
-            Ok(listener) => listeners.push(listener),
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-                return Err(held(also, &error));
-            }
-            Err(error) => tracing::debug!(%error, address = %also, "not listening there as well"),
-        }
-    }
-    Ok(listeners)
-}
-
-/// Who holds a port and what to do about it.
-fn held(address: SocketAddr, error: &std::io::Error) -> String {
-    if error.kind() != std::io::ErrorKind::AddrInUse {
-        return format!("cannot listen on {address}: {error}");
-    }
-    let holder = super::doctor::holder_of(address.port());
-    match holder {
-        Some(holder) => format!(
-            "port {} is held by {holder}; stop it (`openclaw gateway stop` if it is OpenClaw), or start this gateway with --port <other>",
-            address.port()
-        ),
-        None => format!(
-            "port {} is in use; stop what holds it, or start this gateway with --port <other>",
-            address.port()
-        ),
-    }
+/// Where this gateway is reached.
+struct Listening<'a> {
+    address: SocketAddr,
+    tls: Option<&'a ServerTls>,
+    admin: Option<SocketAddr>,
 }
 
 fn summarise(
     paths: &Paths,
-    address: SocketAddr,
+    listening: &Listening<'_>,
     token: &Secret,
     source: &TokenSource,
     mode: &str,
     upstream: &Upstream,
-    admin: Option<SocketAddr>,
 ) {
+    let Listening {
+        address,
+        tls,
+        admin,
+    } = listening;
+    let s = if tls.is_some() { "s" } else { "" };
     let terminal = std::io::stdout().is_terminal();
     let token_line = match source {
         TokenSource::Configured => format!("{mode}, as configured"),
@@ -663,13 +703,22 @@ fn summarise(
             env!("CARGO_PKG_VERSION"),
             wire::REFERENCE_VERSION
         ),
-        format!("  address   ws://{address} and http://{address}"),
+        format!("  address   ws{s}://{address} and http{s}://{address}"),
         format!("  auth      {token_line}"),
         format!("  upstream  {}", upstream.description),
         format!("  state     {}", paths.own_dir.display()),
     ];
+    if let Some(tls) = tls {
+        let [certificate, _] = tls.files();
+        lines.push(format!(
+            "  TLS       {}, SHA-256 {}",
+            certificate.display(),
+            tls.fingerprint()
+        ));
+    }
     if let Some(admin) = admin {
         lines.push(format!("  metrics   http://{admin}/metrics"));
+        lines.push(format!("  console   http://{admin}/console/"));
     }
     if matches!(source, TokenSource::Stored) {
         lines.push(format!("  to add    under \"gateway\" in {}: \"auth\": {{ \"mode\": \"token\", \"token\": <content of the token file> }}", paths.config_file.display()));
@@ -681,7 +730,7 @@ fn summarise(
     if terminal {
         // A link that signs in: for the eyes of whoever sits at this terminal, never for a log.
         lines.push(format!(
-            "  browser   http://{address}/#token={}",
+            "  browser   http{s}://{address}/#token={}",
             token.expose()
         ));
     }

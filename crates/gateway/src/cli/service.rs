@@ -57,6 +57,7 @@ const UNIT: &str = "openclaw-rs.service";
 /// Seccomp and flags alone: what a user's manager may set too.
 const HARDENED: &str = "\
 NoNewPrivileges=yes
+LimitCORE=0
 RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
 RestrictNamespaces=yes
 RestrictRealtime=yes
@@ -305,4 +306,32 @@ fn active(scope: Scope) -> Option<String> {
     let said = ask.args(["is-active", UNIT]).output().ok()?;
     let word = String::from_utf8_lossy(&said.stdout).trim().to_owned();
     Some(word).filter(|word| !word.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unit_of_the_package_is_that_of_the_command() {
+        let made = Unit {
+            program: Path::new("/usr/bin/openclaw-gateway"),
+            state_dir: Path::new(SYSTEM_STATE),
+            run_as: Some("openclaw"),
+            // `upstream.mode` is `auto` by default.
+            node: true,
+        }
+        .text();
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../deploy/systemd")
+            .join(UNIT);
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(&path, &made).unwrap();
+        }
+        let written = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            written == made,
+            "deploy/systemd/{UNIT} is not in step: run UPDATE_DOCS=1 cargo test -p gateway unit"
+        );
+    }
 }

@@ -3,12 +3,17 @@
 use std::net::SocketAddr;
 
 use super::To;
+use crate::config::settings::TlsSettings;
 use crate::config::{ConfigDocument, Env, Paths};
+use crate::ingress::tls::leaf;
+use crate::pinned;
 
 pub(super) struct Target {
     pub(super) address: SocketAddr,
     pub(super) token: Option<String>,
     pub(super) password: Option<String>,
+    /// How to speak TLS to it, when `gateway.tls` is on.
+    pub(super) tls: Option<rustls::ClientConfig>,
 }
 
 impl Target {
@@ -41,10 +46,17 @@ impl Target {
             .or_else(|| text(&["gateway", "auth", "password"]));
         // One credential: the original refuses neither, but two would hide which one was wrong.
         let password = if token.is_some() { None } else { password };
+        let tls = TlsSettings::of(&document, &paths);
+        let tls = if tls.enabled {
+            Some(pinned::client(leaf(&tls.cert_path)?)?)
+        } else {
+            None
+        };
         Ok(Self {
             address: SocketAddr::from(([127, 0, 0, 1], port)),
             token,
             password,
+            tls,
         })
     }
 }

@@ -207,7 +207,7 @@ impl ConfigDocument {
                     .file(fault.file.as_deref().unwrap_or(&self.file))
                     .at(fault.at.or(at))
                     .key(dotted(path.iter().copied().chain(["$include"])))
-                    .fix("correct the $include (see docs/config.md)");
+                    .fix("correct the $include (see docs/configuration.md)");
                 self.fault = Some((Issue::new("", fault.what), error));
             }
         }

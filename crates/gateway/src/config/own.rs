@@ -1,7 +1,7 @@
 //! Our own settings: `<state>/openclaw-rs/openclaw-gateway.toml`.
 //!
 //! OpenClaw rejects unknown keys in its file, so ours have one of their own. [`KEYS`] is the only
-//! list of them: reading, the example file and `docs/config.md` all come from it.
+//! list of them: reading, the example file and `docs/configuration.md` all come from it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,147 +14,11 @@ use toml::de::{DeTable, DeValue};
 use super::{ConfigError, Secret};
 
 mod effective;
+mod keys;
 
 pub use effective::Effective;
-
-/// What a key holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// One of these words.
-    Word(&'static [&'static str]),
-    Text,
-    /// A list of strings.
-    List,
-    Bool,
-    /// A whole number in this range.
-    Number(u64, u64),
-    /// `address:port`, or the word `off`.
-    Listen,
-}
-
-/// One documented key.
-#[derive(Debug)]
-pub struct OwnKey {
-    /// `section.key`.
-    pub name: &'static str,
-    pub kind: Kind,
-    /// The default as TOML; empty when unset.
-    pub default: &'static str,
-    /// Whether a change applies without a restart.
-    pub hot: bool,
-    /// What it is for, with its unit.
-    pub doc: &'static str,
-}
-
-const MODES: &[&str] = &["off", "attach", "supervise", "auto"];
-const IDENTITIES: &[&str] = &["auto", "backend", "exact"];
-const DOUBTS: &[&str] = &["hold", "resend", "drop"];
-const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
-const FORMATS: &[&str] = &["auto", "pretty", "json"];
-
-const fn key(
-    name: &'static str,
-    kind: Kind,
-    default: &'static str,
-    hot: bool,
-    doc: &'static str,
-) -> OwnKey {
-    OwnKey {
-        name,
-        kind,
-        default,
-        hot,
-        doc,
-    }
-}
-
-const KIB: u64 = 1024;
-const MIB: u64 = 1024 * KIB;
-
-/// Every key of the file, in the order of the example file.
-#[rustfmt::skip]
-pub const KEYS: &[OwnKey] = &[
-    key("upstream.mode", Kind::Word(MODES), "\"auto\"", false,
-        "The TypeScript gateway behind this one: `off` (none), `attach` (one that is already running, at `upstream.url`), `supervise` (started and watched by this gateway), `auto` (supervise when the `openclaw` package and an OpenClaw state exist, else off)."),
-    key("upstream.url", Kind::Text, "", false,
-        "`ws://` or `wss://` address of the gateway to attach to; required by `attach`."),
-    key("upstream.token", Kind::Text, "", false,
-        "Shared secret of the gateway to attach to. Prefer `upstream.token_file`."),
-    key("upstream.token_file", Kind::Text, "", false,
-        "File with the shared secret of the gateway to attach to; it should be readable by its owner only."),
-    key("upstream.command", Kind::List, "", false,
-        "How to start `openclaw` when supervised, without arguments of its own, such as `[\"/usr/bin/openclaw\"]`. Unset: found on `PATH` and in the usual global package directories."),
-    key("upstream.node", Kind::Text, "", false,
-        "Path to the Node.js that runs the supervised `openclaw`. Unset: the `node` on `PATH`."),
-    key("upstream.port", Kind::Number(0, 65535), "0", false,
-        "Port of the supervised gateway on the loopback addresses; 0 chooses a free one, which is kept between starts."),
-    key("upstream.start_timeout_s", Kind::Number(1, 3600), "120", false,
-        "Seconds a supervised gateway may take from its start to protocol readiness before it is stopped and started again."),
-    key("upstream.stop_timeout_s", Kind::Number(1, 600), "4", false,
-        "Seconds a supervised gateway may take to stop before it is killed."),
-    key("upstream.on_demand", Kind::Bool, "false", false,
-        "Start the supervised gateway at the first call that needs it, and stop it when idle."),
-    key("upstream.idle_stop_s", Kind::Number(10, 604_800), "900", false,
-        "Seconds without a bridged call after which an `on_demand` gateway is stopped, if it owns no channel, cron job or run."),
-    key("upstream.memory_max_mib", Kind::Number(0, 1024 * 1024), "0", true,
-        "MiB that the supervised gateway and all it started may have resident together; past it, it finishes what it does and is started anew while clients stay connected. Looked at every 5 s; pages that processes share count for each. 0: no ceiling."),
-    key("upstream.identity", Kind::Word(IDENTITIES), "\"auto\"", false,
-        "As whom a client reaches the upstream: `backend` (this gateway's own loopback client, with the scopes of the client), `exact` (the client's handshake is relayed), `auto` (backend, and exact where the client's own identity matters)."),
-    key("native.disable", Kind::List, "[]", true,
-        "Methods handed back to the upstream although this gateway could answer them. A pattern is a method name, or a prefix and `*`: `[\"sessions.*\", \"health\"]`."),
-    key("limits.preauth_connections_per_ip", Kind::Number(1, 65536), "32", true,
-        "Sockets of one address that may be in their handshake at the same time."),
-    key("limits.handshake_timeout_s", Kind::Number(1, 300), "15", true,
-        "Seconds from opening a socket to a finished `connect`."),
-    key("limits.preauth_bytes_max", Kind::Number(KIB, 16 * MIB), "65536", true,
-        "Largest frame before authentication, in bytes."),
-    key("limits.payload_bytes_max", Kind::Number(64 * KIB, 1024 * MIB), "26214400", false,
-        "Largest frame of an authenticated client, in bytes."),
-    key("limits.buffered_bytes_max", Kind::Number(64 * KIB, 4096 * MIB), "52428800", false,
-        "Bytes that may wait to be sent to one client before it is closed as a slow consumer."),
-    key("limits.requests_waiting_max", Kind::Number(1, 65536), "256", true,
-        "Requests of one client that may wait at the same time."),
-    key("limits.http_header_timeout_s", Kind::Number(1, 600), "60", true,
-        "Seconds a client may take to send the header of an HTTP request."),
-    key("limits.upstream_pending_max", Kind::Number(1, 1_000_000), "4096", true,
-        "Bridged calls of all clients that may wait for the upstream at the same time; more get `UNAVAILABLE` at once."),
-    key("limits.upstream_links_max", Kind::Number(1, 1_000_000), "4096", true,
-        "Connections to the upstream, one for each client that makes a bridged call; more get `UNAVAILABLE` at once."),
-    key("channels.native", Kind::List, "[]", true,
-        "Channel accounts that this gateway runs itself instead of the upstream: `[\"telegram\", \"matrix/work\"]`, a channel or `channel/account`. Without an upstream it runs all that it can."),
-    key("memory.native", Kind::Bool, "false", true,
-        "Answer `memory.search`, and `memory_search` and `memory_get` of `tools.invoke`, here although there is an upstream: from the same files, with an index of our own. Without an upstream they are always answered here."),
-    key("messages.in_doubt", Kind::Word(DOUBTS), "\"hold\"", true,
-        "What becomes of a message that may have arrived and whose service can't tell: `hold` it for a person, `resend` it (it may arrive twice), or `drop` it."),
-    key("messages.attempts_max", Kind::Number(1, 1000), "12", true,
-        "Attempts after which a message that can't be sent becomes a dead letter."),
-    key("messages.inbound_age_max_s", Kind::Number(10, 604_800), "3600", true,
-        "Seconds that a message from a chat may wait for the agent; older ones are asked about instead of being answered late."),
-    key("messages.reply_age_max_s", Kind::Number(10, 604_800), "21600", true,
-        "Seconds after which an answer that could not be sent is a dead letter instead of being sent late."),
-    key("messages.turn_timeout_s", Kind::Number(10, 86_400), "900", true,
-        "Seconds that the agent may work on one message from a chat."),
-    key("messages.legacy_url", Kind::Text, "", true,
-        "Base URL of a bridge that takes messages for channels that are not ours at `POST /api/legacy/message`. Unset: they go to the upstream's `send`."),
-    key("messages.keep_days", Kind::Number(1, 3650), "30", true,
-        "Days that finished messages, their history and tombstones are kept."),
-    key("rollout.percent", Kind::Number(0, 100), "100", true,
-        "Percent of clients, by device, whose native methods are answered here; the others' go to the upstream. `openclaw-gateway rollout` changes it. Without an upstream everything is answered here."),
-    key("rollout.paused", Kind::Bool, "false", true,
-        "`openclaw-gateway rollout promote` is refused while this is set."),
-    key("rollout.shadow_percent", Kind::Number(0, 100), "0", true,
-        "Of 100 reads that the upstream answers, so many are answered here too, out of sight, and compared; `openclaw-gateway rollout diff` shows what differs."),
-    key("admin.listen", Kind::Listen, "\"127.0.0.1:18689\"", false,
-        "Address of the listener with metrics and detailed readiness, or `off`; port 0 chooses a free one. It has no authentication: keep it on a loopback address."),
-    key("log.level", Kind::Word(LEVELS), "\"info\"", true,
-        "Least severe level that is logged."),
-    key("log.format", Kind::Word(FORMATS), "\"auto\"", false,
-        "`pretty` for people, `json` for machines, `auto`: pretty on a terminal, else json."),
-    key("control_ui.package", Kind::Text, "", false,
-        "Path of the installed `openclaw` package whose Control UI is served; by default the one that is found as for `upstream.command`."),
-    key("control_ui.native", Kind::Bool, "true", true,
-        "Serve the Control UI's files here, with and without OpenClaw running. `false` leaves its pages to the upstream."),
-];
+use keys::MIB;
+pub use keys::{KEYS, Kind, OwnKey};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpstreamMode {
@@ -206,6 +70,23 @@ pub struct OwnSettings {
     pub rollout_percent: u8,
     pub rollout_paused: bool,
     pub shadow_percent: u8,
+    pub guard: GuardSettings,
+}
+
+/// `[rollout.guard]`: when what is answered here is bad enough to go back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuardSettings {
+    pub enabled: bool,
+    pub window: Duration,
+    pub calls_min: u64,
+    pub error_percent: u64,
+    pub error_factor: u64,
+    pub p99_floor: Duration,
+    pub p99_factor: u64,
+    pub p99_alone: Duration,
+    /// `None`: not looked at.
+    pub queue_age: Option<Duration>,
+    pub mismatch_percent: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,6 +95,8 @@ pub struct UpstreamSettings {
     pub url: Option<String>,
     /// From `upstream.token`, or the content of `upstream.token_file`.
     pub token: Option<Secret>,
+    /// Of the certificate that a `wss://` gateway shows.
+    pub tls_fingerprint: Option<String>,
     pub command: Vec<String>,
     pub node: Option<PathBuf>,
     /// `None`: choose a free one and keep it.
@@ -327,6 +210,7 @@ impl OwnSettings {
             rollout_percent: u8::try_from(values.number("rollout.percent")).unwrap_or(100),
             rollout_paused: values.switch("rollout.paused"),
             shadow_percent: u8::try_from(values.number("rollout.shadow_percent")).unwrap_or(0),
+            guard: values.guard(),
         })
     }
 
@@ -479,8 +363,10 @@ impl<'a> Values<'a> {
             .filter(|(distance, name)| *distance * 2 < name.len().max(dotted.len()));
         self.error(offset, dotted, "unknown key")
             .fix(match nearest {
-                Some((_, name)) => format!("did you mean {name}? (all keys: docs/config.md)"),
-                None => "remove it (all keys: docs/config.md)".to_owned(),
+                Some((_, name)) => {
+                    format!("did you mean {name}? (all keys: docs/configuration.md)")
+                }
+                None => "remove it (all keys: docs/configuration.md)".to_owned(),
             })
     }
 
@@ -536,6 +422,25 @@ impl<'a> Values<'a> {
 
     fn seconds(&self, name: &str) -> Duration {
         Duration::from_secs(self.number(name))
+    }
+
+    fn millis(&self, name: &str) -> Duration {
+        Duration::from_millis(self.number(name))
+    }
+
+    fn guard(&self) -> GuardSettings {
+        GuardSettings {
+            enabled: self.switch("rollout.guard.enabled"),
+            window: self.seconds("rollout.guard.window_s"),
+            calls_min: self.number("rollout.guard.calls_min"),
+            error_percent: self.number("rollout.guard.error_percent"),
+            error_factor: self.number("rollout.guard.error_factor"),
+            p99_floor: self.millis("rollout.guard.p99_floor_ms"),
+            p99_factor: self.number("rollout.guard.p99_factor"),
+            p99_alone: self.millis("rollout.guard.p99_alone_ms"),
+            queue_age: Some(self.seconds("rollout.guard.queue_age_s")).filter(|age| !age.is_zero()),
+            mismatch_percent: self.number("rollout.guard.mismatch_percent"),
+        }
     }
 
     fn path(&self, name: &str) -> Option<PathBuf> {
@@ -599,6 +504,7 @@ impl<'a> Values<'a> {
             mode,
             url,
             token: self.upstream_token()?,
+            tls_fingerprint: self.text("upstream.tls_fingerprint"),
             command,
             node: self.path("upstream.node"),
             port: Some(u16::try_from(self.number("upstream.port")).expect("its range fits"))
@@ -718,7 +624,7 @@ pub fn example() -> String {
     );
     let mut section = "";
     for key in KEYS {
-        let (in_section, name) = key.name.split_once('.').expect("section.key");
+        let (in_section, name) = key.name.rsplit_once('.').expect("section.key");
         if in_section != section {
             section = in_section;
             write!(out, "\n[{section}]\n").expect("to a string");

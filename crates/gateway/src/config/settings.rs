@@ -42,6 +42,8 @@ pub struct Settings {
     pub http: HttpEndpoints,
     pub tls: TlsSettings,
     pub tailscale: TailscaleMode,
+    /// `gateway.tailscale.preserveFunnel`: a Funnel that leads here and is not ours is left alone.
+    pub tailscale_preserve_funnel: bool,
     pub nodes: NodeSettings,
     pub reload: ReloadMode,
     pub agents: AgentSettings,
@@ -49,6 +51,8 @@ pub struct Settings {
     pub hooks: HookSettings,
     pub logging: LoggingSettings,
     pub mdns: MdnsMode,
+    /// `discovery.wideArea.domain`.
+    pub wide_area_domain: Option<String>,
     /// `gateway.roles` as written: its rules belong to the authorisation code.
     pub roles: Option<Value>,
 }
@@ -125,8 +129,9 @@ pub struct HttpEndpoints {
 pub struct TlsSettings {
     pub enabled: bool,
     pub auto_generate: bool,
-    pub cert_path: Option<PathBuf>,
-    pub key_path: Option<PathBuf>,
+    /// Absolute; `gateway/tls/gateway-cert.pem` in the state directory when not set, as the original.
+    pub cert_path: PathBuf,
+    pub key_path: PathBuf,
     pub ca_path: Option<PathBuf>,
 }
 
@@ -244,14 +249,9 @@ impl Settings {
             allow_real_ip_fallback: view.bool("gateway.allowRealIpFallback", false),
             control_ui: read_control_ui(view, paths),
             http: read_http(view),
-            tls: TlsSettings {
-                enabled: view.bool("gateway.tls.enabled", false),
-                auto_generate: view.bool("gateway.tls.autoGenerate", true),
-                cert_path: view.path("gateway.tls.certPath", paths),
-                key_path: view.path("gateway.tls.keyPath", paths),
-                ca_path: view.path("gateway.tls.caPath", paths),
-            },
+            tls: read_tls(view, paths),
             tailscale,
+            tailscale_preserve_funnel: view.bool("gateway.tailscale.preserveFunnel", false),
             nodes: read_nodes(view),
             reload: match view.word("gateway.reload.mode", &["off", "hybrid"]) {
                 Some("off") => ReloadMode::Off,
@@ -265,6 +265,7 @@ impl Settings {
                 level: view.text("logging.level"),
                 redact_patterns: view.texts("logging.redactPatterns"),
             },
+            wide_area_domain: view.text("discovery.wideArea.domain"),
             mdns: match view.word("discovery.mdns.mode", &["off", "minimal", "full"]) {
                 Some("off") => MdnsMode::Off,
                 Some("full") => MdnsMode::Full,
@@ -442,6 +443,27 @@ fn normalize_base_path(path: &str) -> String {
                 format!("/{path}")
             }
         }
+    }
+}
+
+fn read_tls(view: &View<'_>, paths: &Paths) -> TlsSettings {
+    let file = |key: &str, name: &str| {
+        let default = || paths.state_dir.join("gateway/tls").join(name);
+        view.path(key, paths).unwrap_or_else(default)
+    };
+    TlsSettings {
+        enabled: view.bool("gateway.tls.enabled", false),
+        auto_generate: view.bool("gateway.tls.autoGenerate", true),
+        cert_path: file("gateway.tls.certPath", "gateway-cert.pem"),
+        key_path: file("gateway.tls.keyPath", "gateway-key.pem"),
+        ca_path: view.path("gateway.tls.caPath", paths),
+    }
+}
+
+impl TlsSettings {
+    /// Of a document whose other parts may be wrong: what a client on this machine needs to know.
+    pub fn of(document: &ConfigDocument, paths: &Paths) -> Self {
+        read_tls(&View::new(document), paths)
     }
 }
 
@@ -634,4 +656,4 @@ fn read_hooks(view: &View<'_>) -> Result<HookSettings, ConfigError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,13 +1,12 @@
 //! `/control-ui-config.json`: what the page asks before it connects, while the upstream is away.
 
-use std::net::SocketAddr;
-
 use http::{HeaderValue, Method, Request, Response, header};
 use hyper::body::Incoming;
 use serde_json::{Map, Value, json};
 
 use super::{ControlUi, Root, guarded};
 use crate::app::App;
+use crate::auth::RemoteEnd;
 use crate::auth::{HttpAuth, HttpRefusal, HttpSurface, Mode, UpstreamTrust};
 use crate::clock;
 use crate::ingress::http::{Body, full, refused};
@@ -20,7 +19,7 @@ pub(super) async fn respond(
     app: &App,
     ui: &ControlUi,
     request: &Request<Incoming>,
-    peer: SocketAddr,
+    peer: RemoteEnd,
 ) -> Response<Body> {
     if let Err(refusal) = authorize(app, request, peer).await {
         return guarded(refused(&refusal));
@@ -41,9 +40,9 @@ pub(super) async fn respond(
 async fn authorize(
     app: &App,
     request: &Request<Incoming>,
-    peer: SocketAddr,
+    peer: RemoteEnd,
 ) -> Result<(), HttpRefusal> {
-    let attribution = app.auth.attribute(peer.ip(), request.headers())?;
+    let attribution = app.auth.attribute(peer, request.headers())?;
     let surface = HttpSurface::ControlUiRead { query_token: None };
     let decided = app.auth.bearer(
         request.headers(),

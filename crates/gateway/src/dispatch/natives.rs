@@ -12,7 +12,7 @@ use wire::error::ErrorShape;
 use super::{Native, NativeReply, Session};
 use crate::app::App;
 use crate::assistant;
-use crate::native::{self, Answer, health, log_tail, presence, system};
+use crate::native::{self, Answer, health, presence, system};
 use crate::{bridge, clock};
 
 /// The native row of a method, unless it is handed back to the upstream (`native.disable`).
@@ -22,7 +22,7 @@ pub(crate) fn find(app: &App, session: &Session, method: &str) -> Option<Native>
         return None;
     }
     if !alone {
-        if !crate::rollout::includes(app.settings.load().rollout_percent, session.place) {
+        if !crate::rollout::includes(crate::rollout::in_force(app), session.place) {
             return None;
         }
         return match method {
@@ -35,12 +35,26 @@ pub(crate) fn find(app: &App, session: &Session, method: &str) -> Option<Native>
         "last-heartbeat" => Native::Now(|_, _, _| Ok("null".to_owned())),
         "system-presence" => Native::Now(system_presence),
         "system.info" => Native::Blocking(system_info),
-        "logs.tail" => Native::Blocking(logs_tail),
         _ => {
             return super::devices::find(method)
                 .or_else(|| native::alone::find(method).map(Native::Alone));
         }
     })
+}
+
+/// Whether the rollout's percent decides who answers this call: what its guard judges.
+pub(crate) fn moves(app: &App, frame: &wire::frame::RequestFrame<'_>) -> bool {
+    let (method, params) = (&*frame.method, frame.params);
+    // By name first: all but a few calls need no more.
+    let is_of_rollout = match method {
+        // A probe is the upstream's to make, whoever asks.
+        "health" => !health::wants_probe(params),
+        "last-heartbeat" => true,
+        _ => crate::memories::moves(app, method, params),
+    };
+    is_of_rollout
+        && !matches!(&*app.upstream.borrow(), bridge::UpstreamState::Off)
+        && !is_disabled(app, method)
 }
 
 /// The answer of a call that waits for something: about the configuration, agents, memories, messages or channel accounts
@@ -56,7 +70,9 @@ pub(crate) fn task(
     }
     super::config::find(app, method, params)
         .or_else(|| assistant::methods::find(app, session, &frame.id, method, params))
+        .or_else(|| crate::schedule::methods::find(app, method, params))
         .or_else(|| crate::memories::find(app, session, method, params))
+        .or_else(|| crate::log_stream::find(app, session, method, params))
         .or_else(|| crate::messages::methods::find(app.messages()?, method, params))
 }
 
@@ -89,6 +105,8 @@ fn is_served_alone(name: &str) -> bool {
     OWN.contains(&name)
         || super::config::NAMES.contains(&name)
         || assistant::methods::NAMES.contains(&name)
+        || crate::schedule::methods::NAMES.contains(&name)
+        || assistant::exec::methods::NAMES.contains(&name)
         || crate::memories::NAMES.contains(&name)
         || super::devices::NAMES.contains(&name)
         || native::alone::find(name).is_some()
@@ -116,8 +134,13 @@ pub(crate) fn emits(event: &str) -> bool {
             | "config.changed"
             | "agent"
             | "chat"
+            | "cron"
+            | "heartbeat"
             | "session.message"
+            | "session.operation"
             | "sessions.changed"
+            | "exec.approval.requested"
+            | "exec.approval.resolved"
     ) || event.starts_with("device.pair.")
 }
 
@@ -150,7 +173,7 @@ fn reply(answer: Answer) -> NativeReply {
 
 /// What the upstream last said, `None` when it must be asked: nothing is known yet, the caller wants a probe,
 /// or what is known is old while the upstream is there to be asked.
-fn known(app: &App, method: &str, params: Option<&RawValue>) -> Option<String> {
+pub(crate) fn known(app: &App, method: &str, params: Option<&RawValue>) -> Option<String> {
     let known = app.known.load();
     match method {
         "last-heartbeat" => known.last_heartbeat.as_deref().map(str::to_owned),
@@ -184,25 +207,6 @@ fn system_info(app: &Arc<App>, _: &Arc<Session>, params: Option<&RawValue>) -> N
     )))
 }
 
-fn logs_tail(app: &Arc<App>, _: &Arc<Session>, params: Option<&RawValue>) -> NativeReply {
-    wire::schema::check("logs.tail", params)?;
-    let facts = app.facts.load();
-    let Some(file) = &facts.log_file else {
-        return Err(ErrorShape::new(
-            wire::error::ErrorCode::Unavailable,
-            "log read failed: this gateway writes its log to standard error only",
-        ));
-    };
-    log_tail::tail(file, log_tail::Request::read(params))
-        .map(|tail| tail.to_string())
-        .map_err(|error| {
-            ErrorShape::new(
-                wire::error::ErrorCode::Unavailable,
-                format!("log read failed: Error: {error}"),
-            )
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,6 +237,7 @@ mod tests {
             let is_own = wire::methods::OWN.iter().any(|own| own.name == method.name);
             let with = match method.name {
                 "health" | "last-heartbeat" => "here, from what it last said",
+                "logs.tail" => "here, with its lines",
                 "send" | "message.action" | "channels.status" | "channels.start"
                 | "channels.stop" | "channels.logout" => "OpenClaw; accounts of ours here",
                 "memory.search" | "tools.invoke" => "OpenClaw; memory here with `memory.native`",

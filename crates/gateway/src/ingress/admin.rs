@@ -1,5 +1,8 @@
-//! The admin listener: metrics and detailed readiness, on an address of its own so that neither can be exposed
-//! by accident. No authentication; loopback unless the user says otherwise.
+//! The admin listener: metrics, detailed readiness and the console, on an address of its own so that none can be exposed
+//! by accident. Loopback unless the user says otherwise.
+//!
+//! Figures are open to whoever reaches it, since a scraper has no secret. What shows messages or the configuration, or acts,
+//! takes the gateway's own secret as on its port: a machine has other users.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -13,17 +16,21 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
-use super::http::{Body, full, text};
+use super::http::{Body, full, secured, text};
+use super::{api, door};
 use crate::app::App;
+use crate::auth::Mode;
+use crate::auth::RemoteEnd;
+use crate::console;
 use crate::metrics::route as metrics;
 
 /// Serves until the app drains.
 pub(crate) async fn serve(app: Arc<App>, listener: TcpListener) {
     let mut stop = app.stopping.subscribe();
     loop {
-        let stream = tokio::select! {
+        let (stream, address) = tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "admin listener cannot accept");
                     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -33,10 +40,11 @@ pub(crate) async fn serve(app: Arc<App>, listener: TcpListener) {
             _ = stop.changed() => return,
         };
         let app = Arc::clone(&app);
+        let peer = RemoteEnd::from(address);
         tokio::spawn(async move {
             let service = service_fn(move |request| {
                 let app = Arc::clone(&app);
-                async move { Ok::<_, Infallible>(respond(&app, &request).await) }
+                async move { Ok::<_, Infallible>(respond(&app, request, peer).await) }
             });
             let served = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -49,7 +57,7 @@ pub(crate) async fn serve(app: Arc<App>, listener: TcpListener) {
     }
 }
 
-async fn respond(app: &Arc<App>, request: &Request<Incoming>) -> Response<Body> {
+async fn respond(app: &Arc<App>, request: Request<Incoming>, peer: RemoteEnd) -> Response<Body> {
     match request.uri().path() {
         "/metrics" => typed(
             StatusCode::OK,
@@ -65,28 +73,48 @@ async fn respond(app: &Arc<App>, request: &Request<Incoming>) -> Response<Body> 
             "application/json; charset=utf-8",
             Bytes::from_static(br#"{"ok":true,"status":"live"}"#),
         ),
-        // Names clients and addresses, so not for a web page that had its own name point here.
-        "/refusals" if !names_an_address(request) => text(StatusCode::FORBIDDEN, "Forbidden"),
+        // Names clients, addresses and servers, so not for a web page that had its own name point here.
+        "/refusals" | "/mcp" if !door::names_an_address(request.headers()) => {
+            text(StatusCode::FORBIDDEN, "Forbidden")
+        }
+        "/mcp" => typed(
+            StatusCode::OK,
+            "application/json; charset=utf-8",
+            servers(app).into(),
+        ),
         "/refusals" => typed(
             StatusCode::OK,
             "application/json; charset=utf-8",
             refusals(app).into(),
         ),
-        _ => text(StatusCode::NOT_FOUND, "Not Found"),
+        "/" => console::redirect("console/"),
+        path if path.starts_with("/api/") => guarded(app, request, peer).await,
+        _ => console::respond(app, &request)
+            .unwrap_or_else(|| text(StatusCode::NOT_FOUND, "Not Found")),
     }
 }
 
-/// Whether `Host` is an IP address or `localhost`: no name that someone else's DNS decides.
-fn names_an_address(request: &Request<Incoming>) -> bool {
-    let host = request
-        .headers()
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok())
-        .and_then(|host| host.parse::<http::uri::Authority>().ok());
-    host.is_some_and(|host| {
-        let name = host.host().trim_matches(['[', ']']);
-        name == "localhost" || name.parse::<std::net::IpAddr>().is_ok()
-    })
+/// What takes the gateway's own secret.
+async fn guarded(app: &Arc<App>, request: Request<Incoming>, peer: RemoteEnd) -> Response<Body> {
+    if let Err(why) = door::check(request.headers()) {
+        return secured(text(StatusCode::FORBIDDEN, why));
+    }
+    // As the gateway's port, which does not open beyond this machine without a secret.
+    if app.auth.settings().mode == Mode::None && !peer.ip().to_canonical().is_loopback() {
+        let why = "gateway.auth.mode is none: from another machine this takes a token";
+        return secured(text(StatusCode::FORBIDDEN, why));
+    }
+    match api::of(app, request.uri().path()) {
+        Some(api) => secured(api::respond(api, app, request, peer).await),
+        None => text(StatusCode::NOT_FOUND, "Not Found"),
+    }
+}
+
+/// `{"mcp":[…]}`: how each MCP server of the file is, for `doctor`.
+fn servers(app: &App) -> String {
+    let assistant = app.assistant();
+    let servers = assistant.map(|assistant| assistant.servers.status(app));
+    serde_json::json!({ "mcp": servers }).to_string()
 }
 
 /// `{"refusals":[…]}`, oldest first: the connects that were turned away, for `doctor`.

@@ -1,6 +1,7 @@
 //! challenge → `connect` → `hello-ok`: decides who a connection is and opens its session.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use serde_json::Value;
 use wire::connect::{ConnectParams, claims_worker, client_id};
@@ -21,6 +22,9 @@ use crate::config::IdentityMode;
 use crate::dispatch::{self, Principal, Session};
 use crate::events::Subscriber;
 use crate::native::presence;
+
+/// How long a client that is let in may wait for its upstream socket.
+const BACKEND_WAIT: Duration = Duration::from_secs(1);
 
 /// What is known of a connection before it says who it is.
 #[derive(Debug)]
@@ -168,21 +172,42 @@ struct Attempt {
 
 impl Attempt {
     async fn decide(self, mut dialled: Option<Dialled>) -> Verdict {
+        let person = match self.app.tailscale() {
+            Some(tailscale) => {
+                let settings = self.app.auth.settings();
+                let sent = self.params.auth.as_ref();
+                tailscale
+                    .person(&settings, &self.attribution, &self.headers, sent)
+                    .await
+            }
+            None => None,
+        };
+        let person = person.as_deref();
         // Thrice at most: an unknown token of a known device is asked about once, and if its verdict did not
         // settle it (the token is another device's), it is no token.
         for round in 0..3 {
             let trust = match (&dialled, &*self.app.upstream.borrow()) {
                 // A frame that the upstream's own credential would not open can't be relayed to it.
                 _ if !self.app.shares_upstream_token() => UpstreamTrust::Absent,
+                // What one on another machine thinks of this machine's clients says nothing: they are paired here. Nodes
+                // are the upstream's wherever it is.
+                (_, UpstreamState::Ready(ready))
+                    if ready.device.is_some() && self.params.role.as_deref() != Some("node") =>
+                {
+                    UpstreamTrust::Absent
+                }
                 (Some(_), _) => UpstreamTrust::Reachable,
                 (None, UpstreamState::Off) => UpstreamTrust::Absent,
                 (None, _) => UpstreamTrust::Unreachable,
             };
-            match self.judge(trust) {
+            match self.judge(trust, person) {
                 Decision::Accept(principal) => {
                     return match dialled {
+                        // What Tailscale says counts here alone: the upstream would ask for its secret.
                         Some(dialled)
-                            if trust == UpstreamTrust::Reachable && self.wants_exact_identity() =>
+                            if trust == UpstreamTrust::Reachable
+                                && principal.method != auth::Method::Tailscale
+                                && self.wants_exact_identity() =>
                         {
                             self.relay(dialled).await
                         }
@@ -222,13 +247,14 @@ impl Attempt {
         self.try_later()
     }
 
-    fn judge(&self, upstream: UpstreamTrust) -> Decision {
+    fn judge(&self, upstream: UpstreamTrust, tailscale_user: Option<&str>) -> Decision {
         let attempt = ConnectAttempt {
             attribution: &self.attribution,
             headers: &self.headers,
             challenge: &self.facts.nonce,
             params: &self.params,
             upstream,
+            tailscale_user,
             is_connected: &|device| self.app.hub.has_device(device),
         };
         self.app.auth.connect(&attempt, crate::clock::now_ms())
@@ -239,7 +265,7 @@ impl Attempt {
     fn wants_exact_identity(&self) -> bool {
         // At 0 % the upstream serves this machine's clients as if we were not there. A client elsewhere would look
         // local to it and stays with our own judgement.
-        if self.app.settings.load().rollout_percent == 0 && self.attribution.is_local() {
+        if crate::rollout::in_force(&self.app) == 0 && self.attribution.is_local() {
             return true;
         }
         let is_page = matches!(
@@ -289,12 +315,13 @@ impl Attempt {
     /// A fresh upstream socket, if one is to be had at once.
     async fn dial_backend(&self, principal: &Principal) -> Option<Dialled> {
         let ready = self.app.upstream.borrow().ready().cloned()?;
-        let _permit = ready.dial_permits.acquire().await.ok()?;
         let headers = self.reconnect_headers(principal);
-        tokio::time::timeout(super::http::CHALLENGE_WAIT, link::dial(&ready, &headers))
-            .await
-            .ok()?
-            .ok()
+        let dialling = async {
+            let _permit = ready.dial_permits.acquire().await.ok()?;
+            link::dial(&ready, &headers).await.ok()
+        };
+        // Without one the client is greeted all the same, and its link dials for itself.
+        tokio::time::timeout(BACKEND_WAIT, dialling).await.ok()?
     }
 
     /// Of later upstream sockets for this client: its `Host`, since plugin URLs are made from it, and its scopes
@@ -334,12 +361,7 @@ impl Attempt {
         let mut connected = None;
         let mut payload = None;
         if let Some(mut dialled) = dialled {
-            let frame = link::backend_connect(
-                "hello",
-                dialled.ready.token.expose(),
-                &principal.scopes,
-                &principal.caps,
-            );
+            let frame = dialled.backend_connect("hello", &principal.scopes, &principal.caps);
             match dialled.connect(&frame).await {
                 Ok(answer) => {
                     let answer: Value = serde_json::from_str(&answer).unwrap_or_default();
@@ -455,6 +477,7 @@ impl Attempt {
             challenge: &self.facts.nonce,
             params: &self.params,
             upstream: UpstreamTrust::Reachable,
+            tailscale_user: None,
             is_connected: &|_| false,
         };
         if let Err(error) = self
@@ -494,6 +517,7 @@ impl Attempt {
             device_id: principal.device_id.clone(),
             judged: judged.clone(),
             wants_tools: principal.caps.iter().any(|cap| cap == "tool-events"),
+            shows_approvals: shows_approvals(&principal),
         }));
         if let Some(key) = presence_key(&principal, &self.facts.conn_id) {
             let arrival = presence::Arrival {
@@ -518,4 +542,16 @@ impl Attempt {
             tracing::error!(conn = %self.facts.conn_id, "a session was opened twice");
         }
     }
+}
+/// Source: `canDeliverApprovals`, src/gateway/server-request-context.ts at 2026.9.6.
+fn shows_approvals(principal: &Principal) -> bool {
+    const CLIENTS: [&str; 4] = [
+        "openclaw-control-ui",
+        "openclaw-macos",
+        "openclaw-ios",
+        "openclaw-android",
+    ];
+    let mut caps = principal.caps.iter();
+    CLIENTS.contains(&principal.client_id.as_str())
+        || caps.any(|cap| cap == "approvals" || cap == "exec-approvals")
 }

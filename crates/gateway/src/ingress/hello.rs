@@ -42,7 +42,19 @@ pub(crate) fn adopt(
     } else if let Some(mode) = hello.pointer_mut("/snapshot/authMode") {
         *mode = Value::from(app.auth.settings().mode.as_str());
     }
+    tell_identity_page(app, principal, &mut hello["snapshot"]);
     hello
+}
+
+/// Where a browser can be known by who its person is. Source: `sendGatewayHello` at 2026.9.6.
+fn tell_identity_page(app: &App, principal: &Principal, snapshot: &mut Value) {
+    let page = app
+        .tailscale()
+        .filter(|_| principal.role == "operator" && app.control_ui().is_enabled())
+        .and_then(|tailscale| tailscale.identity_page(&app.auth.settings()));
+    if let (Some(page), Some(snapshot)) = (page, snapshot.as_object_mut()) {
+        snapshot.insert("controlUiIdentityUrl".to_owned(), Value::from(page));
+    }
 }
 
 /// The hello while the upstream is away: the last one it gave us, without what belonged to that connection.
@@ -84,7 +96,7 @@ pub(crate) fn own(app: &App, conn_id: &str, principal: &Principal, auth: &Value)
     let rows = app.presence.lock().list(inputs.now_ms);
     let applied = app.applied_config_hash();
     let version = |name: &str| state_version[name].as_u64().unwrap_or(1);
-    let snapshot = health::snapshot(
+    let mut snapshot = health::snapshot(
         &inputs,
         &health::Snapshot {
             presence: presence::visible(&rows, &principal.role, principal.scope_set),
@@ -96,6 +108,7 @@ pub(crate) fn own(app: &App, conn_id: &str, principal: &Principal, auth: &Value)
             admin: principal.scope_set.contains(wire::scope::Scope::Admin),
         },
     );
+    tell_identity_page(app, principal, &mut snapshot);
     let mut server =
         json!({ "version": wire::REFERENCE_VERSION, "bootId": app.boot_id, "connId": conn_id });
     if let Some(build) = &app.auth.settings().build_id {

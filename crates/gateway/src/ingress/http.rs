@@ -1,7 +1,6 @@
 //! HTTP and the upgrade on one port: probes answered here, upgrades to the control protocol, the rest proxied.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,6 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
+use super::api;
 use super::connection::{Connection, Limits};
 use super::handshake::{ControlPeer, Facts};
 use super::outbound::Outbound;
@@ -25,20 +25,19 @@ use super::websocket;
 use crate::app::App;
 use crate::assistant::openai;
 use crate::auth::{Attribution, HttpRefusal};
+use crate::auth::{Door, RemoteEnd};
 use crate::bridge::{self, UpstreamState, link, proxy};
+use crate::console;
 use crate::control_ui;
-use crate::messages;
 use crate::metrics;
-use crate::recent_log;
-use crate::rollout;
-use crate::shadow;
-use crate::upstream;
 
 /// Body of every response we give or pass on.
 pub(crate) type Body = BoxBody<Bytes, hyper::Error>;
 
-/// How long a client's greeting may wait for the upstream's challenge before it gets one of ours.
-pub(crate) const CHALLENGE_WAIT: Duration = Duration::from_secs(1);
+/// How long a client's greeting may wait for the upstream's challenge before it gets one of ours. A Node that has just started,
+/// or whose machine is busy, is late by seconds; without it a new device would be paired here, and a page be asked to come once
+/// more. Clients wait 15 s for theirs (`PREAUTH_HANDSHAKE_TIMEOUT_MS`).
+pub(crate) const CHALLENGE_WAIT: Duration = Duration::from_secs(5);
 
 /// Largest head of a request, bytes; more is 431. Source: Node's default `--max-http-header-size`, which the original
 /// leaves as it is.
@@ -51,7 +50,12 @@ pub(crate) fn full(text: impl Into<Bytes>) -> Body {
 }
 
 /// Accepts until the app drains. A failed accept (no file descriptors) waits a moment instead of spinning.
-pub(crate) async fn serve(app: Arc<App>, listener: TcpListener, tls: Option<TlsAcceptor>) {
+pub(crate) async fn serve(
+    app: Arc<App>,
+    listener: TcpListener,
+    door: Door,
+    tls: Option<TlsAcceptor>,
+) {
     let mut stop = app.stopping.subscribe();
     loop {
         let accepted = tokio::select! {
@@ -59,7 +63,8 @@ pub(crate) async fn serve(app: Arc<App>, listener: TcpListener, tls: Option<TlsA
             _ = stop.changed() => return,
         };
         match accepted {
-            Ok((stream, peer)) => {
+            Ok((stream, address)) => {
+                let peer = RemoteEnd { address, door };
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "TCP_NODELAY was refused");
                 }
@@ -91,7 +96,7 @@ async fn secure_connection(
     app: Arc<App>,
     acceptor: TlsAcceptor,
     stream: TcpStream,
-    peer: SocketAddr,
+    peer: RemoteEnd,
 ) {
     let deadline = app.settings.load().http_header_timeout;
     match tokio::time::timeout(deadline, acceptor.accept(stream)).await {
@@ -101,7 +106,7 @@ async fn secure_connection(
     }
 }
 
-async fn connection(app: Arc<App>, transport: Transport, peer: SocketAddr) {
+async fn connection(app: Arc<App>, transport: Transport, peer: RemoteEnd) {
     let header_timeout = app.settings.load().http_header_timeout;
     let mut stop = app.stopping.subscribe();
     let is_tls = matches!(transport, Transport::Tls(_));
@@ -137,7 +142,7 @@ async fn connection(app: Arc<App>, transport: Transport, peer: SocketAddr) {
 async fn respond(
     app: Arc<App>,
     request: Request<Incoming>,
-    peer: SocketAddr,
+    peer: RemoteEnd,
     is_tls: bool,
 ) -> Response<Body> {
     let path = request.uri().path();
@@ -147,23 +152,11 @@ async fn respond(
     if let Some(probe) = probe(&app, &request) {
         return secured(probe);
     }
-    if let Some(messages) = app.messages()
-        && messages::api::is_ours(path)
-    {
-        let messages = Arc::clone(messages);
-        return secured(messages::api::respond(&app, &messages, request, peer).await);
+    if let Some(api) = api::of(&app, path) {
+        return secured(api::respond(api, &app, request, peer).await);
     }
-    if path == shadow::PATH {
-        return secured(shadow::respond(&app, &request, peer).await);
-    }
-    if path == rollout::PATH {
-        return secured(rollout::respond(&app, &request, peer).await);
-    }
-    if path == upstream::PATH || path.starts_with("/api/upstream/") {
-        return secured(upstream::respond(&app, &request, peer).await);
-    }
-    if path == recent_log::PATH {
-        return secured(recent_log::respond(&app, &request, peer).await);
+    if let Some(page) = console::respond(&app, &request) {
+        return page;
     }
     if path == metrics::route::PATH {
         return secured(metrics::route::respond(&app, request, peer, is_tls).await);
@@ -186,16 +179,13 @@ async fn respond(
 pub(crate) async fn proxied(
     app: &App,
     request: Request<Incoming>,
-    peer: SocketAddr,
+    peer: RemoteEnd,
     is_tls: bool,
 ) -> Response<Body> {
-    let client = app
-        .auth
-        .attribute(peer.ip(), request.headers())
-        .map_or_else(
-            |_refusal| proxy::Client::unknown(),
-            |attribution| proxy::Client::of(&attribution, is_tls),
-        );
+    let client = app.auth.attribute(peer, request.headers()).map_or_else(
+        |_refusal| proxy::Client::unknown(),
+        |attribution| proxy::Client::of(&attribution, is_tls),
+    );
     let around = proxy::Around {
         upstream: app.upstream.clone(),
         supervisor: app.supervisor(),
@@ -215,7 +205,7 @@ pub(crate) async fn proxied(
 }
 
 /// Headers the original puts on every answer. Source: src/gateway/http-security-headers at 2026.9.6.
-fn secured(mut response: Response<Body>) -> Response<Body> {
+pub(crate) fn secured(mut response: Response<Body>) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,
@@ -278,7 +268,7 @@ fn probe(app: &App, request: &Request<Incoming>) -> Option<Response<Body>> {
 }
 
 /// Answers the upgrade and starts the connection's task.
-fn upgrade(app: Arc<App>, mut request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
+fn upgrade(app: Arc<App>, mut request: Request<Incoming>, peer: RemoteEnd) -> Response<Body> {
     let accept = match websocket::check(&request) {
         Ok(accept) => accept,
         Err(bad) => {
@@ -296,7 +286,7 @@ fn upgrade(app: Arc<App>, mut request: Request<Incoming>, peer: SocketAddr) -> R
             return response;
         }
     };
-    let attribution = match app.auth.attribute(peer.ip(), request.headers()) {
+    let attribution = match app.auth.attribute(peer, request.headers()) {
         Ok(attribution) => attribution,
         Err(refusal) => return refused(&refusal),
     };
@@ -338,7 +328,7 @@ async fn open(
     upgraded: hyper::upgrade::OnUpgrade,
     headers: http::HeaderMap,
     attribution: Attribution,
-    peer: SocketAddr,
+    peer: RemoteEnd,
     permit: impl Send + 'static,
 ) -> Option<Connection<ControlPeer>> {
     let greeting = greet(&app, &headers, &attribution).await;
@@ -358,7 +348,7 @@ async fn open(
     outbound.send(ControlPeer::challenge(&greeting.nonce, greeting.issued_ms));
     let facts = Facts {
         conn_id: uuid::Uuid::new_v4().to_string().into(),
-        peer,
+        peer: peer.address,
         nonce: greeting.nonce,
     };
     let limits = {
@@ -417,11 +407,7 @@ async fn greet(app: &App, headers: &http::HeaderMap, attribution: &Attribution) 
                 .acquire()
                 .await
                 .map_err(|closed| closed.to_string())?;
-            link::dial(
-                &ready,
-                &bridge::dial_headers(headers, attribution, ready.address),
-            )
-            .await
+            link::dial(&ready, &bridge::dial_headers(headers, attribution, &ready)).await
         };
         match tokio::time::timeout(CHALLENGE_WAIT, dialling).await {
             Ok(Ok(dialled)) => {

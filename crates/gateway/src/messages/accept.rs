@@ -9,6 +9,7 @@ use store::{Claim, InboxState, NewInbound, OutboxState, Spooled, StoreError};
 use super::intake::{Inbound, TurnRequest};
 use super::request::SendRequest;
 use super::{Messages, crash_point, now_ms};
+use crate::delivery::Payload;
 use crate::routing::lane;
 
 /// How long `mode: "wait"` waits for the outcome.
@@ -73,6 +74,54 @@ pub(super) async fn accept(
         messages.outbox.notify_one();
     }
     Ok(taken)
+}
+
+/// Where something is to be said that nobody asked for over an API.
+#[derive(Debug, Clone)]
+pub(crate) struct Route {
+    pub(crate) channel: String,
+    /// `None`: the channel's default.
+    pub(crate) account: Option<String>,
+    pub(crate) target: String,
+    pub(crate) thread: Option<String>,
+}
+
+impl Messages {
+    /// Puts a text into the outbox, once for a key, and waits a while: its state, and why when it is not delivered.
+    ///
+    /// # Errors
+    /// Why it can't be sent at all.
+    pub(crate) async fn say(
+        self: &Arc<Self>,
+        route: Route,
+        text: &str,
+        key: &str,
+        source: &str,
+    ) -> Result<(&'static str, Option<String>), String> {
+        let request = SendRequest {
+            channel: route.channel,
+            account: route.account,
+            target: route.target,
+            payload: Payload {
+                content: text.to_owned(),
+                thread: route.thread,
+                ..Payload::default()
+            },
+            idempotency_key: Some(key.to_owned()),
+            wait: true,
+            turn: false,
+        };
+        let row = request
+            .outbound(self, source)
+            .map_err(|invalid| format!("{}: {}", invalid.field, invalid.message))?;
+        let mut finished = self.finished.subscribe();
+        let (id, _) = accept(self, &request, row)
+            .await
+            .map_err(|error| error.to_string())?;
+        outcome(self, &id, false, &mut finished)
+            .await
+            .map_err(|error| error.to_string())
+    }
 }
 
 /// Waits until the message has come to rest, or long enough.

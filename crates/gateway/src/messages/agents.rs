@@ -48,9 +48,11 @@ pub(super) async fn turn(app: &Arc<App>, agent: &str, params: &Value) -> Result<
             .collect(),
         extra_system: None,
         is_chat: false,
+        queue: false,
         client: None,
         model: None,
         sampling: agent::Sampling::default(),
+        caller_tools: Vec::new(),
     };
     let Some(assistant) = app.assistant() else {
         return Err(CallError::NotSent("no agent runs here".to_owned()));

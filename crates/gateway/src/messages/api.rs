@@ -3,7 +3,6 @@
 
 mod reads;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +17,9 @@ use super::accept::{accept, outcome};
 use super::request::{Fault, Invalid, SendRequest};
 use super::{Messages, now_ms};
 use crate::app::App;
-use crate::auth::{HttpAuth, HttpSurface};
+use crate::auth::RemoteEnd;
+use crate::auth::{Attribution, AuthSettings, HttpAuth, HttpSurface, Mode};
+use crate::ingress::door;
 use crate::ingress::http::{Body, full, refused};
 
 /// Largest body of a request.
@@ -171,7 +172,7 @@ pub(crate) async fn respond(
     app: &App,
     messages: &Arc<Messages>,
     request: Request<Incoming>,
-    peer: SocketAddr,
+    peer: RemoteEnd,
 ) -> Response<Body> {
     let path = request.uri().path().to_owned();
     let Some(route) = Route::of(&path) else {
@@ -208,22 +209,29 @@ pub(crate) async fn respond(
 }
 
 /// Whether a request may do what takes `scope` (empty: anybody may): a bearer of the gateway's own secret, or what the mode
-/// knows instead.
+/// knows instead. Answers the person that a trusted proxy names.
 ///
 /// # Errors
 /// The answer that refuses it.
 pub(crate) async fn admit(
     app: &App,
     headers: &http::HeaderMap,
-    peer: SocketAddr,
+    peer: RemoteEnd,
     scope: &str,
-) -> Result<(), Box<Response<Body>>> {
+) -> Result<Option<String>, Box<Response<Body>>> {
     let attribution = app
         .auth
-        .attribute(peer.ip(), headers)
+        .attribute(peer, headers)
         .map_err(|refusal| Box::new(refused(&refusal)))?;
     if scope.is_empty() {
-        return Ok(());
+        return Ok(None);
+    }
+    if is_rebound(&app.auth.settings(), &attribution, headers) {
+        return Err(Box::new(answer(Err(Refusal::new(
+            StatusCode::FORBIDDEN,
+            "HOST_NOT_ALLOWED",
+            "without authentication this gateway is used by its IP address or as localhost; another name must be in gateway.controlUi.allowedOrigins",
+        )))));
     }
     let now = crate::clock::now_ms();
     let trust = crate::auth::UpstreamTrust::Absent;
@@ -238,7 +246,7 @@ pub(crate) async fn admit(
                     || (scope == "operator.read" && have == "operator.write")
             });
             if allowed {
-                return Ok(());
+                return Ok(principal.user);
             }
             Err(Box::new(answer(Err(Refusal::new(
                 StatusCode::FORBIDDEN,
@@ -256,6 +264,18 @@ pub(crate) async fn admit(
             &crate::auth::HttpRefusal::unauthorized("device token"),
         ))),
     }
+}
+
+/// Whether a browser may have come by a name that somebody else pointed at this machine, while nothing but the place
+/// says who may: then a page could read what its visitor may.
+fn is_rebound(settings: &AuthSettings, attribution: &Attribution, headers: &HeaderMap) -> bool {
+    let is_named = |origin: &String| {
+        crate::auth::is_gateway_host(attribution.host.as_deref(), Some(origin.as_str()))
+    };
+    settings.mode == Mode::None
+        && attribution.is_local()
+        && !door::names_an_address(headers)
+        && !settings.allowed_origins.iter().any(is_named)
 }
 
 async fn serve(messages: &Arc<Messages>, route: Route<'_>, request: Request<Incoming>) -> Answer {
@@ -288,7 +308,7 @@ async fn serve(messages: &Arc<Messages>, route: Route<'_>, request: Request<Inco
         Route::Sessions => reads::sessions(messages, &query).await,
         Route::Routes => Ok((StatusCode::OK, reads::routes(messages))),
         Route::Why(id) => reads::why(messages, &decoded(id)).await,
-        Route::DeadLetters => reads::dead_letters(messages).await,
+        Route::DeadLetters => reads::dead_letters(messages, &query).await,
         Route::Resend(id) => resend(messages, &decoded(id)).await,
         Route::DeadLetter(id) => {
             let id = decoded(id);
@@ -549,6 +569,33 @@ mod tests {
         ] {
             assert!(!is_ours(path), "{path}");
         }
+    }
+
+    #[test]
+    fn without_authentication_a_foreign_name_is_no_way_in() {
+        let rebound = |mode: Mode, host: &str, peer: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().unwrap());
+            let settings = AuthSettings {
+                mode,
+                allowed_origins: vec!["https://claw.example".to_owned()],
+                ..AuthSettings::default()
+            };
+            let attribution = Attribution::of(
+                peer.parse().unwrap(),
+                crate::auth::Door::Ordinary,
+                &headers,
+                settings.trust(),
+            )
+            .unwrap();
+            is_rebound(&settings, &attribution, &headers)
+        };
+        assert!(rebound(Mode::None, "evil.example:18789", "127.0.0.1"));
+        assert!(!rebound(Mode::None, "127.0.0.1:18789", "127.0.0.1"));
+        assert!(!rebound(Mode::None, "localhost:18789", "127.0.0.1"));
+        assert!(!rebound(Mode::None, "claw.example", "127.0.0.1"));
+        // There the secret says who may.
+        assert!(!rebound(Mode::Token, "evil.example:18789", "127.0.0.1"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::snapshot::{MessageFacts, Snapshot, Upstream};
 use super::{BUCKETS_US, CLOSE_CODES, ERROR_CODES, Histogram, Metrics, Owner};
 use crate::bridge::UpstreamState;
+use crate::rollout::window::Signal;
 
 /// What the message store counts. Source: `history::count` in the crate `store`.
 const MESSAGE_COUNTS: [&str; 8] = [
@@ -317,12 +318,20 @@ fn configuration(text: &mut Text, snapshot: &Snapshot) {
         "The same, as it is in force: 100 without an upstream.",
     )
     .value(&[], snapshot.effective);
+    guard(text, snapshot);
     let shadow = text.counter(
         "openclaw_rs_shadow_total",
         "Reads answered by both sides, by what the comparison gave.",
     );
     for (result, value) in snapshot.shadow {
         shadow.value(&[("result", result)], value);
+    }
+    let moving = text.counter(
+        "openclaw_rs_shadow_moving_total",
+        "Those of them whose rows move with the rollout's percent: what a client would notice.",
+    );
+    for (result, value) in ["equal", "different"].iter().zip(snapshot.shadow_moving) {
+        moving.value(&[("result", result)], value);
     }
     text.counter(
         "openclaw_rs_config_reloads_total",
@@ -334,6 +343,54 @@ fn configuration(text: &mut Text, snapshot: &Snapshot) {
         "Changed configurations that could not be used; the old one stayed.",
     )
     .value(&[], snapshot.reloads_refused);
+}
+
+/// What the rollout's guard sees, in seconds and shares.
+fn guard(text: &mut Text, snapshot: &Snapshot) {
+    let report = &snapshot.guard;
+    text.gauge(
+        "openclaw_rs_rollout_guard_tripped",
+        "1 while the rollout is back at 0 % because its guard saw a bound passed; `openclaw-gateway rollout status` says which.",
+    )
+    .value(&[], u8::from(report.trip.is_some()));
+    text.counter(
+        "openclaw_rs_rollout_guard_trips_total",
+        "Times that the guard went back, by the signal that was past its bound.",
+    );
+    for (signal, trips) in Signal::ALL.into_iter().zip(snapshot.guard_trips) {
+        text.value(&[("signal", signal.as_str())], trips);
+    }
+    text.gauge(
+        "openclaw_rs_rollout_guard_calls",
+        "Calls in the guard's window whose rows move with the percent, by who answered.",
+    );
+    for (owner, calls) in Owner::ALL
+        .into_iter()
+        .zip([report.look.native_calls, report.look.upstream_calls])
+    {
+        text.value(&[("side", owner.as_str())], calls);
+    }
+    let readings = || Signal::ALL.into_iter().zip(report.look.readings);
+    text.gauge(
+        "openclaw_rs_rollout_guard_value",
+        "What the guard's window gives: `errors` and `mismatch` as shares, `p99` and `queue` in seconds; 0 while too little happened to say.",
+    );
+    for (signal, reading) in readings() {
+        let labels = [("signal", signal.as_str()), ("side", "native")];
+        text.value(&labels, reading.native.unwrap_or(0.0));
+        // Of the upstream's queue nothing is known, and a comparison has no sides.
+        if matches!(signal, Signal::Errors | Signal::P99) {
+            let labels = [("signal", signal.as_str()), ("side", "upstream")];
+            text.value(&labels, reading.upstream.unwrap_or(0.0));
+        }
+    }
+    text.gauge(
+        "openclaw_rs_rollout_guard_bound",
+        "What the native value must not pass now; it follows the upstream's.",
+    );
+    for (signal, reading) in readings() {
+        text.value(&[("signal", signal.as_str())], reading.bound);
+    }
 }
 
 fn messages(text: &mut Text, facts: &MessageFacts) {

@@ -3,7 +3,6 @@
 //! The original has it from a plugin. Where the upstream runs that plugin, what it alone knows (models, tools, its
 //! event loop) follows our families in the same answer, so that one scrape has both.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,6 +13,7 @@ use hyper::body::Incoming;
 use super::render::render;
 use super::snapshot::Snapshot;
 use crate::app::App;
+use crate::auth::RemoteEnd;
 use crate::ingress::http::{Body, full, proxied, text};
 
 pub(crate) const PATH: &str = "/api/diagnostics/prometheus";
@@ -36,7 +36,7 @@ pub(crate) async fn text_of(app: &Arc<App>) -> String {
 pub(crate) async fn respond(
     app: &Arc<App>,
     request: Request<Incoming>,
-    peer: SocketAddr,
+    peer: RemoteEnd,
     is_tls: bool,
 ) -> Response<Body> {
     if let Err(refusal) =

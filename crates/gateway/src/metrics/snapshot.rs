@@ -9,6 +9,7 @@ use crate::app::App;
 use crate::bridge::process::Vitals;
 use crate::messages::{Messages, WEBCHAT};
 use crate::procfs;
+use crate::rollout::guard::Report;
 
 /// Read files and the message store: not on a thread that serves.
 #[derive(Debug, Default)]
@@ -29,6 +30,11 @@ pub(crate) struct Snapshot {
     pub(crate) percent: u8,
     /// What shadow comparisons gave, in words.
     pub(crate) shadow: [(&'static str, u64); 3],
+    /// The same of rows that move with the percent: equal and different.
+    pub(crate) shadow_moving: [u64; 2],
+    pub(crate) guard: Report,
+    /// By [`crate::rollout::window::Signal::ALL`].
+    pub(crate) guard_trips: [u64; 4],
     pub(crate) effective: u8,
     pub(crate) upstream: Upstream,
     pub(crate) messages: Option<MessageFacts>,
@@ -83,6 +89,10 @@ impl Snapshot {
                 ("different", app.shadow.different.load(Ordering::Relaxed)),
                 ("skipped", app.shadow.skipped.load(Ordering::Relaxed)),
             ],
+            shadow_moving: [&app.shadow.moving_equal, &app.shadow.moving_different]
+                .map(|counter| counter.load(Ordering::Relaxed)),
+            guard: app.guard.report(),
+            guard_trips: app.guard.trips(),
             effective: crate::rollout::effective(app),
             upstream: Upstream {
                 state: state.word(),
@@ -96,7 +106,7 @@ impl Snapshot {
 }
 
 impl MessageFacts {
-    fn read(messages: &Messages) -> Self {
+    pub(crate) fn read(messages: &Messages) -> Self {
         let read = messages.store.read_now(|reader| {
             Ok((
                 reader.history().counters()?,

@@ -150,6 +150,31 @@ fn calls_have_a_row_of_their_method_and_names_that_clients_make_up_have_one_toge
 }
 
 #[test]
+fn of_calls_that_move_those_failed_that_the_caller_did_not_earn() {
+    let metrics = Metrics::default();
+    let end = |moves: bool, owner: Owner, error: Option<&str>| {
+        let timing = metrics.begin("health").moving(moves);
+        metrics.taken(timing);
+        metrics.end(timing, owner, error);
+    };
+    for earned in ["INVALID_REQUEST", "FORBIDDEN", "NOT_PAIRED"] {
+        end(true, Owner::Native, Some(earned));
+    }
+    for own in ["UNAVAILABLE", "AGENT_TIMEOUT", "INTERNAL", ""] {
+        end(true, Owner::Native, Some(own));
+    }
+    end(true, Owner::Upstream, Some("UNAVAILABLE"));
+    // The rollout decides nothing about it.
+    end(false, Owner::Native, Some("UNAVAILABLE"));
+    let seen = metrics.moved.each_ref().map(|side| {
+        let calls: u64 = side.times.counts().iter().sum();
+        (calls, side.failed.load(Ordering::Relaxed))
+    });
+    assert_eq!(seen, [(7, 4), (1, 1)]);
+    assert_eq!(metrics.moved[0].begun.load(Ordering::Relaxed), 8);
+}
+
+#[test]
 fn a_time_falls_into_the_first_bucket_that_holds_it() {
     let histogram = Histogram::default();
     for us in [0, 25, 26, 5_000, 5_001, 700_000_000] {

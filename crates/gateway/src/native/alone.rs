@@ -61,11 +61,6 @@ static TABLE: &[(&str, Serve)] = &[
     ("controlUi.sessionPullRequests.subscribe", |_, _| {
         Ok(json!({ "subscribed": false }))
     }),
-    ("cron.list", cron_list),
-    ("cron.runs", cron_runs),
-    ("cron.status", |_, _| {
-        Ok(json!({ "enabled": false, "triggersEnabled": false, "jobs": 0, "nextWakeAtMs": null }))
-    }),
     ("environments.list", environments),
     ("exec.approval.list", |_, _| Ok(json!([]))),
     ("mentions.list", no_profile_mentions),
@@ -235,35 +230,6 @@ fn channels_status(inputs: &Inputs<'_>, _: Option<&RawValue>) -> Answer {
         "channelSystemImages": {}, "channelMeta": [], "channels": {}, "channelAccounts": {},
         "channelDefaultAccountId": {}, "statusIssues": [],
     }))
-}
-
-fn cron_list(_: &Inputs<'_>, params: Option<&RawValue>) -> Answer {
-    let (offset, limit) = page(params, 50);
-    Ok(json!({
-        "jobs": [], "total": 0, "offset": offset, "limit": limit, "hasMore": false, "nextOffset": null,
-        "deliveryPreviews": {},
-    }))
-}
-
-fn cron_runs(_: &Inputs<'_>, params: Option<&RawValue>) -> Answer {
-    let (offset, limit) = page(params, 50);
-    Ok(json!({
-        "entries": [], "total": 0, "offset": offset, "limit": limit, "hasMore": false, "nextOffset": null,
-    }))
-}
-
-fn page(params: Option<&RawValue>, limit: u64) -> (u64, u64) {
-    let fields = params.and_then(Fields::parse).unwrap_or_default();
-    let number = |name| {
-        fields
-            .get(name)
-            .and_then(wire::raw::number)
-            .map(|value| value as u64)
-    };
-    (
-        number("offset").unwrap_or(0),
-        number("limit").unwrap_or(limit),
-    )
 }
 
 /// The gateway itself is an environment, though without an agent it hosts no session.

@@ -1,13 +1,9 @@
-//! `logs.tail`: the end of a log file of JSON lines, by byte cursor.
+//! `logs.tail`: the end of a log of JSON lines, by byte cursor.
 //!
-//! Source: src/logging/log-tail.ts at 2026.9.6. With an upstream the call is bridged, because the original
-//! redacts by its own configured rules; this reader serves our log when there is none.
+//! Source: src/logging/log-tail.ts at 2026.9.6.
 
 use std::borrow::Cow;
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::collections::VecDeque;
 
 use serde_json::{Value, json};
 
@@ -42,52 +38,50 @@ impl Request {
     }
 }
 
-/// Reads the tail; a file that does not exist has no lines.
-///
-/// # Errors
-/// The file is not a regular file, or cannot be read.
-pub fn tail(file: &Path, request: Request) -> io::Result<Value> {
-    let shown = file.to_string_lossy();
-    let metadata = match std::fs::metadata(file) {
-        Ok(metadata) if !metadata.is_file() => {
-            return Err(io::Error::other(format!(
-                "Log path is not a regular file: {shown}"
-            )));
+/// The end of a log: lines with the place where each begins, in bytes since the first one ever.
+#[derive(Debug, Default)]
+pub struct Lines {
+    kept: VecDeque<(u64, String)>,
+    end: u64,
+}
+
+impl Lines {
+    /// Adds a line, without its end.
+    pub fn push(&mut self, line: String) {
+        let at = self.end;
+        self.end += line.len() as u64 + 1;
+        self.kept.push_back((at, line));
+        while self.kept.len() > LIMIT_MAX as usize
+            || self.end - self.kept.front().map_or(self.end, |(at, _)| *at) > BYTES_MAX
+        {
+            self.kept.pop_front();
         }
-        Ok(metadata) => Some(metadata),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error),
-    };
-    let size = metadata.map_or(0, |metadata| metadata.len());
-    let window = Window::choose(size, request);
-    if size <= window.start {
-        return Ok(window.answer(&shown, size, &[], false));
     }
-    let handle = File::open(file)?;
-    // One byte before the window says whether it starts at a line.
-    let from = window.start.saturating_sub(1);
-    let mut bytes = vec![0; usize::try_from(size - from).unwrap_or(usize::MAX)];
-    let read = read_window(&handle, &mut bytes, from)?;
-    bytes.truncate(read);
-    let starts_a_line = window.start == 0 || bytes.first() == Some(&b'\n');
-    let body = match window.start {
-        0 => &bytes[..],
-        _ => bytes.get(1..).unwrap_or_default(),
-    };
-    let Some(end) = body.iter().rposition(|byte| *byte == b'\n') else {
-        return Ok(window.answer(&shown, window.start, &[], false));
-    };
-    let text = String::from_utf8_lossy(&body[..end]);
-    let mut lines: Vec<&str> = text.split('\n').collect();
-    if !starts_a_line {
-        lines.remove(0);
+
+    /// What the caller asks for, in the original's shape: `{file, cursor, size, lines, truncated, reset, skippedBytes?}`.
+    /// `file`: what the log is called.
+    pub fn tail(&self, file: &str, request: Request) -> Value {
+        let size = self.end;
+        let window = Window::choose(size, request);
+        let first = self.kept.front().map_or(size, |(at, _)| *at);
+        let limit = request.limit.unwrap_or(LIMIT_DEFAULT).clamp(1, LIMIT_MAX);
+        let asked = self.kept.iter().filter(|(at, _)| *at >= window.start);
+        let count = asked.clone().count();
+        let cut = count.saturating_sub(usize::try_from(limit).unwrap_or(1));
+        let lines: Vec<&str> = asked.skip(cut).map(|(_, line)| line.as_str()).collect();
+        let mut answer = json!({
+            "file": file,
+            "cursor": size,
+            "size": size,
+            "lines": lines,
+            "truncated": window.truncated || cut > 0 || window.start < first,
+            "reset": window.reset,
+        });
+        if let Some(skipped) = window.skipped_bytes {
+            answer["skippedBytes"] = json!(skipped);
+        }
+        answer
     }
-    let limit =
-        usize::try_from(request.limit.unwrap_or(LIMIT_DEFAULT).clamp(1, LIMIT_MAX)).unwrap_or(1);
-    let cut = lines.len().saturating_sub(limit);
-    let kept: Vec<Cow<'_, str>> = lines[cut..].iter().map(|line| redact(line)).collect();
-    let cursor = window.start + end as u64 + 1;
-    Ok(window.answer_sized(&shown, cursor, size, &kept, cut > 0))
 }
 
 struct Window {
@@ -95,7 +89,6 @@ struct Window {
     truncated: bool,
     reset: bool,
     skipped_bytes: Option<u64>,
-    size: u64,
 }
 
 impl Window {
@@ -110,53 +103,15 @@ impl Window {
             truncated,
             reset,
             skipped_bytes,
-            size,
         };
         match request.cursor {
             None => window(last, last > 0, false, None),
-            // The file was replaced by a shorter one.
+            // The log began anew.
             Some(cursor) if cursor > size => window(last, last > 0, true, None),
             Some(cursor) if size - cursor > max => window(last, true, true, Some(last - cursor)),
             Some(cursor) => window(cursor, false, false, None),
         }
     }
-
-    fn answer(&self, file: &str, cursor: u64, lines: &[Cow<'_, str>], cut: bool) -> Value {
-        self.answer_sized(file, cursor, self.size, lines, cut)
-    }
-
-    fn answer_sized(
-        &self,
-        file: &str,
-        cursor: u64,
-        size: u64,
-        lines: &[Cow<'_, str>],
-        cut: bool,
-    ) -> Value {
-        let mut answer = json!({
-            "file": file,
-            "cursor": cursor,
-            "size": size,
-            "lines": lines,
-            "truncated": self.truncated || cut,
-            "reset": self.reset,
-        });
-        if let Some(skipped) = self.skipped_bytes {
-            answer["skippedBytes"] = json!(skipped);
-        }
-        answer
-    }
-}
-
-fn read_window(file: &File, buffer: &mut [u8], from: u64) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match file.read_at(&mut buffer[filled..], from + filled as u64)? {
-            0 => break,
-            count => filled += count,
-        }
-    }
-    Ok(filled)
 }
 
 /// Hides what looks like a credential. Our log holds none by construction; this is the second line of
@@ -239,12 +194,6 @@ pub fn line(time_iso: &str, level: &str, subsystem: &str, message: &str, host: &
 mod tests {
     use super::*;
 
-    fn file(text: &str) -> tempfile::NamedTempFile {
-        let file = tempfile::NamedTempFile::new().expect("a temporary file");
-        std::fs::write(file.path(), text).expect("written");
-        file
-    }
-
     fn request(cursor: Option<u64>, limit: Option<u64>, max_bytes: Option<u64>) -> Request {
         Request {
             cursor,
@@ -253,36 +202,47 @@ mod tests {
         }
     }
 
-    /// Expected fields besides `file`: answers of the original's reader for the same files.
+    /// Expected fields besides `file`: answers of the original's reader for files with the same lines.
     #[test]
     fn windows_cursors_and_limits_are_the_originals() {
-        let check = |text: &str, request: Request, expected: Value| {
-            let file = file(text);
-            let mut answer = tail(file.path(), request).expect("a tail");
-            answer.as_object_mut().expect("an object").remove("file");
-            assert_eq!(answer, expected, "{text:?} {request:?}");
-        };
         let answers: Vec<(String, [Option<u64>; 3], Value)> =
             serde_json::from_str(include_str!("../../tests/captures/log-tail.json"))
                 .expect("recorded answers");
-        assert!(answers.len() > 20);
-        for (text, [cursor, limit, max_bytes], expected) in answers {
-            check(&text, request(cursor, limit, max_bytes), expected);
+        // A line that is not whole yet is in no log of ours.
+        let whole = answers
+            .into_iter()
+            .filter(|(text, ..)| text.is_empty() || text.ends_with('\n'));
+        let mut checked = 0;
+        for (text, [cursor, limit, max_bytes], expected) in whole {
+            let mut log = Lines::default();
+            text.split_terminator('\n')
+                .for_each(|line| log.push(line.to_owned()));
+            let request = request(cursor, limit, max_bytes);
+            let mut answer = log.tail("", request);
+            answer.as_object_mut().expect("an object").remove("file");
+            assert_eq!(answer, expected, "{text:?} {request:?}");
+            checked += 1;
         }
+        assert!(checked >= 50, "{checked}");
     }
 
     #[test]
-    fn a_missing_file_has_no_lines_and_a_directory_is_an_error() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let answer = tail(&dir.path().join("none.log"), Request::default()).expect("a tail");
-        assert_eq!((&answer["lines"], &answer["size"]), (&json!([]), &json!(0)));
-        let error = tail(dir.path(), Request::default()).expect_err("a directory");
-        assert!(
-            error
-                .to_string()
-                .starts_with("Log path is not a regular file: "),
-            "{error}"
+    fn what_is_gone_is_said_to_be_gone() {
+        let mut log = Lines::default();
+        for n in 0..LIMIT_MAX + 10 {
+            log.push(format!("line {n:05}"));
+        }
+        let answer = log.tail("", request(Some(0), Some(LIMIT_MAX), Some(BYTES_MAX)));
+        assert_eq!(answer["lines"][0], "line 00010");
+        assert_eq!(answer["truncated"], true);
+        assert_eq!(answer["cursor"], (LIMIT_MAX + 10) * 11);
+        let next = log.tail("", request(answer["cursor"].as_u64(), None, None));
+        assert_eq!(
+            (&next["lines"], &next["truncated"]),
+            (&json!([]), &json!(false))
         );
+        log.push("x".repeat(BYTES_MAX as usize + 1));
+        assert!(log.kept.is_empty(), "bounded in bytes, too");
     }
 
     #[test]

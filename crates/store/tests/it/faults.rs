@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use store::{Health, Options, OutboxFilter, Store, StoreError};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 async fn until_good(store: &Store) {
     let mut health = store.health();

@@ -6,6 +6,7 @@ mod backup;
 mod crash;
 mod faults;
 mod power;
+mod schedules;
 mod tables;
 mod vfs;
 

@@ -99,6 +99,11 @@ const PATTERNS: &[Known] = &[
     ("^.{1,256}$", |text| {
         !has_line_end(text) && (1..=256).contains(&text.chars().count())
     }),
+    // JavaScript's white space: U+FEFF is, U+0085 is not.
+    ("\\S", |text| {
+        text.chars()
+            .any(|c| c == '\u{85}' || !(c.is_whitespace() || c == '\u{feff}'))
+    }),
     ("^[^/\\\\]+$", |text| {
         !text.is_empty() && !text.contains(['/', '\\'])
     }),

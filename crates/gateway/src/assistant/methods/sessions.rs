@@ -1,9 +1,12 @@
 //! `sessions.*`: listed, described, named, begun anew, deleted.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::{Value, json};
 use store::AgentSession;
 use wire::error::ErrorShape;
 
+use super::super::compact::{self, NotCompacted};
 use super::super::{agent_for, clock_ms, events, rows, unavailable};
 use super::Call;
 use crate::clock;
@@ -245,6 +248,69 @@ impl Call {
         Ok(json!({ "ok": true, "key": key, "entry": row }))
     }
 
+    /// Sums up what is older in a conversation. Not while it is being worked on.
+    pub(super) async fn compact(&self) -> Result<Value, ErrorShape> {
+        let key = self.key("key");
+        let asked = self.text("key").unwrap_or_default();
+        let not =
+            |reason: &str| json!({ "ok": true, "key": key, "compacted": false, "reason": reason });
+        if !self.params["maxLines"].is_null() {
+            return Err(ErrorShape::invalid_request(
+                "sessions.compact: maxLines is not supported for agents that run in this gateway: nothing of a conversation is thrown away",
+            ));
+        }
+        let Some(session) = self.assistant.session(&key).await? else {
+            return Ok(not("no sessionId"));
+        };
+        if self
+            .assistant
+            .entries(&session.session_id, 1)
+            .await?
+            .is_empty()
+        {
+            return Ok(not("no transcript"));
+        }
+        let busy = || {
+            ErrorShape::invalid_request(format!(
+                "Session {asked} has an active run; retry after it finishes."
+            ))
+        };
+        if self.assistant.live_of(&key).iter().any(|live| live.waits()) {
+            return Err(ErrorShape::invalid_request(format!(
+                "Session {asked} has queued work; retry after it finishes."
+            )));
+        }
+        let lane = self.assistant.lane(&key);
+        let _turn = lane.try_lock_owned().map_err(|_held| busy())?;
+        if !self.assistant.live_of(&key).is_empty() {
+            return Err(busy());
+        }
+        let operation = uuid::Uuid::new_v4().to_string();
+        let has_begun = AtomicBool::new(false);
+        let begins = || {
+            has_begun.store(true, Ordering::Relaxed);
+            events::session_operation(&self.app, &session, &operation, None);
+        };
+        let outcome = tokio::select! {
+            biased;
+            () = self.app.stops() => Err(NotCompacted::Failed("the gateway is stopping".to_owned())),
+            asked = compact::asked(&self.app, &self.assistant, &key, None, &begins) => asked.outcome,
+        };
+        let answer = match &outcome {
+            Ok(done) => {
+                json!({ "ok": true, "key": key, "compacted": true, "result": done.answer() })
+            }
+            Err(why) => {
+                json!({ "ok": false, "key": key, "compacted": false, "reason": why.to_string() })
+            }
+        };
+        if has_begun.load(Ordering::Relaxed) {
+            let ended = (outcome.is_ok(), answer["reason"].as_str());
+            events::session_operation(&self.app, &session, &operation, Some(ended));
+        }
+        Ok(answer)
+    }
+
     pub(super) async fn reset(&self) -> Result<Value, ErrorShape> {
         let key = self.key("key");
         self.known_agent(&key)?;
@@ -262,10 +328,8 @@ impl Call {
                 "Cannot delete the main session ({key})."
             )));
         }
-        for live in self.assistant.live_of(&key) {
-            live.abort();
-            live.ended().await;
-        }
+        self.assistant.call_off(&key).await;
+        self.assistant.servers.retire(&key);
         let gone = key.clone();
         let session = self.assistant.session(&key).await?;
         let deleted = self

@@ -1,9 +1,9 @@
 //! A chat completion as it is asked for: checked, and made one turn of an agent.
 
-use agent::Sampling;
-use serde_json::Value;
+use agent::{Sampling, Tool, ToolCall};
+use serde_json::{Value, json};
 
-use super::super::Image;
+use super::super::{Image, Input};
 use super::Refusal;
 use crate::config::type_name;
 
@@ -22,6 +22,7 @@ pub(super) struct Asked {
     pub(super) is_stream: bool,
     pub(super) include_usage: bool,
     pub(super) sampling: Sampling,
+    pub(super) tools: CallerTools,
 }
 
 impl Asked {
@@ -41,7 +42,132 @@ impl Asked {
             is_stream: body["stream"] == true,
             include_usage: body["stream_options"]["include_usage"] == true,
             sampling: sampling(body)?,
+            tools: CallerTools::of(body)?,
         })
+    }
+}
+
+/// More tools than any client has are refused.
+const TOOLS_MAX: usize = 128;
+
+/// What the answer has to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Must {
+    CallAny,
+    Call(String),
+}
+
+impl Must {
+    /// Why an answer is none. `None`: it is one.
+    pub(super) fn lacks(must: Option<&Self>, calls: &[ToolCall]) -> Option<String> {
+        match must {
+            Some(Self::CallAny) if calls.is_empty() => {
+                Some("tool_choice=required was not satisfied by the agent response".to_owned())
+            }
+            Some(Self::Call(name)) if calls.iter().all(|call| call.name != *name) => Some(format!(
+                "tool_choice required a {name} tool call, but the agent did not produce one"
+            )),
+            _ => None,
+        }
+    }
+}
+
+/// The caller's tools, as far as the agent may call them.
+#[derive(Debug, Default)]
+pub(super) struct CallerTools {
+    pub(super) tools: Vec<Tool>,
+    pub(super) must: Option<Must>,
+}
+
+impl CallerTools {
+    /// `tools` and `tool_choice`, with a function's fields in `function` (chat completions) or beside it (responses).
+    ///
+    /// # Errors
+    /// What is wrong with them, in the original's words. Source: src/gateway/openai-tool-choice.ts at 2026.9.6.
+    pub(super) fn of(body: &Value) -> Result<Self, Refusal> {
+        let wrong = |why: &str| Refusal::invalid(format!("Invalid tools/tool_choice: {why}"));
+        let field = |tool: &Value, name: &str| match tool.get("function") {
+            Some(function) if function.is_object() => function[name].clone(),
+            _ => tool[name].clone(),
+        };
+        let name = |tool: &Value| {
+            let name = field(tool, "name")
+                .as_str()
+                .unwrap_or_default()
+                .trim()
+                .to_owned();
+            (!name.is_empty()).then_some(name)
+        };
+        let mut tools = Vec::new();
+        for tool in body["tools"].as_array().into_iter().flatten() {
+            if tool["type"] != "function" {
+                return Err(wrong("only function tools are supported"));
+            }
+            let Some(name) = name(tool) else {
+                return Err(wrong("tool.function.name is required"));
+            };
+            let parameters = match field(tool, "parameters") {
+                parameters if parameters.is_object() => parameters,
+                _ => json!({ "type": "object", "properties": {} }),
+            };
+            tools.push(Tool {
+                name: name.into(),
+                description: field(tool, "description")
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned(),
+                parameters,
+            });
+        }
+        if tools.len() > TOOLS_MAX {
+            return Err(wrong(&format!("more than {TOOLS_MAX} tools")));
+        }
+        let must = match &body["tool_choice"] {
+            Value::Null => None,
+            Value::String(word) if word == "auto" => None,
+            Value::String(word) if word == "none" => return Ok(Self::default()),
+            Value::String(word) if word == "required" => Some(Must::CallAny),
+            Value::Object(choice) => match choice.get("type").and_then(Value::as_str) {
+                Some("function") => {
+                    let name = name(&body["tool_choice"]);
+                    Some(Must::Call(name.ok_or_else(|| {
+                        wrong("tool_choice.function.name is required")
+                    })?))
+                }
+                Some(other) => return Err(wrong(&format!("tool_choice {other} is not supported"))),
+                None => return Err(wrong("unsupported tool_choice type")),
+            },
+            _ => return Err(wrong("tool_choice must be a string or object")),
+        };
+        match &must {
+            Some(Must::Call(name)) => {
+                tools.retain(|tool| tool.name == *name);
+                if tools.is_empty() {
+                    return Err(wrong(&format!(
+                        "tool_choice requested unknown tool: {name}"
+                    )));
+                }
+            }
+            Some(Must::CallAny) if tools.is_empty() => {
+                return Err(wrong("tool_choice=required but no tools were provided"));
+            }
+            _ => {}
+        }
+        Ok(Self { tools, must })
+    }
+
+    /// What the agent is told of it.
+    fn words(&self) -> Option<String> {
+        match self.must.as_ref()? {
+            Must::CallAny => {
+                let names: Vec<&str> = self.tools.iter().map(|tool| &*tool.name).collect();
+                Some(format!(
+                    "Call one of these tools before you answer: {}.",
+                    names.join(", ")
+                ))
+            }
+            Must::Call(name) => Some(format!("Call the tool {name} before you answer.")),
+        }
     }
 }
 
@@ -54,25 +180,50 @@ pub(super) struct Said {
 }
 
 impl Said {
+    /// A turn with this said, in the conversation of `key`.
+    pub(super) fn into_input(
+        self,
+        run_id: String,
+        (agent, key): (String, String),
+        model: Option<String>,
+        sampling: Sampling,
+        tools: CallerTools,
+    ) -> Input {
+        let system = [self.system, tools.words()];
+        let system: Vec<String> = system.into_iter().flatten().collect();
+        Input {
+            run_id,
+            session_key: key,
+            agent,
+            message: self.message,
+            images: self.images,
+            extra_system: (!system.is_empty()).then(|| system.join("\n\n")),
+            caller_tools: tools.tools,
+            is_chat: false,
+            queue: false,
+            client: None,
+            model,
+            sampling,
+        }
+    }
+
     /// # Errors
     /// As for [`Asked::of`].
     pub(super) fn of(body: &Value) -> Result<Self, Refusal> {
-        if body["tools"]
-            .as_array()
-            .is_some_and(|tools| !tools.is_empty())
-        {
-            return Err(Refusal::invalid(
-                "Invalid tools/tool_choice: this gateway's own agents call their own tools only; leave `tools` out, or put OpenClaw behind this gateway",
-            ));
-        }
-        let messages = body["messages"]
-            .as_array()
-            .map(Vec::as_slice)
-            .unwrap_or_default();
+        Self::in_messages(&body["messages"], "messages")
+    }
+
+    /// `place`: the key that the client wrote the conversation under.
+    ///
+    /// # Errors
+    /// As for [`Asked::of`].
+    pub(super) fn in_messages(messages: &Value, place: &str) -> Result<Self, Refusal> {
+        let messages = messages.as_array().map(Vec::as_slice).unwrap_or_default();
         let images = images(messages)?;
         let (message, system) = prompt(messages, !images.is_empty());
         if message.is_empty() && images.is_empty() {
-            return Err(Refusal::invalid("Missing user message in `messages`."));
+            let why = format!("Missing user message in `{place}`.");
+            return Err(Refusal::invalid(why));
         }
         Ok(Self {
             message,
@@ -391,8 +542,6 @@ fn calls(calls: &Value) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -466,6 +615,63 @@ mod tests {
         check(
             json!({ "messages": [{ "role": "user", "content": [{ "type": "image_url", "image_url": { "url": "http://x/y.png" } }] }] }),
             "Invalid image_url content in `messages`.",
+        );
+    }
+
+    #[test]
+    fn the_caller_s_tools_are_told_apart_from_what_is_none() {
+        let chat = json!({ "tools": [
+            { "type": "function", "function": { "name": "a", "description": "A", "parameters": { "type": "object" } } },
+            { "type": "function", "name": "b" },
+        ] });
+        let of = |choice: Value| {
+            let mut body = chat.clone();
+            body["tool_choice"] = choice;
+            CallerTools::of(&body).map_err(|refusal| refusal.message)
+        };
+        let all = of(Value::Null).expect("fine");
+        assert_eq!(
+            all.tools.iter().map(|tool| &*tool.name).collect::<Vec<_>>(),
+            ["a", "b"]
+        );
+        assert_eq!((all.must.as_ref(), all.words()), (None, None));
+        assert!(of(json!("none")).expect("fine").tools.is_empty());
+        let one = of(json!({ "type": "function", "function": { "name": "b" } })).expect("fine");
+        assert_eq!(
+            (one.tools.len(), one.must.clone()),
+            (1, Some(Must::Call("b".to_owned())))
+        );
+        let called = [ToolCall {
+            name: "b".to_owned(),
+            ..ToolCall::default()
+        }];
+        assert_eq!(Must::lacks(one.must.as_ref(), &called), None);
+        assert!(
+            Must::lacks(one.must.as_ref(), &[])
+                .is_some_and(|why| why.contains("a b tool call") || why.contains("required a b"))
+        );
+        assert!(Must::lacks(Some(&Must::CallAny), &[]).is_some());
+        for (choice, why) in [
+            (
+                json!({ "type": "function", "function": { "name": "c" } }),
+                "tool_choice requested unknown tool: c",
+            ),
+            (
+                json!({ "type": "custom" }),
+                "tool_choice custom is not supported",
+            ),
+            (json!(7), "tool_choice must be a string or object"),
+        ] {
+            assert_eq!(
+                of(choice).expect_err(why),
+                format!("Invalid tools/tool_choice: {why}")
+            );
+        }
+        let none = CallerTools::of(&json!({ "tool_choice": "required" }));
+        assert!(
+            none.expect_err("no tools")
+                .message
+                .ends_with("but no tools were provided")
         );
     }
 }

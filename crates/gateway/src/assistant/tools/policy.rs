@@ -6,6 +6,7 @@
 use serde_json::{Map, Value};
 
 const FS: &[&str] = &["read", "write", "edit", "apply_patch", "ls", "grep", "find"];
+const RUNTIME: &[&str] = &["exec", "process", "code_execution"];
 const MEMORY: &[&str] = &["memory_search", "memory_get"];
 const WEB: &[&str] = &["web_search", "x_search", "web_fetch"];
 
@@ -71,7 +72,19 @@ impl Policy {
         Self(layers)
     }
 
+    /// Whether a deny list covers whatever the MCP server with this safe name may offer.
+    /// Source: createMcpServerToolDenyMatcher in tool-policy-match.ts.
+    pub(super) fn hides(&self, server: &str) -> bool {
+        let prefix = format!("{}{}", server.to_lowercase(), mcp::names::SEPARATOR);
+        let mut denied = self.0.iter().flat_map(|layer| &layer.deny);
+        denied.any(|pattern| match pattern.as_str() {
+            "bundle-mcp" | "group:plugins" => true,
+            pattern => pattern.ends_with('*') && matches(pattern.as_bytes(), prefix.as_bytes()),
+        })
+    }
+
     pub(super) fn allows(&self, tool: &str) -> bool {
+        let tool = &*tool.to_lowercase();
         self.0.iter().all(|layer| {
             !layer.deny.iter().any(|pattern| covers(pattern, tool))
                 && layer
@@ -114,10 +127,13 @@ fn profile_layer<'a>(
             "group:web",
             "group:sessions",
             "group:memory",
+            "bundle-mcp",
         ]
         .map(str::to_owned)
         .to_vec(),
-        "messaging" => vec!["group:messaging".to_owned(), "session_status".to_owned()],
+        "messaging" => ["group:messaging", "session_status", "bundle-mcp"]
+            .map(str::to_owned)
+            .to_vec(),
         _ => return None,
     };
     names.extend(
@@ -131,14 +147,26 @@ fn profile_layer<'a>(
     })
 }
 
+/// Whether a tool is one of an MCP server: none of our own has such a name.
+pub(super) fn is_of_a_server(tool: &str) -> bool {
+    tool.contains(mcp::names::SEPARATOR)
+}
+
 /// Whether an entry of a list means a tool.
 fn covers(pattern: &str, tool: &str) -> bool {
     match pattern {
         "group:fs" => FS.contains(&tool),
+        "group:runtime" => RUNTIME.contains(&tool),
         "group:memory" => MEMORY.contains(&tool),
         "group:web" => WEB.contains(&tool),
-        "group:openclaw" => !FS.contains(&tool),
-        "group:plugins" => false,
+        // The tool had another name before.
+        "group:automation" | "cron" => tool == "automations",
+        "group:openclaw" => {
+            !FS.contains(&tool) && !RUNTIME.contains(&tool) && !is_of_a_server(tool)
+        }
+        "group:plugins" | "bundle-mcp" => is_of_a_server(tool),
+        // The name of older releases.
+        "bash" => tool == "exec",
         // `write` also allows, and does not deny, what else writes; here there is no second tool for it.
         pattern => matches(pattern.as_bytes(), tool.as_bytes()),
     }
@@ -180,6 +208,43 @@ mod tests {
             Origin::Operator,
         );
         ALL.into_iter().filter(|tool| policy.allows(tool)).collect()
+    }
+
+    #[test]
+    fn tools_of_servers_are_named_one_by_one_by_server_or_all_together() {
+        const SERVERS: [&str; 3] = ["docs__Read", "docs__write", "other__x"];
+        let check = |tools: Value, expected: &[&str], hidden: &[&str]| {
+            let config = json!({ "tools": tools });
+            let policy = Policy::read(&config, None, ("p", "m"), Origin::Operator);
+            let allowed: Vec<&str> = SERVERS
+                .into_iter()
+                .filter(|tool| policy.allows(tool))
+                .collect();
+            assert_eq!(allowed, expected, "{tools}");
+            let hides: Vec<&str> = ["docs", "other"]
+                .into_iter()
+                .filter(|server| policy.hides(server))
+                .collect();
+            assert_eq!(hides, hidden, "{tools}");
+        };
+        check(json!({}), &SERVERS, &[]);
+        for profile in ["coding", "messaging"] {
+            check(json!({ "profile": profile }), &SERVERS, &[]);
+        }
+        check(json!({ "profile": "minimal" }), &[], &[]);
+        let also = json!({ "profile": "minimal", "alsoAllow": ["docs__read"] });
+        check(also, &["docs__Read"], &[]);
+        check(json!({ "allow": ["group:openclaw"] }), &[], &[]);
+        check(json!({ "allow": ["bundle-mcp"] }), &SERVERS, &[]);
+        check(json!({ "allow": ["read", "other__*"] }), &["other__x"], &[]);
+        let denied = json!({ "deny": ["DOCS__READ", "other*"] });
+        check(denied, &["docs__write"], &["other"]);
+        check(json!({ "deny": ["bundle-mcp"] }), &[], &["docs", "other"]);
+        check(
+            json!({ "deny": ["group:plugins"] }),
+            &[],
+            &["docs", "other"],
+        );
     }
 
     #[test]

@@ -404,7 +404,13 @@ mod tests {
         let cancel = CancellationToken::new();
         let grep = |args: Value| match super::grep(&root, &args, &cancel) {
             Ok(done) => done.text,
-            Err(Why::Error(why) | Why::Arguments(why) | Why::Unknown(why)) => why,
+            Err(
+                Why::Error(why)
+                | Why::Refused(why)
+                | Why::Arguments(why)
+                | Why::Unknown(why)
+                | Why::Failed { text: why, .. },
+            ) => why,
         };
         assert_eq!(
             grep(json!({ "pattern": "two" })),

@@ -32,6 +32,7 @@ impl Handshake<'_> {
             sent: &sent,
             surface: Surface::WebSocket,
             counting: (!sent.is_empty()).then_some(counting),
+            tailscale_user: self.attempt.tailscale_user,
         };
         let (verdict, delay) = question.decide();
         self.delay = self.delay.max(delay);
@@ -52,6 +53,7 @@ impl Handshake<'_> {
             sent,
             surface: Surface::WebSocket,
             counting: None,
+            tailscale_user: None,
         };
         !sent.is_empty()
             && matches!(question.decide().0, Ok(granted) if granted.method.is_shared_secret())

@@ -73,9 +73,10 @@ impl Handshake<'_> {
             credentials.shared_ok,
             method,
         );
-        let open_ui = self.kind.is_control_ui
-            && self.role == Role::Operator
-            && self.settings.mode == Mode::None;
+        let is_operator_ui = self.kind.is_control_ui && self.role == Role::Operator;
+        let open_ui = is_operator_ui && self.settings.mode == Mode::None;
+        // Tailscale has said who it is: no person need be asked whether the device may come.
+        let vouched_ui = is_operator_ui && method == Method::Tailscale;
         let known = self.auth.read(|book| book.device(&proven.id).cloned());
         let paired = known
             .as_ref()
@@ -92,8 +93,8 @@ impl Handshake<'_> {
                 Ok(PairedState::of(own))
             }
             Some(own) => self.check_paired(&pairing, own),
-            None if open_ui || skips => {
-                let has_baseline = open_ui || method != Method::DeviceToken;
+            None if open_ui || skips || vouched_ui => {
+                let has_baseline = open_ui || vouched_ui || method != Method::DeviceToken;
                 Ok(PairedState {
                     has_baseline,
                     ..PairedState::default()

@@ -414,7 +414,7 @@ proptest! {
             }
         }
         let world = World::with(AuthSettings { trusted_proxies: vec![LOCAL.to_owned()], ..settings() });
-        let Ok(attribution) = world.auth.attribute(LOCAL.parse().expect("ip"), &headers) else { return Ok(()) };
+        let Ok(attribution) = world.auth.attribute(from(LOCAL), &headers) else { return Ok(()) };
         let mut params = world.params(&Try { device: Some(&Device::new()), ..Try::default() });
         if let Some(device) = &mut params.device {
             device.public_key = key.clone();

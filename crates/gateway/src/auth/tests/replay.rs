@@ -181,10 +181,10 @@ impl World {
                 value.as_str().expect("text").parse().expect("header value"),
             );
         }
-        let attribution = match self
-            .auth
-            .attribute("127.0.0.1".parse().expect("ip"), &headers)
-        {
+        let attribution = match self.auth.attribute(
+            std::net::SocketAddr::from(([127, 0, 0, 1], 40_000)).into(),
+            &headers,
+        ) {
             Ok(attribution) => attribution,
             Err(refusal) => {
                 return json!({"http": refusal.status, "body": refusal.body, "events": []});
@@ -210,6 +210,7 @@ impl World {
             challenge,
             params: &params,
             upstream: UpstreamTrust::Absent,
+            tailscale_user: None,
             is_connected: &|id| connected.iter().any(|own| own == id),
         };
         match self.auth.connect(&attempt, self.now_ms) {

@@ -98,7 +98,7 @@ impl World {
 
     pub(super) fn attribute(&self, peer: &str, headers: &HeaderMap) -> Attribution {
         self.auth
-            .attribute(peer.parse().expect("ip"), headers)
+            .attribute(from(peer), headers)
             .expect("attributable")
     }
 
@@ -156,6 +156,7 @@ impl World {
             challenge: CHALLENGE,
             params,
             upstream: self.upstream.get(),
+            tailscale_user: None,
             is_connected: &|_| false,
         }
     }
@@ -226,6 +227,12 @@ pub(super) fn settings() -> AuthSettings {
         token: Some(TOKEN.to_owned()),
         ..AuthSettings::default()
     }
+}
+
+/// An address at the ordinary listener.
+pub(super) fn from(address: &str) -> RemoteEnd {
+    let ip = address.parse().expect("ip");
+    std::net::SocketAddr::new(ip, 40_000).into()
 }
 
 pub(super) fn headers(pairs: &[(&str, &str)]) -> HeaderMap {

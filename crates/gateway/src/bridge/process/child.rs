@@ -265,7 +265,7 @@ impl Drop for Child {
     unsafe_code,
     reason = "a parent-death signal can only be asked for between fork and exec"
 )]
-fn die_with_parent(command: &mut Command) {
+pub(crate) fn die_with_parent(command: &mut Command) {
     let parent = rustix::process::getpid();
     // SAFETY: the closure runs in the forked child before exec, where only async-signal-safe calls are allowed. It makes
     // two system calls (prctl, getppid), allocates nothing, takes no lock and touches no memory but its own copy of
@@ -284,7 +284,7 @@ fn die_with_parent(command: &mut Command) {
 
 /// Elsewhere a child can outlive a killed parent; the next start ends it (see `orphan`).
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn die_with_parent(_command: &mut Command) {}
+pub(crate) fn die_with_parent(_command: &mut Command) {}
 
 pub(super) fn kill_group(leader: Pid, signal: Signal) {
     ignore_gone(rustix::process::kill_process_group(leader, signal));

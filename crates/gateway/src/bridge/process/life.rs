@@ -1,22 +1,29 @@
 //! What is known of a gateway by probing it: getting ready, ready, lost, ready again. Shared by `supervise` and `attach`.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::probe::{self, Health};
 use super::{Hints, Times};
+use crate::bridge::remote::Device;
 use crate::bridge::{Ready, Secret, UpstreamState};
 
 /// Pause between probes while it is not ready. A refused connection costs microseconds.
 const PROBE_WAITING: Duration = Duration::from_millis(100);
+const PROBE_WAITING_THERE: Duration = Duration::from_secs(2);
 /// Pause between probes while it is ready: links notice a crash at once, these notice a hang.
 const PROBE_READY: Duration = Duration::from_secs(5);
+/// Both ends count whole milliseconds.
+const ROUNDING: Duration = Duration::from_millis(2);
 /// For this long after a link lost its socket, probes come fast: a restart closes sockets before the listener.
 const SUSPICION: Duration = Duration::from_secs(3);
-/// A busy event loop may miss one probe; missing this many in a row is a hang.
-const SILENT_PROBES_MAX: u32 = 2;
+/// A busy event loop misses some probes, of two seconds each: while it begins its first run, on a machine that does something
+/// else as well, for five seconds and more. Missing this many in a row is a hang. What is asked meanwhile waits, as it would
+/// without us; after a hang is noticed it is refused.
+const SILENT_PROBES_MAX: u32 = 6;
 
 /// One gateway, as long as its process lives (`supervise`) or for ever (`attach`).
 #[derive(Debug)]
@@ -27,9 +34,14 @@ pub(crate) struct Life {
     epoch: u64,
     phase: Phase,
     uptime_ms: Option<u64>,
+    /// The latest moment at which this run can have begun, by the last answer that nobody doubted.
+    begun_by: Option<Instant>,
+    /// When the last question was asked.
+    asked: Instant,
     silent_probes: u32,
     suspicious_until: Option<Instant>,
     last: Option<Instant>,
+    device: Option<Arc<Device>>,
 }
 
 #[derive(Debug)]
@@ -57,10 +69,19 @@ impl Life {
                 why: "starting".to_owned(),
             },
             uptime_ms: None,
+            begun_by: None,
+            asked: Instant::now(),
             silent_probes: 0,
             suspicious_until: None,
             last: None,
+            device: None,
         }
+    }
+
+    /// For a gateway on another machine.
+    pub(crate) fn with_device(mut self, device: Option<Arc<Device>>) -> Self {
+        self.device = device;
+        self
     }
 
     pub(crate) const fn epoch(&self) -> u64 {
@@ -114,6 +135,8 @@ impl Life {
             Phase::Ready(_) if self.suspicious_until.is_none_or(|until| now >= until) => {
                 PROBE_READY
             }
+            // Each is a connection of its own to another machine.
+            _ if self.device.is_some() => PROBE_WAITING_THERE,
             _ => PROBE_WAITING,
         };
         let due = self.last.map_or(now, |last| last + pause);
@@ -121,20 +144,37 @@ impl Life {
             () = tokio::time::sleep_until(due) => {}
             () = hints.suspect.notified() => self.suspicious_until = Some(Instant::now() + SUSPICION),
         }
-        let health = probe::ready(self.address).await;
+        let host = match &self.device {
+            Some(device) => device.place.to_string(),
+            None => self.address.to_string(),
+        };
+        self.asked = Instant::now();
+        let health = probe::ready(self.address, &host).await;
+        let answered = Instant::now();
         let version = match (&health, &self.phase) {
-            (Health::Ready { .. }, Phase::Waiting { .. }) => probe::version(self.address).await,
+            (Health::Ready { .. }, Phase::Waiting { .. }) => {
+                probe::version(self.address, &host).await
+            }
             _ => None,
         };
         self.last = Some(Instant::now());
-        self.learn(health, version)
+        self.learn(health, answered, version)
     }
 
-    fn learn(&mut self, health: Health, version: Option<String>) -> Option<UpstreamState> {
+    fn learn(
+        &mut self,
+        health: Health,
+        answered: Instant,
+        version: Option<String>,
+    ) -> Option<UpstreamState> {
         match health {
             Health::Ready { uptime_ms } => {
-                let same_run = matches!((self.uptime_ms, uptime_ms), (Some(before), Some(now)) if now >= before);
+                let same_run = self.is_same_run(uptime_ms);
                 self.uptime_ms = uptime_ms;
+                if !same_run || !self.is_suspicious() {
+                    let uptime = uptime_ms.map(Duration::from_millis);
+                    self.begun_by = uptime.and_then(|uptime| answered.checked_sub(uptime));
+                }
                 self.silent_probes = 0;
                 match &self.phase {
                     // Without an uptime a restart shows as a refused or failing probe only.
@@ -163,6 +203,20 @@ impl Life {
         }
     }
 
+    /// Whether the run that has this uptime is the one of before. After a link has lost its socket, an uptime that grew but
+    /// began too late tells of a restart too: one that came soon after the start.
+    fn is_same_run(&self, uptime_ms: Option<u64>) -> bool {
+        let (Some(before), Some(now)) = (self.uptime_ms, uptime_ms) else {
+            return false;
+        };
+        let began = self.asked.checked_sub(Duration::from_millis(now));
+        let began_later = match (began, self.begun_by) {
+            (Some(began), Some(begun_by)) => began > begun_by + ROUNDING,
+            _ => false,
+        };
+        now >= before && !(began_later && self.is_suspicious())
+    }
+
     fn is_suspicious(&self) -> bool {
         self.suspicious_until
             .is_some_and(|until| Instant::now() < until)
@@ -179,7 +233,8 @@ impl Life {
             self.pid,
             version,
             self.epoch,
-        );
+        )
+        .with_device(self.device.clone());
         self.phase = Phase::Ready(ready.clone());
         UpstreamState::Ready(ready)
     }
@@ -218,6 +273,37 @@ mod tests {
         Life::new(([127, 0, 0, 1], 1).into(), Secret::new("t"), None, 0)
     }
 
+    fn told(life: &mut Life, health: Health, version: Option<String>) -> Option<UpstreamState> {
+        life.asked = Instant::now();
+        life.learn(health, Instant::now(), version)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_restart_soon_after_the_start_is_seen_when_a_link_has_lost_its_socket() {
+        let mut life = life();
+        told(&mut life, READY(3), None);
+        tokio::time::advance(Duration::from_millis(40)).await;
+        // Restarted 20 ms ago, and its uptime has grown all the same.
+        assert!(
+            told(&mut life, READY(20), None).is_none(),
+            "nobody doubts it"
+        );
+        for (uptime_ms, epoch) in [(43, None), (20, Some(2))] {
+            let mut life = self::life();
+            told(&mut life, READY(3), None);
+            life.suspicious_until = Some(Instant::now() + SUSPICION);
+            tokio::time::advance(Duration::from_millis(40)).await;
+            let news = told(&mut life, READY(uptime_ms), None);
+            let found = news.and_then(|news| news.ready().map(|ready| ready.epoch));
+            assert_eq!(found, epoch, "{uptime_ms}");
+            tokio::time::advance(Duration::from_millis(100)).await;
+            assert!(
+                told(&mut life, READY(uptime_ms + 100), None).is_none(),
+                "once"
+            );
+        }
+    }
+
     fn silent() -> Health {
         Health::Silent {
             why: "no answer".to_owned(),
@@ -228,7 +314,8 @@ mod tests {
     async fn a_restart_in_the_same_process_is_a_new_epoch_even_when_no_probe_failed() {
         let mut life = life();
         assert!(
-            life.learn(
+            told(
+                &mut life,
                 Health::NotReady {
                     failing: "startup-sidecars".to_owned()
                 },
@@ -237,35 +324,38 @@ mod tests {
             .is_none()
         );
         assert!(
-            matches!(life.learn(READY(10_000), None), Some(UpstreamState::Ready(ready)) if ready.epoch == 1)
+            matches!(told(&mut life, READY(10_000), None), Some(UpstreamState::Ready(ready)) if ready.epoch == 1)
         );
-        assert!(life.learn(READY(15_000), None).is_none());
+        assert!(told(&mut life, READY(15_000), None).is_none());
         assert!(
-            matches!(life.learn(READY(300), None), Some(UpstreamState::Ready(ready)) if ready.epoch == 2)
+            matches!(told(&mut life, READY(300), None), Some(UpstreamState::Ready(ready)) if ready.epoch == 2)
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_hang_is_lost_at_the_second_silence_and_found_again_in_the_same_epoch() {
+    async fn a_hang_is_lost_after_some_silences_and_found_again_in_the_same_epoch() {
         let mut life = life();
-        life.learn(READY(10), None);
-        assert!(
-            life.learn(silent(), None).is_none(),
-            "one silence is not a hang"
-        );
+        told(&mut life, READY(10), None);
+        for _ in 1..SILENT_PROBES_MAX {
+            assert!(
+                told(&mut life, silent(), None).is_none(),
+                "an event loop that is late is not a hang"
+            );
+        }
         assert!(matches!(
-            life.learn(silent(), None),
+            told(&mut life, silent(), None),
             Some(UpstreamState::Down { .. })
         ));
         tokio::time::advance(Times::default().silent - Duration::from_millis(1)).await;
-        life.learn(silent(), None);
+        told(&mut life, silent(), None);
         assert_eq!(life.hopeless(&Times::default()), None);
         assert!(
-            matches!(life.learn(READY(40_000), None), Some(UpstreamState::Ready(ready)) if ready.epoch == 1)
+            matches!(told(&mut life, READY(40_000), None), Some(UpstreamState::Ready(ready)) if ready.epoch == 1)
         );
 
-        life.learn(silent(), None);
-        life.learn(silent(), None);
+        for _ in 0..SILENT_PROBES_MAX {
+            told(&mut life, silent(), None);
+        }
         tokio::time::advance(Times::default().silent).await;
         assert!(
             life.hopeless(&Times::default())
@@ -277,14 +367,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn not_ready_counts_only_after_a_link_lost_its_socket() {
         let mut life = life();
-        life.learn(READY(10), None);
+        told(&mut life, READY(10), None);
         let draining = || Health::NotReady {
             failing: "draining".to_owned(),
         };
-        assert!(life.learn(draining(), None).is_none());
+        assert!(told(&mut life, draining(), None).is_none());
         life.suspicious_until = Some(Instant::now() + SUSPICION);
         assert!(matches!(
-            life.learn(draining(), None),
+            told(&mut life, draining(), None),
             Some(UpstreamState::Down { .. })
         ));
     }

@@ -34,8 +34,8 @@ struct Readiness {
 }
 
 /// One `GET /readyz`.
-pub(crate) async fn ready(address: SocketAddr) -> Health {
-    match get(address, "/readyz").await {
+pub(crate) async fn ready(address: SocketAddr, host: &str) -> Health {
+    match get(address, host, "/readyz").await {
         Ok((status, body)) => {
             let said: Readiness = serde_json::from_slice(&body).unwrap_or_default();
             match status {
@@ -63,19 +63,19 @@ pub(crate) async fn ready(address: SocketAddr) -> Health {
 }
 
 /// The version a gateway reports to local callers.
-pub(crate) async fn version(address: SocketAddr) -> Option<String> {
+pub(crate) async fn version(address: SocketAddr, host: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Startup {
         version: String,
     }
-    let (_, body) = get(address, "/startupz").await.ok()?;
+    let (_, body) = get(address, host, "/startupz").await.ok()?;
     serde_json::from_slice::<Startup>(&body)
         .ok()
         .map(|startup| startup.version)
 }
 
-async fn get(address: SocketAddr, path: &str) -> io::Result<(u16, Vec<u8>)> {
-    tokio::time::timeout(TIMEOUT, exchange(address, path))
+async fn get(address: SocketAddr, host: &str, path: &str) -> io::Result<(u16, Vec<u8>)> {
+    tokio::time::timeout(TIMEOUT, exchange(address, host, path))
         .await
         .unwrap_or_else(|_elapsed| {
             Err(io::Error::other(format!(
@@ -84,9 +84,9 @@ async fn get(address: SocketAddr, path: &str) -> io::Result<(u16, Vec<u8>)> {
         })
 }
 
-async fn exchange(address: SocketAddr, path: &str) -> io::Result<(u16, Vec<u8>)> {
+async fn exchange(address: SocketAddr, host: &str, path: &str) -> io::Result<(u16, Vec<u8>)> {
     let mut stream = TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::with_capacity(1024);
     stream
@@ -120,7 +120,7 @@ mod tests {
             assert!(request[..read].starts_with(b"GET /readyz HTTP/1.1\r\n"));
             stream.write_all(answer.as_bytes()).await.unwrap();
         });
-        assert_eq!(ready(address).await, expected);
+        assert_eq!(ready(address, "gateway").await, expected);
         server.await.unwrap();
     }
 
@@ -162,10 +162,13 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         assert!(
-            matches!(ready(address).await, Health::Silent { .. }),
+            matches!(ready(address, "gateway").await, Health::Silent { .. }),
             "accepted by the kernel alone"
         );
         drop(listener);
-        assert!(matches!(ready(address).await, Health::Refused { .. }));
+        assert!(matches!(
+            ready(address, "gateway").await,
+            Health::Refused { .. }
+        ));
     }
 }

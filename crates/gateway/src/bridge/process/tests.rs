@@ -13,7 +13,7 @@ use crate::bridge::Secret;
 
 const ROLE: &str = "FAKE_OPENCLAW_ROLE";
 const PORT: &str = "FAKE_OPENCLAW_PORT";
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Not a test of its own: the child's side, when started by a test below.
 #[tokio::test]
@@ -144,12 +144,7 @@ impl Fixture {
                 Box::pin(async move { Ok(spec) })
             })
         };
-        // Not from the shared range: tests run side by side.
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let port = free_port();
         let mut plan = Plan {
             prepare,
             state_dir: folder.path().to_path_buf(),
@@ -203,6 +198,19 @@ impl Fixture {
             .await
             .expect("the supervisor ends")
             .unwrap();
+    }
+}
+
+/// Free now, and not given twice in this process: tests run side by side. Below the range of outgoing connections, one of
+/// which could take it before the child does, or between two of its starts.
+fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let step = std::process::id() * 97 + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = u16::try_from(20_000 + step % 12_000).unwrap();
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
     }
 }
 

@@ -46,11 +46,13 @@ impl Client {
                 https,
                 behind_proxy: false,
             },
-            Ingress::TrustedProxy { .. } => Origin::Remote {
-                ip: attribution.client_ip,
-                https,
-                behind_proxy: true,
-            },
+            Ingress::TrustedProxy { .. } | Ingress::TailscaleServe | Ingress::TailscaleFunnel => {
+                Origin::Remote {
+                    ip: attribution.client_ip,
+                    https,
+                    behind_proxy: true,
+                }
+            }
         };
         Self {
             origin,
@@ -78,10 +80,12 @@ impl Client {
 
     /// Writes what the upstream is told, over what the client said.
     ///
+    /// `is_there`: the upstream is on another machine.
+    ///
     /// Source: src/gateway/ingress-attribution.ts at 2026.9.6: a loopback socket with any of these headers is a client
     /// elsewhere if the socket's address is trusted and the forwarded one is not loopback, else it is refused; without
     /// them it is on this machine.
-    pub(super) fn write(&self, headers: &mut HeaderMap) {
+    pub(super) fn write(&self, headers: &mut HeaderMap, is_there: bool) {
         let (proto, host, funnel) = match self.origin {
             Origin::Remote {
                 behind_proxy: true, ..
@@ -102,6 +106,8 @@ impl Client {
         }
         match self.origin {
             Origin::Local => {}
+            // It need not trust us as its proxy, and nobody of us looks local to it.
+            Origin::Remote { .. } if is_there => {}
             Origin::Remote { ip, https, .. } => {
                 let own = HeaderValue::from_static(if https { "https" } else { "http" });
                 if let Ok(ip) = HeaderValue::from_str(&ip.to_string()) {
@@ -160,7 +166,7 @@ mod tests {
                 )
             })
             .collect();
-        client.write(&mut headers);
+        client.write(&mut headers, false);
         let mut told: Vec<(&str, &str)> = headers
             .iter()
             .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))

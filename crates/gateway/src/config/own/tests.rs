@@ -17,6 +17,10 @@ fn defaults_and_values() {
         AdminListen::At("127.0.0.1:18689".parse().expect("address"))
     );
     assert!(own.upstream.token.is_none() && own.upstream.port.is_none());
+    assert!(own.guard.enabled && own.guard.calls_min == 100);
+    let own = parse("[rollout.guard]\nqueue_age_s = 0\np99_floor_ms = 40\n").expect("valid");
+    assert_eq!(own.guard.queue_age, None);
+    assert_eq!(own.guard.p99_floor, Duration::from_millis(40));
 
     let own = parse(
         "upstream.mode = 'attach'\nupstream.url = 'ws://127.0.0.1:1'\nupstream.token = ' t '\n\
@@ -78,6 +82,14 @@ fn errors_name_file_line_key_and_fix() {
     check(
         "[native]\ndisable = ['a*b']",
         "/s/own.toml:2:1: native.disable: \"a*b\" is no pattern",
+    );
+    check(
+        "[rollout]\npercent = 5\n[rollout.guard]\ncalls_min = 3\n",
+        "/s/own.toml:4:1: rollout.guard.calls_min: expected a whole number from 10 to 1000000, got 3",
+    );
+    check(
+        "[rollout.guard]\np99_flor_ms = 3\n",
+        "/s/own.toml:2:1: rollout.guard.p99_flor_ms: unknown key; did you mean rollout.guard.p99_floor_ms?",
     );
     check("native = 1", "/s/own.toml:1:1: native: is a section");
     check(

@@ -21,10 +21,21 @@ impl Watcher {
     /// What can't be watched (no such folder yet, no more watches) is named in the log; SIGHUP still reloads.
     pub fn new(files: &[&Path]) -> Self {
         let (tell, changed) = mpsc::channel(1);
-        let names: Vec<OsString> = files
+        // What a link leads to may change as well as the link, and projected folders of Kubernetes are exchanged by `..data`.
+        let targets: Vec<PathBuf> = files
+            .iter()
+            .filter_map(|file| file.canonicalize().ok().filter(|target| target != file))
+            .collect();
+        let files: Vec<&Path> = files
+            .iter()
+            .copied()
+            .chain(targets.iter().map(PathBuf::as_path))
+            .collect();
+        let mut names: Vec<OsString> = files
             .iter()
             .filter_map(|file| file.file_name().map(ToOwned::to_owned))
             .collect();
+        names.push("..data".into());
         let watching = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             let Ok(event) = event else { return };
             let reads_only = matches!(event.kind, notify::EventKind::Access(_));

@@ -21,7 +21,7 @@ fn read_env(config: &Value, vars: &[(&str, &str)]) -> Result<Settings, String> {
     Settings::read(&document, &paths).map_err(|error| error.to_string().replace(&root, "~"))
 }
 
-fn read(config: &Value) -> Result<Settings, String> {
+pub(crate) fn read(config: &Value) -> Result<Settings, String> {
     read_env(config, &[])
 }
 
@@ -64,7 +64,7 @@ fn values() {
     assert_eq!(settings.control_ui.base_path, "/ui");
     assert_eq!(settings.control_ui.allowed_origins, ["https://a"]);
     assert!(settings.http.responses && !settings.http.chat_completions);
-    assert!(settings.tls.cert_path.expect("path").is_absolute());
+    assert!(settings.tls.cert_path.is_absolute());
     assert_eq!(settings.agents.ids, ["ops-team", "b"]);
     assert_eq!(settings.agents.default_id.as_deref(), Some("b"));
     assert_eq!(settings.hooks.path, "/in");

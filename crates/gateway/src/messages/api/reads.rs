@@ -165,19 +165,24 @@ pub(super) async fn why(messages: &Messages, id: &str) -> Answer {
     ))
 }
 
-pub(super) async fn dead_letters(messages: &Messages) -> Answer {
+pub(super) async fn dead_letters(messages: &Messages, query: &str) -> Answer {
+    let query = Query::parse(query, &["limit"])?;
+    let limit = match query.get("limit") {
+        None => PAGE_MAX,
+        Some(_) => query.limit()?,
+    };
     let (dead, doubt, failed) = messages
         .store
-        .read(|reader| {
+        .read(move |reader| {
             let of = |state| OutboxFilter {
                 state: Some(state),
-                limit: PAGE_MAX,
+                limit,
                 ..OutboxFilter::default()
             };
             Ok((
                 reader.outbox().list(&of(OutboxState::Dead))?,
                 reader.outbox().list(&of(OutboxState::InDoubt))?,
-                reader.inbox().failed(PAGE_MAX)?,
+                reader.inbox().failed(limit)?,
             ))
         })
         .await?;

@@ -15,7 +15,13 @@ impl Here {
         let root = Root::open(self.0.path()).expect("open");
         match tool(&root, &args) {
             Ok(done) => done.text,
-            Err(Why::Error(why) | Why::Arguments(why) | Why::Unknown(why)) => why,
+            Err(
+                Why::Error(why)
+                | Why::Refused(why)
+                | Why::Arguments(why)
+                | Why::Unknown(why)
+                | Why::Failed { text: why, .. },
+            ) => why,
         }
     }
 

@@ -1,0 +1,211 @@
+//! The addresses that `gateway.bind` means.
+//!
+//! Source: `resolveGatewayBindHost` and `resolveGatewayListenHosts` in src/gateway/net.ts at 2026.9.6.
+
+use std::io::{Error, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use tokio::net::TcpListener;
+
+use crate::config::settings::{self, Settings};
+use crate::config::{BindMode, Env};
+use crate::procfs;
+
+/// What of the machine decides where to listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Surroundings {
+    is_container: bool,
+    /// The first address of an interface in Tailscale's range.
+    tailnet: Option<Ipv4Addr>,
+}
+
+impl Surroundings {
+    /// Looks for what this mode asks, and nothing else.
+    pub(crate) fn look(env: &Env, bind: BindMode) -> Self {
+        Self {
+            is_container: bind == BindMode::Auto && settings::is_container(env),
+            tailnet: if bind == BindMode::Tailnet {
+                tailnet_of_this_machine()
+            } else {
+                None
+            },
+        }
+    }
+}
+
+fn tailnet_of_this_machine() -> Option<Ipv4Addr> {
+    addresses_of_this_machine().into_iter().find_map(tailnet)
+}
+
+fn addresses_of_this_machine() -> Vec<IpAddr> {
+    match if_addrs::get_if_addrs() {
+        Ok(interfaces) => interfaces.iter().map(if_addrs::Interface::ip).collect(),
+        Err(error) => {
+            tracing::warn!(%error, "the network interfaces cannot be listed");
+            Vec::new()
+        }
+    }
+}
+
+/// The machine's first addresses in its tailnet.
+pub(crate) fn tailnet_addresses() -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
+    let all = addresses_of_this_machine();
+    let ipv6 = all.iter().find_map(|address| match address {
+        // Source: `TAILNET_IPV6_CIDR`, fd7a:115c:a1e0::/48, in src/infra/tailnet.ts.
+        IpAddr::V6(address) if address.segments()[..3] == [0xfd7a, 0x115c, 0xa1e0] => {
+            Some(*address)
+        }
+        _ => None,
+    });
+    (all.into_iter().find_map(tailnet), ipv6)
+}
+
+/// Source: `TAILNET_IPV4_CIDR`, 100.64.0.0/10, in src/infra/tailnet.ts.
+fn tailnet(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) if address.octets()[0] == 100 && address.octets()[1] & 0xc0 == 64 => {
+            Some(address)
+        }
+        _ => None,
+    }
+}
+
+/// The address to listen on, and one beside it. Whether the second must be had is [`Beside`].
+fn addresses(bind: BindMode, around: &Surroundings) -> (Ipv4Addr, Beside) {
+    let loopback = (Ipv4Addr::LOCALHOST, Beside::IfThere(Ipv6Addr::LOCALHOST));
+    let other = |address: Ipv4Addr| match address {
+        Ipv4Addr::UNSPECIFIED => (address, Beside::Nothing),
+        address => (address, Beside::Always(Ipv4Addr::LOCALHOST)),
+    };
+    match bind {
+        BindMode::Auto if around.is_container => other(Ipv4Addr::UNSPECIFIED),
+        BindMode::Loopback | BindMode::Auto => loopback,
+        BindMode::Lan => other(Ipv4Addr::UNSPECIFIED),
+        BindMode::Custom(Ipv4Addr::LOCALHOST) => loopback,
+        BindMode::Custom(address) => other(address),
+        BindMode::Tailnet => around.tailnet.map_or(loopback, other),
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Beside {
+    Nothing,
+    IfThere(Ipv6Addr),
+    Always(Ipv4Addr),
+}
+
+/// Listens where the settings say.
+///
+/// # Errors
+/// An unsafe combination, or who holds the port and what to do about it.
+pub(crate) async fn bind(
+    settings: &Settings,
+    port: u16,
+    around: &Surroundings,
+) -> Result<Vec<TcpListener>, String> {
+    let (mut first, mut beside) = addresses(settings.bind, around);
+    if settings.bind == BindMode::Tailnet && around.tailnet.is_none() {
+        tracing::warn!(
+            "gateway.bind is tailnet and no interface has a Tailscale address: listening on this machine alone; start Tailscale, then this gateway again"
+        );
+    }
+    match settings.check_exposure(&first.to_string()) {
+        // Chosen by nobody: what is not safe to open stays closed, and the gateway starts.
+        Err(error) if settings.bind == BindMode::Auto && !first.is_loopback() => {
+            tracing::warn!(%error, "listening inside this container alone; set gateway.bind to lan to be told what opening it takes");
+            (first, beside) = addresses(BindMode::Loopback, around);
+        }
+        checked => checked.map_err(|error| error.to_string())?,
+    }
+    let first = SocketAddr::new(first.into(), port);
+    let listener = TcpListener::bind(first)
+        .await
+        .map_err(|error| held(first, &error))?;
+    let port = listener.local_addr().map_or(port, |address| address.port());
+    let mut listeners = vec![listener];
+    let (also, must): (IpAddr, bool) = match beside {
+        Beside::Nothing => return Ok(listeners),
+        Beside::IfThere(address) => (address.into(), false),
+        Beside::Always(address) => (address.into(), true),
+    };
+    let also = SocketAddr::new(also, port);
+    match TcpListener::bind(also).await {
+        Ok(listener) => listeners.push(listener),
+        Err(error) if must || error.kind() == ErrorKind::AddrInUse => {
+            return Err(held(also, &error));
+        }
+        Err(error) => tracing::debug!(%error, address = %also, "not listening there as well"),
+    }
+    Ok(listeners)
+}
+
+/// Who holds a port and what to do about it.
+fn held(address: SocketAddr, error: &Error) -> String {
+    if error.kind() != ErrorKind::AddrInUse {
+        return format!("cannot listen on {address}: {error}");
+    }
+    let port = address.port();
+    match procfs::holder_of(port) {
+        Some(holder) => format!(
+            "port {port} is held by {holder}; stop it (`openclaw gateway stop` if it is OpenClaw), or start this gateway with --port <other>"
+        ),
+        None => format!(
+            "port {port} is in use; stop what holds it, or start this gateway with --port <other>"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_mode_has_the_original_s_addresses() {
+        let home = Surroundings {
+            is_container: false,
+            tailnet: None,
+        };
+        let away = Surroundings {
+            is_container: true,
+            tailnet: Some(Ipv4Addr::new(100, 101, 1, 2)),
+        };
+        let own = || (Ipv4Addr::LOCALHOST, Beside::IfThere(Ipv6Addr::LOCALHOST));
+        let all = || (Ipv4Addr::UNSPECIFIED, Beside::Nothing);
+        let with_loopback = |address| (address, Beside::Always(Ipv4Addr::LOCALHOST));
+        for (mode, at_home, in_container) in [
+            (BindMode::Loopback, own(), own()),
+            (BindMode::Auto, own(), all()),
+            (BindMode::Lan, all(), all()),
+            (
+                BindMode::Tailnet,
+                own(),
+                with_loopback(Ipv4Addr::new(100, 101, 1, 2)),
+            ),
+            (BindMode::Custom(Ipv4Addr::LOCALHOST), own(), own()),
+            (
+                BindMode::Custom(Ipv4Addr::new(10, 0, 0, 1)),
+                with_loopback(Ipv4Addr::new(10, 0, 0, 1)),
+                with_loopback(Ipv4Addr::new(10, 0, 0, 1)),
+            ),
+        ] {
+            assert_eq!(addresses(mode, &home), at_home, "{mode:?}");
+            assert_eq!(
+                addresses(mode, &away),
+                in_container,
+                "{mode:?} in a container"
+            );
+        }
+    }
+
+    #[test]
+    fn tailscale_s_range_is_told_from_its_neighbours() {
+        let is = |address: &str| tailnet(address.parse().expect("an address")).is_some();
+        assert!(is("100.64.0.0") && is("100.127.255.255"));
+        assert!(
+            !is("100.63.255.255")
+                && !is("100.128.0.0")
+                && !is("101.64.0.0")
+                && !is("fd7a:115c:a1e0::1")
+        );
+    }
+}

@@ -152,7 +152,7 @@ test("without a model the error names the two ways out; a key without value name
   t.after(() => ours.stop());
   const client = await open(ours);
   const refused = await client.call("chat.send", { sessionKey: "main", message: "hi", idempotencyKey: "n-1" });
-  assert.match(refused.error.message, /apiKey refers to NOT_SET_HERE, which has no value/);
+  assert.match(refused.error.message, /models\.providers\.p\.apiKey: Environment variable "NOT_SET_HERE" is missing or empty/);
   assert.equal((await client.call("models.list", {})).payload.models[0].available, false);
   const { payload } = await client.call("chat.history", { sessionKey: "main" });
   assert.deepEqual(payload.messages, [], "nothing was written");

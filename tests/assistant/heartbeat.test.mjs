@@ -9,17 +9,27 @@ import { RawClient } from "../lib/raw.mjs";
 import { until } from "../lib/tools.mjs";
 import { startReceiver, webhookConfig } from "../lib/webhook-receiver.mjs";
 
-const agents = (heartbeat) => ({ defaults: { model: { primary: "scripted/scripted-1" }, heartbeat: { every: "1s", timeoutSeconds: 120, ...heartbeat } } });
+const agents = (heartbeat) => ({ defaults: { model: { primary: "scripted/scripted-1" }, heartbeat: { timeoutSeconds: 120, ...heartbeat } } });
 
-async function start(t, begin, heartbeat, more = {}, rest = {}) {
+/**
+ * A gateway whose heart begins to beat once it has started and is at rest: a beat that falls into the original's own work is put off
+ * by a minute there.
+ */
+async function start(t, begin, { every = "1s", ...heartbeat }, more = {}, rest = {}) {
   const model = await startModel();
   t.after(() => model.stop());
-  const gateway = await begin({ config: { ...modelConfig(model), agents: agents(heartbeat), ...more }, ...rest });
+  const gateway = await begin({ config: { ...modelConfig(model), agents: agents({ every: "168h", ...heartbeat }), ...more }, ...rest });
   t.after(() => gateway.stop());
   const client = await RawClient.open(gateway.wsUrl);
   assert.equal((await client.connect({ token: TOKEN })).ok, true);
   t.after(() => client.end());
-  const last = () => until("a heartbeat", async () => (await client.call("last-heartbeat", {})).payload, { timeoutMs: 120_000 });
+  if (begin === startOriginal) await until("the original's own jobs", async () => (await client.call("cron.status", {})).payload?.jobs >= 3);
+  const last = async () => {
+    const { payload: { hash: baseHash } } = await client.call("config.get", {});
+    const patched = await client.call("config.patch", { raw: JSON.stringify({ agents: { defaults: { heartbeat: { every } } } }), baseHash });
+    assert.equal(patched.ok, true, JSON.stringify(patched));
+    return until("a heartbeat", async () => (await client.call("last-heartbeat", {})).payload);
+  };
   const beats = () => model.requests.map(({ call }) => textOf(call.messages.filter(({ role, content }) => role === "user" && !textOf(content).startsWith("<<<BEGIN")).at(-1).content));
   return { model, gateway, client, last, beats };
 }

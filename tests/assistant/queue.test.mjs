@@ -1,12 +1,27 @@
 // Messages that come while a session is at work: the same on the original and on an agent that runs here.
 import assert from "node:assert/strict";
+import fs from "node:fs";
+import path from "node:path";
 import test, { after, before } from "node:test";
 import { startOriginal, startOurs, TOKEN } from "../lib/gateway.mjs";
 import { modelConfig, startModel, textOf } from "../lib/model.mjs";
 import { RawClient } from "../lib/raw.mjs";
-import { until } from "../lib/tools.mjs";
+import { tempDir, until } from "../lib/tools.mjs";
 
-const config = (model) => ({ ...modelConfig(model), agents: { defaults: { model: { primary: "scripted/scripted-1" } } } });
+/** The keys of the model are kept elsewhere, by a program and in a file. */
+const keepers = tempDir("keepers");
+const keeper = path.join(keepers, "keeper");
+const file = path.join(keepers, "secrets.json");
+fs.writeFileSync(keeper, `#!/bin/sh\nread -r asked; printf '{"protocolVersion":1,"values":{"models/key":"%s by a program"}}' "$1"\n`, { mode: 0o700 });
+fs.writeFileSync(file, JSON.stringify({ team: { name: "kept in a file" } }), { mode: 0o600 });
+const secrets = { providers: { vault: { source: "exec", command: keeper, args: ["kept"] }, papers: { source: "file", path: file } } };
+
+function config(model) {
+  const { models } = modelConfig(model);
+  models.providers.scripted.apiKey = { source: "exec", provider: "vault", id: "models/key" };
+  models.providers.scripted.headers = { "X-Team": { source: "file", provider: "papers", id: "/team/name" } };
+  return { models, secrets, agents: { defaults: { model: { primary: "scripted/scripted-1" } } } };
+}
 
 let models, original, ours;
 before(async () => {
@@ -16,6 +31,7 @@ before(async () => {
 after(async () => {
   await Promise.all([original?.stop(), ours?.stop()]);
   await Promise.all(models.map((model) => model.stop()));
+  fs.rmSync(keepers, { recursive: true, force: true });
 });
 
 const chat = (runId, ...states) => (frame) => frame.event === "chat" && frame.payload.runId === runId && (states.length === 0 ? !["status", "delta"].includes(frame.payload.state) : states.includes(frame.payload.state));
@@ -87,6 +103,16 @@ const joined = (shown) => shown.reduce((out, { role, calls, text }) => {
   else out.push({ role, calls, text });
   return out;
 }, []).map((line) => ({ ...line, text: line.text.replaceAll(/\s+/g, " ").trim() }));
+
+test("keys that a program and a file keep reach the model", async (t) => {
+  const [theirs, own] = await both(t, async (side) => {
+    await side.say("agent:main:keys", "SCRIPT say Yes.", "keys-1");
+    const { headers } = side.model.requests.at(-1);
+    return { authorization: headers.authorization, team: headers["x-team"] };
+  });
+  assert.deepEqual(own, { authorization: "Bearer kept by a program", team: "kept in a file" });
+  assert.deepEqual(own, theirs);
+});
 
 test("steer, as usual: messages join the turn that works, behind its tool's result", async (t) => {
   const [theirs, own] = await both(t, async (side) => {

@@ -87,7 +87,7 @@ export async function startModel({ summaries, holdSummaries = false } = {}) {
     const call = body ? JSON.parse(body) : {};
     const plan = script(call.messages ?? []);
     if (plan.kind === "summary") plan.text = summaries ?? plan.text;
-    const asked = { path: request.url, plan, call, aborted: false };
+    const asked = { path: request.url, headers: request.headers, plan, call, aborted: false };
     requests.push(asked);
     response.once("close", () => {
       asked.aborted = !response.writableFinished;

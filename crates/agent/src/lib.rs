@@ -20,7 +20,7 @@ use serde_json::Value;
 use std::time::Duration;
 
 pub(crate) use answer::Answer;
-pub use model::{Api, Model, ModelError};
+pub use model::{Api, Follow, Model, ModelError};
 
 /// [`Completion::stop_reason`] of an answer that waits for the results of its calls.
 pub const TOOL_USE: &str = "toolUse";

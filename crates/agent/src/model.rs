@@ -102,9 +102,16 @@ pub enum ModelError {
     Api { provider: String, api: String },
     #[error("models.providers.{0}.baseUrl is missing")]
     NoAddress(String),
-    #[error("models.providers.{provider}.apiKey refers to {name}, which has no value")]
-    NoKey { provider: String, name: String },
+    #[error("models.providers.{provider}.{key}: {reason}")]
+    NoSecret {
+        provider: String,
+        key: String,
+        reason: String,
+    },
 }
+
+/// What a field that may hold a secret refers to: `None` when it is no reference, else the secret or why there is none.
+pub type Follow<'a> = &'a dyn Fn(&Value) -> Option<Result<String, String>>;
 
 const CONTEXT_WINDOW: u64 = 200_000;
 const MAX_TOKENS: u64 = 8192;
@@ -112,7 +119,7 @@ const MAX_TOKENS: u64 = 8192;
 impl Model {
     /// The model of an agent: what `chosen` names, else the agent's, else the default, else the first there is.
     ///
-    /// `variable` gives the value of an environment variable, for keys that refer to one.
+    /// `secret` follows a field that refers to a secret kept elsewhere; see [`Follow`].
     ///
     /// # Errors
     /// See [`ModelError`].
@@ -120,19 +127,19 @@ impl Model {
         config: &Value,
         agent: &str,
         chosen: Option<&str>,
-        variable: &dyn Fn(&str) -> Option<String>,
+        secret: Follow<'_>,
     ) -> Result<Self, ModelError> {
         let named = chosen
             .map(str::to_owned)
             .or_else(|| named_for(config, agent));
         let Some(named) = named else {
             let (provider, model) = first(config).ok_or(ModelError::None)?;
-            return Self::of(config, &provider, &model, variable);
+            return Self::of(config, &provider, &model, secret);
         };
         let (provider, id) = named
             .split_once('/')
             .ok_or_else(|| ModelError::Unknown(named.clone()))?;
-        Self::of(config, provider, id, variable)
+        Self::of(config, provider, id, secret)
     }
 
     /// The models to ask when this one can't answer, in order. None for a model that a person chose.
@@ -176,7 +183,7 @@ impl Model {
         config: &Value,
         provider: &str,
         id: &str,
-        variable: &dyn Fn(&str) -> Option<String>,
+        secret: Follow<'_>,
     ) -> Result<Self, ModelError> {
         let unknown = || ModelError::Unknown(format!("{provider}/{id}"));
         let (_, settings) = providers(config)
@@ -227,9 +234,9 @@ impl Model {
             name: own("name").and_then(Value::as_str).unwrap_or(id).to_owned(),
             api,
             base_url,
-            api_key: key_of(provider, settings, variable)?,
+            api_key: key_of(provider, settings, secret)?,
             is_bearer: settings.get("authHeader") == Some(&Value::Bool(true)),
-            headers: headers_of(settings),
+            headers: headers_of(provider, settings, secret)?,
             context_window,
             max_tokens: number("maxTokens")
                 .or_else(|| {
@@ -307,31 +314,49 @@ fn named_for(config: &Value, agent: &str) -> Option<String> {
         .or_else(|| config.pointer("/agents/defaults/model").and_then(name_in))
 }
 
-fn key_of(
+/// The text of a field that may hold a secret. `None`: there is none.
+fn secret_in(
     provider: &str,
-    settings: &Value,
-    variable: &dyn Fn(&str) -> Option<String>,
+    key: &str,
+    value: &Value,
+    secret: Follow<'_>,
 ) -> Result<Option<String>, ModelError> {
-    match settings.get("apiKey") {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(key)) => Ok(Some(key.trim().to_owned()).filter(|key| !key.is_empty())),
-        Some(reference) => {
-            let name = reference.get("id").and_then(Value::as_str).unwrap_or("?");
-            let is_env = reference.get("source").and_then(Value::as_str) == Some("env");
-            let value = is_env.then(|| variable(name)).flatten();
-            value.map(Some).ok_or_else(|| ModelError::NoKey {
-                provider: provider.to_owned(),
-                name: name.to_owned(),
-            })
+    let wrong = |reason: String| ModelError::NoSecret {
+        provider: provider.to_owned(),
+        key: key.to_owned(),
+        reason,
+    };
+    match (secret(value), value) {
+        (Some(followed), _) => followed.map(Some).map_err(wrong),
+        (None, Value::Null) => Ok(None),
+        (None, Value::String(text)) => {
+            Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty()))
         }
+        (None, _) => Err(wrong(
+            "must be a text, or a reference {source, provider, id}".to_owned(),
+        )),
     }
 }
 
-fn headers_of(settings: &Value) -> Vec<(String, String)> {
+fn key_of(
+    provider: &str,
+    settings: &Value,
+    secret: Follow<'_>,
+) -> Result<Option<String>, ModelError> {
+    let key = settings.get("apiKey").unwrap_or(&Value::Null);
+    secret_in(provider, "apiKey", key, secret)
+}
+
+fn headers_of(
+    provider: &str,
+    settings: &Value,
+    secret: Follow<'_>,
+) -> Result<Vec<(String, String)>, ModelError> {
     let headers = settings.get("headers").and_then(Value::as_object);
-    headers
-        .into_iter()
-        .flatten()
-        .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
-        .collect()
+    let mut all = Vec::new();
+    for (name, value) in headers.into_iter().flatten() {
+        let text = secret_in(provider, &format!("headers.{name}"), value, secret)?;
+        all.extend(text.map(|text| (name.clone(), text)));
+    }
+    Ok(all)
 }

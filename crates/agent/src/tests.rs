@@ -186,12 +186,18 @@ fn a_model_is_what_the_configuration_names() {
             "google": { "models": [] },
             "d": { "models": [{ "id": "x" }] },
             "e": { "baseUrl": "http://h", "apiKey": { "source": "env", "id": "KEY" }, "models": [] },
+            "f": { "baseUrl": "http://h", "apiKey": { "source": "env", "id": "X" }, "models": [] },
+            "g": { "baseUrl": "http://h", "headers": { "X-Key": { "source": "env", "id": "X" } }, "models": [] },
         } },
         "agents": { "defaults": { "model": { "primary": "a/two" } }, "entries": { "ops": { "model": "a/one" } } },
     });
     let get = |agent: &str, chosen: Option<&str>| {
-        Model::resolve(&config, agent, chosen, &|name| {
-            (name == "KEY").then(|| "v".to_owned())
+        Model::resolve(&config, agent, chosen, &|value| {
+            let id = value.get("id")?.as_str()?;
+            Some(match id {
+                "KEY" => Ok("v".to_owned()),
+                _ => Err(format!("{id} is unknown")),
+            })
         })
         .map(|model| format!("{}/{}", model.provider, model.id))
         .map_err(|error| error.to_string())
@@ -205,6 +211,8 @@ fn a_model_is_what_the_configuration_names() {
         ("nope", "not among models.providers"),
         ("c/x", "does not speak yet"),
         ("d/x", "baseUrl is missing"),
+        ("f/x", "models.providers.f.apiKey: X is unknown"),
+        ("g/x", "models.providers.g.headers.X-Key: X is unknown"),
     ] {
         let error = get("main", Some(chosen)).expect_err(chosen);
         assert!(error.contains(expected), "{error}");

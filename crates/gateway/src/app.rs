@@ -121,6 +121,8 @@ pub struct App {
     schedule: std::sync::OnceLock<Arc<crate::schedule::Schedule>>,
     /// The environment that the user's file is read with.
     env: ArcSwap<crate::config::Env>,
+    /// What the references of the user's file stand for.
+    secrets: ArcSwap<crate::config::Secrets>,
     recent_log: std::sync::OnceLock<crate::recent_log::RecentLog>,
     tailscale: std::sync::OnceLock<Arc<crate::tailscale::Exposure>>,
     pub(crate) memories: Arc<crate::memories::Memories>,
@@ -181,6 +183,7 @@ impl App {
                 assistant: std::sync::OnceLock::new(),
                 schedule: std::sync::OnceLock::new(),
                 env: ArcSwap::default(),
+                secrets: ArcSwap::default(),
                 recent_log: std::sync::OnceLock::new(),
                 tailscale: std::sync::OnceLock::new(),
                 memories: Arc::default(),
@@ -257,6 +260,16 @@ impl App {
 
     pub(crate) fn set_env(&self, env: crate::config::Env) {
         self.env.store(Arc::new(env));
+    }
+
+    pub(crate) fn keep_secrets(&self, secrets: Arc<crate::config::Secrets>) {
+        self.secrets.store(secrets);
+    }
+
+    /// What a field of the user's file that may hold a secret refers to. `None`: it is no reference.
+    pub(crate) fn secret(&self, value: &serde_json::Value) -> Option<Result<String, String>> {
+        let found = self.secrets.load().get(&self.facts.load().config, value)?;
+        Some(found.map(|secret| secret.expose().to_owned()))
     }
 
     /// The environment that the user's file is read with.

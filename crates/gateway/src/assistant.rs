@@ -254,7 +254,7 @@ impl Assistant {
         chosen: Option<&str>,
     ) -> Result<Model, ModelError> {
         let facts = app.facts.load();
-        Model::resolve(&facts.config, agent, chosen, &|name| app.variable(name))
+        Model::resolve(&facts.config, agent, chosen, &|value| app.secret(value))
     }
 
     /// The model that a session's turns use (`wanted`, for one of them), and those to ask when it can't answer. A fallback

@@ -1,13 +1,81 @@
 //! The user's configuration lowered to what each part of the gateway takes.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
+
+use serde_json::Value;
 
 use crate::app::Runtime;
 use crate::auth::limiter::Policy;
 use crate::auth::{AuthSettings, DeviceAutoApprove, Mode, TrustedProxy};
 use crate::bridge::process::find::{self, FindError, Places};
-use crate::config::{AuthMode, Env, OwnSettings, Settings};
+use crate::config::{AuthMode, Env, Keepers, OwnSettings, Paths, SecretRef, Secrets, Settings};
 use crate::control_ui::Root;
+use crate::messages::{Accounts, owned};
+
+/// What the references stand for that we follow ourselves: those of channel accounts that are ours and, with no gateway behind
+/// (`alone`), those of the models. One that can't be followed is logged, without a value. Waits for the programs that keep some.
+pub(crate) async fn secrets(
+    config: &Value,
+    env: &Env,
+    paths: &Paths,
+    own: &OwnSettings,
+    alone: bool,
+) -> Arc<Secrets> {
+    let (config, env, paths, own) = (config.clone(), env.clone(), paths.clone(), own.clone());
+    let found = tokio::task::spawn_blocking(move || {
+        let keepers = Keepers {
+            config: &config,
+            env: &env,
+            paths: &paths,
+        };
+        Secrets::resolve(wanted(keepers, &own, alone), keepers)
+    });
+    let found = found.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "following the secret references failed");
+        Secrets::default()
+    });
+    for (reference, why) in found.failed() {
+        tracing::error!(reference, why, "a secret reference can't be resolved");
+    }
+    Arc::new(found)
+}
+
+/// The references that [`secrets`] follows.
+pub(crate) fn wanted(keepers: Keepers<'_>, own: &OwnSettings, alone: bool) -> BTreeSet<SecretRef> {
+    let mut wanted = BTreeSet::new();
+    let config = keepers.config;
+    // What is wrong with the file of our own channels is told by those who start them.
+    let with_own = owned::with_own(config, &keepers.paths.own_dir);
+    let accounts = Accounts::read(
+        with_own.as_ref().unwrap_or(config),
+        &own.channels_native,
+        alone,
+    );
+    for account in accounts.all().values() {
+        for value in account.settings.values() {
+            SecretRef::within(config, value, &mut wanted);
+        }
+    }
+    let providers = config
+        .pointer("/models/providers")
+        .and_then(Value::as_object)
+        .filter(|_| alone);
+    for settings in providers
+        .into_iter()
+        .flat_map(|providers| providers.values())
+    {
+        let headers = settings.get("headers").and_then(Value::as_object);
+        let fields = headers.into_iter().flat_map(|headers| headers.values());
+        wanted.extend(
+            fields
+                .chain(settings.get("apiKey"))
+                .filter_map(|value| SecretRef::of(config, value)),
+        );
+    }
+    wanted
+}
 
 /// `build_id`: of the Control UI that is served, when one is.
 pub(crate) fn auth_settings(settings: &Settings, build_id: Option<String>) -> AuthSettings {

@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bridge::UpstreamState;
 use crate::bridge::control::Control;
-use crate::config::{MessageSettings, OwnSettings};
+use crate::config::{MessageSettings, OwnSettings, Secrets};
 use crate::routing::Routing;
 pub(crate) use crash::crash_point;
 pub(crate) use owned::Accounts;
@@ -96,6 +96,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) own: &'a OwnSettings,
     /// The user's configuration, includes and variables resolved.
     pub(crate) config: &'a Value,
+    /// What its references stand for.
+    pub(crate) secrets: &'a Secrets,
     pub(crate) file_roots: Vec<PathBuf>,
     pub(crate) control: Control,
     pub(crate) state: watch::Receiver<UpstreamState>,
@@ -115,10 +117,11 @@ impl Messages {
         let inbox = Arc::new(Notify::new());
         let spool = Arc::new(spool::StoreSpool::new(store.clone(), Arc::clone(&inbox)));
         let alone = matches!(*setup.state.borrow(), UpstreamState::Off);
-        let config = owned::with_own(setup.config, setup.own_dir).unwrap_or_else(|error| {
+        let mut config = owned::with_own(setup.config, setup.own_dir).unwrap_or_else(|error| {
             tracing::error!(%error, "the channels of this file are not started");
             setup.config.clone()
         });
+        setup.secrets.fill(setup.config, &mut config["channels"]);
         Ok(Arc::new(Self {
             supervisor: Supervisor::new(spool, Patience::default(), now_ms),
             upstream: Upstream::new(setup.control, setup.state, setup.wake)?,
@@ -169,18 +172,26 @@ impl Messages {
     }
 
     /// A new configuration: rules at once, accounts that changed are started anew.
-    pub(crate) async fn reload(self: &Arc<Self>, own: &OwnSettings, config: &Value) {
+    pub(crate) async fn reload(
+        self: &Arc<Self>,
+        own: &OwnSettings,
+        config: &Value,
+        secrets: &Secrets,
+    ) {
         self.settings.store(Arc::new(own.messages.clone()));
         self.routing.store(Arc::new(Routing::from_config(config)));
         let alone = self.upstream.is_off();
-        let config = match owned::with_own(config, &self.own_dir) {
-            Ok(config) => config,
+        let with_own = match owned::with_own(config, &self.own_dir) {
+            Ok(mut with_own) => {
+                secrets.fill(config, &mut with_own["channels"]);
+                with_own
+            }
             Err(error) => {
                 tracing::error!(%error, "the accounts stay as they were");
                 return;
             }
         };
-        let new = Accounts::read(&config, &own.channels_native, alone);
+        let new = Accounts::read(&with_own, &own.channels_native, alone);
         let old = self.accounts.swap(Arc::new(new));
         let new = self.accounts.load_full();
         for (key, account) in old.all() {
@@ -226,6 +237,11 @@ impl Messages {
                     .refuse(&account.channel, &account.id, &error);
             }
         }
+    }
+
+    /// There is no gateway behind that could run channels and agents.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.upstream.is_off()
     }
 
     /// Who carries messages of `account` on `channel`.

@@ -205,7 +205,7 @@ async fn follow(
     };
     let mut stop = app.stopping.subscribe();
     // What was written between the start and this moment no watcher has seen.
-    let mut is_behind = read(&env, &paths).map_or(true, |now| {
+    let mut is_behind = read(&env, &paths).await.map_or(true, |now| {
         now.config != current.config || now.own != current.own || now.included != current.included
     });
     loop {
@@ -222,7 +222,7 @@ async fn follow(
                 _ = stop.changed() => return,
             }
         };
-        let used = match read(&env, &paths) {
+        let used = match read(&env, &paths).await {
             Ok(new) => {
                 tell_changed(&app, &paths, &current, &new);
                 let new = match cause {
@@ -237,7 +237,7 @@ async fn follow(
                 if new.included != current.included {
                     watcher = watch(&paths, &new.included, front.tls.as_deref());
                 }
-                apply(&app, &messages, &current, &new).await;
+                apply(&app, &messages, &paths, &current, &new).await;
                 let is_paused =
                     new.settings.reload == ReloadMode::Off && !matches!(cause, Cause::Hangup);
                 front.show(&new, !is_paused);
@@ -296,7 +296,13 @@ fn tell_changed(app: &App, paths: &Paths, old: &Current, new: &Current) {
         .broadcast("config.changed", &payload.to_string(), None);
 }
 
-fn read(env: &Env, paths: &Paths) -> anyhow::Result<Current> {
+/// Aside, since a program may have to be asked for the gateway's own secret.
+async fn read(env: &Env, paths: &Paths) -> anyhow::Result<Current> {
+    let (env, paths) = (env.clone(), paths.clone());
+    tokio::task::spawn_blocking(move || read_now(&env, &paths)).await?
+}
+
+fn read_now(env: &Env, paths: &Paths) -> anyhow::Result<Current> {
     let own = OwnSettings::load(&paths.own_file)?;
     let document = ConfigDocument::load(paths, env)?.usable()?;
     let settings = Settings::read(&document, paths)?;
@@ -309,14 +315,23 @@ fn read(env: &Env, paths: &Paths) -> anyhow::Result<Current> {
     })
 }
 
-async fn apply(app: &Arc<App>, messages: &Arc<Messages>, old: &Current, new: &Current) {
+async fn apply(
+    app: &Arc<App>,
+    messages: &Arc<Messages>,
+    paths: &Paths,
+    old: &Current,
+    new: &Current,
+) {
+    let alone = messages.is_alone();
+    let secrets = lower::secrets(&new.config, &new.env, paths, &new.own, alone).await;
+    app.keep_secrets(Arc::clone(&secrets));
     let plan: ReloadPlan = plan(
         (&old.config, Some(&old.settings)),
         (&new.config, Some(&new.settings)),
     );
     if plan.changed.is_empty() && old.own == new.own {
         // Perhaps the file of our own channels.
-        messages.reload(&new.own, &new.config).await;
+        messages.reload(&new.own, &new.config, &secrets).await;
         return;
     }
     app.settings.store(Arc::new(lower::runtime(&new.own)));
@@ -356,7 +371,10 @@ async fn apply(app: &Arc<App>, messages: &Arc<Messages>, old: &Current, new: &Cu
     if let Some(assistant) = app.assistant() {
         assistant.servers.follow(app);
     }
-    messages.reload(&new.own, &new.config).await;
+    if let Some(schedule) = app.schedule() {
+        schedule.look_again();
+    }
+    messages.reload(&new.own, &new.config, &secrets).await;
     if old.own.channels_native != new.own.channels_native
         && let Some(child) = app.supervisor()
     {

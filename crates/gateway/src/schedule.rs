@@ -72,6 +72,11 @@ impl Schedule {
         }
     }
 
+    /// The configuration has changed: what it says of times is in force at once.
+    pub(crate) fn look_again(&self) {
+        self.changed.notify_one();
+    }
+
     /// Begins what is due until the process stops.
     pub(crate) async fn serve(self: Arc<Self>, app: Arc<App>, assistant: Arc<Assistant>) {
         let mut recovered = false;

@@ -402,9 +402,10 @@ impl Call {
                     None | Some(Value::Null) => {}
                     Some(Value::String(_)) => row["apiKey"] = json!({ "source": "config" }),
                     Some(reference) => {
-                        let name = reference["id"].as_str().unwrap_or_default();
-                        row["apiKey"] = json!({ "source": "env" });
-                        if self.app.variable(name).is_none() {
+                        let source = reference["source"].as_str().unwrap_or("env");
+                        row["apiKey"] = json!({ "source": source });
+                        let secret = self.app.secret(reference);
+                        if secret.is_none_or(|secret| secret.is_err()) {
                             row["status"] = json!("missing");
                         }
                     }

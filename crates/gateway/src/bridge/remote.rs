@@ -51,8 +51,12 @@ impl Target {
         let secure = url.strip_prefix("wss://");
         let rest = secure.or_else(|| url.strip_prefix("ws://"));
         let Some(rest) = rest else {
-            return Err(format!("{url} is neither ws:// nor wss://"));
+            return Err("is neither ws:// nor wss://".to_owned());
         };
+        // What stands there may be a secret: it is not repeated.
+        if rest.contains(['@', '?', '#']) {
+            return Err("holds more than a host and a port; a secret belongs into upstream.token or token_file".to_owned());
+        }
         let authority = rest.trim_end_matches('/');
         if secure.is_none() {
             let address = authority.replacen("localhost", "127.0.0.1", 1);
@@ -166,11 +170,19 @@ pub(crate) fn tls(fingerprint: Option<&str>) -> Result<ClientConfig, String> {
     let Some(fingerprint) = fingerprint else {
         return Ok(channels::web::tls_config());
     };
-    let wanted = fingerprint.replace(':', "").to_ascii_lowercase();
-    if wanted.len() != 64 || !wanted.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+    pinned::by_fingerprint(digest(fingerprint)?).map_err(|error| error.to_string())
+}
+
+/// A fingerprint as it is compared: 64 lower-case digits.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn digest(fingerprint: &str) -> Result<String, String> {
+    let digits = fingerprint.replace(':', "").to_ascii_lowercase();
+    if digits.len() != 64 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err("is no SHA-256: 64 hexadecimal digits, colons allowed".to_owned());
     }
-    pinned::by_fingerprint(wanted).map_err(|error| error.to_string())
+    Ok(digits)
 }
 
 /// Opens the loopback address behind which the other gateway is.
@@ -306,6 +318,8 @@ mod tests {
             ("ws://192.0.2.7:18789", "in the clear"),
             ("ws://127.0.0.1", "no address and port"),
             ("wss://", "no host name"),
+            ("wss://u:p@a:1", "more than a host and a port"),
+            ("wss://a:1/?token=t", "more than a host and a port"),
             ("wss://a b:1", "no host name"),
             ("wss://a:99999", "no port"),
             ("http://127.0.0.1:1", "neither"),

@@ -1,5 +1,6 @@
 //! `channels add | test | remove`: the user's own file, one account at a time.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::target::environment;
 use super::{To, print};
-use crate::config::ConfigDocument;
+use crate::config::{ConfigDocument, Keepers, SecretRef, Secrets};
 use crate::messages::owned;
 
 #[derive(Debug, clap::Subcommand)]
@@ -137,7 +138,7 @@ fn place(config: &mut Value, channel: &str, name: &str, own: Map<String, Value>)
 fn test(profile: Option<&str>, channel: &str, name: Option<&str>) -> anyhow::Result<ExitCode> {
     known(channel)?;
     let file = AccountFile::open(profile, channel)?;
-    let all = accounts::of(channel, &file.resolved[channel]);
+    let all = accounts::of(channel, &file.with_secrets(profile, channel)?);
     anyhow::ensure!(
         !all.is_empty(),
         "{}: channels.{channel} is missing; add it with `openclaw-gateway channels add {channel} …`",
@@ -262,6 +263,26 @@ impl AccountFile {
             resolved,
             is_own: false,
         })
+    }
+
+    /// As it is in force, with what its references stand for.
+    fn with_secrets(&self, profile: Option<&str>, channel: &str) -> anyhow::Result<Value> {
+        let (env, paths) = environment(profile)?;
+        let document = ConfigDocument::load(&paths, &env)?;
+        let keepers = Keepers {
+            config: &document.resolved,
+            env: &document.env,
+            paths: &paths,
+        };
+        let mut section = self.resolved[channel].clone();
+        let mut wanted = BTreeSet::new();
+        SecretRef::within(keepers.config, &section, &mut wanted);
+        let secrets = Secrets::resolve(wanted, keepers);
+        if let Some((reference, why)) = secrets.failed().next() {
+            anyhow::bail!("{reference} can't be resolved: {why}");
+        }
+        secrets.fill(keepers.config, &mut section);
+        Ok(section)
     }
 
     /// Comments would be lost, so a file with any is left alone.

@@ -11,7 +11,10 @@ use super::print;
 use super::target::environment;
 use crate::assistant;
 use crate::bridge::process::find;
-use crate::config::{AdminListen, ConfigDocument, OwnSettings, UpstreamMode};
+use crate::config::{
+    AdminListen, ConfigDocument, Keepers, OwnSettings, Paths, Secrets, UpstreamMode,
+};
+use crate::lower;
 use crate::procfs;
 
 struct Finding {
@@ -76,6 +79,11 @@ pub(super) fn look(profile: Option<&str>) -> anyhow::Result<Findings> {
         ),
     });
     findings.push(permissions(&paths.config_file));
+    findings.extend(
+        own.as_ref()
+            .ok()
+            .and_then(|own| secrets(&document, &paths, own)),
+    );
     let configured = document
         .get(&["gateway", "port"])
         .and_then(|port| port.as_u64())
@@ -172,6 +180,34 @@ pub(super) fn run(profile: Option<&str>, json: bool) -> anyhow::Result<ExitCode>
         }
     }
     Ok(ExitCode::from(u8::from(!found.healthy())))
+}
+
+/// The references that this gateway follows itself, followed now. `None` without any.
+fn secrets(document: &ConfigDocument, paths: &Paths, own: &OwnSettings) -> Option<Finding> {
+    let keepers = Keepers {
+        config: &document.resolved,
+        env: &document.env,
+        paths,
+    };
+    let wanted = lower::wanted(keepers, own, own.upstream.mode == UpstreamMode::Off);
+    let count = wanted.len();
+    let followed = Secrets::resolve(wanted, keepers);
+    let failed: Vec<String> = followed
+        .failed()
+        .map(|(reference, why)| format!("{reference}: {why}"))
+        .collect();
+    match (count, failed.is_empty()) {
+        (0, _) => None,
+        (_, true) => Some(fine(
+            "secrets",
+            format!("{count} secret references can be resolved"),
+        )),
+        (_, false) => Some(broken(
+            "secrets",
+            failed.join("; "),
+            "until then the channel accounts and models that use them do not work; SIGHUP or a change of the file tries again",
+        )),
+    }
 }
 
 /// MCP servers: as the running gateway sees them, or else what can be told without starting them.

@@ -208,6 +208,9 @@ async fn serve(
         upstream.state.clone(),
         Arc::clone(&upstream.wake),
     );
+    let alone = matches!(*upstream.state.borrow(), UpstreamState::Off);
+    let secrets = lower::secrets(&document.resolved, &document.env, paths, &own, alone).await;
+    app.keep_secrets(Arc::clone(&secrets));
     app.set_facts(crate::native::Facts {
         config: document.resolved.clone(),
         state_dir: paths.state_dir.clone(),
@@ -221,6 +224,7 @@ async fn serve(
         own_dir: &paths.own_dir,
         own: &own,
         config: &document.resolved,
+        secrets: &secrets,
         file_roots: file_roots(paths, &document.resolved),
         control: app.control.clone(),
         state: upstream.state.clone(),
@@ -453,19 +457,8 @@ async fn start_upstream(
                     .key("upstream.url")
                     .fix("add url = \"ws://127.0.0.1:<port>\" under [upstream]")
             })?;
-            let fault = |key: &'static str, why: String, fix: &str| {
-                ConfigError::new(why)
-                    .file(&paths.own_file)
-                    .key(key)
-                    .fix(fix)
-            };
-            let target = remote::Target::parse(url).map_err(|why| {
-                fault(
-                    "upstream.url",
-                    why,
-                    "use ws://127.0.0.1:<port> on this machine, wss://<host>:<port> on another one",
-                )
-            })?;
+            // Both were found right when the file was read.
+            let target = remote::Target::parse(url).map_err(anyhow::Error::msg)?;
             let upstream_token = settings
                 .token
                 .as_ref()
@@ -477,9 +470,8 @@ async fn start_upstream(
             let (address, device) = match target {
                 remote::Target::Here(address) => (address, None),
                 remote::Target::There(place) => {
-                    let tls = remote::tls(settings.tls_fingerprint.as_deref()).map_err(|why| {
-                        fault("upstream.tls_fingerprint", why, "copy it from the start-up summary there, or from `openssl x509 -noout -fingerprint -sha256`")
-                    })?;
+                    let tls = remote::tls(settings.tls_fingerprint.as_deref())
+                        .map_err(anyhow::Error::msg)?;
                     let (address, device) = elsewhere(paths, place, tls, &upstream_token).await?;
                     (address, Some(device))
                 }

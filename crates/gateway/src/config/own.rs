@@ -12,6 +12,7 @@ use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
 use super::{ConfigError, Secret};
+use crate::bridge::remote;
 
 mod effective;
 mod keys;
@@ -477,13 +478,20 @@ impl<'a> Values<'a> {
             _ => UpstreamMode::Auto,
         };
         let url = self.text("upstream.url");
-        if url
+        if let Some(why) = url
             .as_deref()
-            .is_some_and(|url| !url.starts_with("ws://") && !url.starts_with("wss://"))
+            .and_then(|url| remote::Target::parse(url).err())
         {
-            return Err(self
-                .fault("upstream.url", "is not a ws:// or wss:// address")
-                .fix("write it as ws://127.0.0.1:18790"));
+            let fix =
+                "use ws://127.0.0.1:<port> on this machine, wss://<host>:<port> on another one";
+            return Err(self.fault("upstream.url", why).fix(fix));
+        }
+        let tls_fingerprint = self.text("upstream.tls_fingerprint");
+        let digest = tls_fingerprint.as_deref().map(remote::digest);
+        if let Some(Err(why)) = digest {
+            return Err(self.fault("upstream.tls_fingerprint", why).fix(
+                "copy it from the start-up summary there, or from `openssl x509 -noout -fingerprint -sha256`",
+            ));
         }
         if mode == UpstreamMode::Attach && url.is_none() {
             return Err(self
@@ -504,7 +512,7 @@ impl<'a> Values<'a> {
             mode,
             url,
             token: self.upstream_token()?,
-            tls_fingerprint: self.text("upstream.tls_fingerprint"),
+            tls_fingerprint,
             command,
             node: self.path("upstream.node"),
             port: Some(u16::try_from(self.number("upstream.port")).expect("its range fits"))

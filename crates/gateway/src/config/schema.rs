@@ -6,6 +6,9 @@
 //!
 //! Source of the wording: zod 4's English messages and src/config/validation-issues.ts at 2026.9.6.
 
+use std::io::BufReader;
+
+use flate2::read::ZlibDecoder;
 use serde_json::{Map, Value};
 
 use super::Issue;
@@ -20,7 +23,8 @@ pub struct Schema(Value);
 
 impl Schema {
     pub fn bundled() -> Self {
-        let schema = serde_json::from_str(include_str!("schema/core.json"));
+        let packed: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/core.json.zz"));
+        let schema = serde_json::from_reader(BufReader::new(ZlibDecoder::new(packed)));
         Self(schema.expect("the recorded schema is JSON: a test reads it"))
     }
 

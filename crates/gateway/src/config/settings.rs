@@ -5,7 +5,6 @@
 //! 2026.9.6.
 
 mod auth;
-mod secret_ref;
 mod view;
 
 use std::collections::BTreeMap;

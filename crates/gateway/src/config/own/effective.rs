@@ -68,13 +68,20 @@ mod tests {
 
     #[test]
     fn values_have_their_place_and_secrets_are_hidden() {
-        let text = "[upstream]\nmode = 'attach'\n  url = 'ws://u:p@127.0.0.1:1'\ntoken = 'hunter2'\n[log]\nlevel = 'warn'\n";
+        let text = "[upstream]\nmode = 'attach'\n  url = 'ws://127.0.0.1:1'\ntoken = 'hunter2'\n[log]\nlevel = 'warn'\n[messages]\nlegacy_url = 'http://u:p@127.0.0.1:1'\n";
         let rows = OwnSettings::effective(Path::new("/s/own.toml"), text).expect("valid");
         let row = |name: &str| rows.iter().find(|row| row.name == name).expect("a row");
         assert_eq!(rows.len(), KEYS.len());
         assert_eq!(row("log.level").value, Some(Value::from("warn")));
         assert_eq!(row("log.level").at, Some((6, 1)));
-        assert_eq!(row("upstream.url").value, Some(Value::from(SENTINEL)));
+        assert_eq!(
+            row("messages.legacy_url").value,
+            Some(Value::from(SENTINEL))
+        );
+        assert_eq!(
+            row("upstream.url").value,
+            Some(Value::from("ws://127.0.0.1:1"))
+        );
         assert_eq!(row("upstream.url").at, Some((3, 3)));
         assert_eq!(row("upstream.token").value, Some(Value::from(SENTINEL)));
         assert_eq!(row("messages.keep_days").value, Some(Value::from(30)));

@@ -9,9 +9,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::TailscaleMode;
-use super::secret_ref::SecretRef;
 use super::view::View;
-use crate::config::{ConfigError, Paths, Secret};
+use crate::config::{ConfigError, Keepers, Paths, Secret, SecretRef};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthMode {
@@ -276,7 +275,7 @@ impl Field {
                 // `$NAME` is a reference where it is written so, not where substitution gave it.
                 if let Some(reference) = authored
                     .filter(|authored| authored.as_str() == Some(text))
-                    .and_then(|authored| SecretRef::of(view.document, authored))
+                    .and_then(|authored| SecretRef::of(&view.document.resolved, authored))
                 {
                     return Self::Reference(reference);
                 }
@@ -285,7 +284,7 @@ impl Field {
                     text => Self::Value(Secret::new(text)),
                 }
             }
-            Some(value) => match SecretRef::of(view.document, value) {
+            Some(value) => match SecretRef::of(&view.document.resolved, value) {
                 Some(reference) => Self::Reference(reference),
                 None => {
                     view.wrong(path, "string", value);
@@ -389,7 +388,12 @@ impl<'a> Credentials<'a> {
             Field::Missing | Field::Unresolved => Ok(None),
             Field::Reference(_) if !used => Ok(None),
             Field::Reference(reference) => {
-                reference.resolve(self.view.document, self.paths).map(Some).map_err(|reason| {
+                let keepers = Keepers {
+                    config: &self.view.document.resolved,
+                    env: &self.view.document.env,
+                    paths: self.paths,
+                };
+                reference.resolve(keepers).map(Some).map_err(|reason| {
                     let what = format!("SecretRef {} cannot be resolved: {reason}", reference.label());
                     let variable = format!("OPENCLAW_GATEWAY_{}", key.to_uppercase());
                     self.view.document.error(&["gateway", "auth", key], what).fix(format!(

@@ -10,6 +10,7 @@ import { GatewayClient } from "@openclaw/gateway-client";
 import OpenAI from "openai";
 import { OpenClawClient } from "openclaw-node";
 import { TOKEN } from "../lib/gateway.mjs";
+import { Device, RawClient } from "../lib/raw.mjs";
 import { until } from "../lib/tools.mjs";
 import { maskJson, maskText } from "./masks.mjs";
 import { ANSWER, FIRST_HALF } from "./model.mjs";
@@ -79,6 +80,24 @@ const gatewayClient = {
     }
     await client.stopAndWait();
     return observed;
+  },
+  "gateway-client: who is here": async (side) => {
+    const { client } = await referenceClient(side);
+    const tui = await RawClient.open(side.target.wsUrl);
+    const who = { id: "openclaw-tui", mode: "ui", version: "2026.9.6", platform: "linux", instanceId: "who-1" };
+    assert.equal((await tui.connect({ token: TOKEN, client: who, device: new Device(), scopes: ["operator.read"] })).ok, true);
+    await client.request("system-event", { text: "Node: desk (10.0.0.9) · app 1.0 · mode local · reason periodic", instanceId: "beacon-1" });
+    const shown = (row) => row.mode === "gateway" || ["who-1", "beacon-1"].includes(row.instanceId);
+    const rows = await until("the three of them", async () => {
+      const found = (await client.request("system-presence", {})).filter(shown);
+      return found.length >= 3 && found;
+    });
+    await tui.end();
+    await client.stopAndWait();
+    // The person behind a page is in the original's own book of people: its row says who, ours which program.
+    const connection = ({ user, onlineSince, text, ...row }) => (row.mode === "ui" ? row : { ...row, text });
+    const own = (row) => (row.mode === "gateway" ? ["instanceId"] : []);
+    return rows.map((row) => maskJson(connection(row), side, ["deviceId", ...own(row)])).sort((a, b) => (a.mode < b.mode ? -1 : 1));
   },
   "gateway-client: wrong token": async (side) => {
     const error = await referenceClient(side, { token: "not-the-token" }).then(({ client }) => client.stop(), (refused) => refused);

@@ -24,6 +24,7 @@ pub(crate) mod config;
 pub(crate) mod devices;
 pub(crate) mod fault;
 pub(crate) mod natives;
+mod presence;
 
 /// Who a connection is, as decided by its handshake.
 #[derive(Debug, Clone)]

@@ -107,9 +107,7 @@ pub enum Owner {
 /// `None` for methods that only an upstream can answer.
 pub fn owner(method: &str) -> Option<Owner> {
     match method {
-        // The upstream's rows name users, whom only it knows.
-        "system-presence" => Some(Owner::Alone),
-        "health" | "last-heartbeat" => Some(Owner::Merge),
+        "health" | "last-heartbeat" | "system-presence" => Some(Owner::Merge),
         "system.info" => Some(Owner::Alone),
         "logs.tail" => Some(Owner::Merge),
         _ => alone::find(method).map(|_| Owner::Alone),

@@ -73,6 +73,7 @@ pub(crate) fn task(
         .or_else(|| crate::schedule::methods::find(app, method, params))
         .or_else(|| crate::memories::find(app, session, method, params))
         .or_else(|| crate::log_stream::find(app, session, method, params))
+        .or_else(|| super::presence::find(app, session, method, params))
         .or_else(|| crate::messages::methods::find(app.messages()?, method, params))
 }
 
@@ -238,6 +239,7 @@ mod tests {
             let with = match method.name {
                 "health" | "last-heartbeat" => "here, from what it last said",
                 "logs.tail" => "here, with its lines",
+                "system-presence" => "here, with its rows",
                 "send" | "message.action" | "channels.status" | "channels.start"
                 | "channels.stop" | "channels.logout" => "OpenClaw; accounts of ours here",
                 "memory.search" | "tools.invoke" => "OpenClaw; memory here with `memory.native`",

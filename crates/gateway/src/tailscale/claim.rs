@@ -2,21 +2,18 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::command::Tailscale;
 use super::routes;
-use crate::leader;
+use crate::leader::Group;
 
 /// Printed once the route is there. Source: src/infra/tailscale-route-owner.worker.ts at 2026.9.6, as the times.
 const HELD: &str = "Press Ctrl+C to exit.";
@@ -28,10 +25,7 @@ const SAID_BYTES_MAX: usize = 16 * 1024;
 
 /// Dies with this gateway; ends when it is released or dropped.
 pub(crate) struct Claim {
-    leader: Pid,
-    /// Whether its group's number is still its own.
-    may_signal: Arc<Mutex<bool>>,
-    ended: watch::Receiver<bool>,
+    group: Group,
     said: watch::Receiver<String>,
     /// Held open as long as the route is to be.
     input: Option<io::PipeWriter>,
@@ -88,11 +82,10 @@ async fn take_as(
         .map_err(|error| format!("{program}: {error}"))?;
     let held = {
         let mut said = claim.said.clone();
-        let mut ended = claim.ended.clone();
         let waiting = async {
             tokio::select! {
                 seen = said.wait_for(|said| said.contains(HELD)) => seen.is_ok(),
-                _ = ended.wait_for(|ended| *ended) => false,
+                () = claim.ended() => false,
             }
         };
         timeout(START_WAIT, waiting).await
@@ -122,40 +115,14 @@ async fn start(program: &str, args: &[String]) -> io::Result<Claim> {
         .args(args)
         .stdin(Stdio::from(OwnedFd::from(their_input)))
         .stdout(Stdio::from(OwnedFd::from(theirs.try_clone()?)))
-        .stderr(Stdio::from(OwnedFd::from(theirs)))
-        .process_group(0);
-    let (started, starting) = oneshot::channel();
-    let (tell_ended, ended) = watch::channel(false);
-    let may_signal = Arc::new(Mutex::new(true));
-    let signalled = Arc::clone(&may_signal);
-    std::thread::Builder::new()
-        .name("tailscale".to_owned())
-        .stack_size(128 * 1024)
-        .spawn(move || {
-            let Some((mut child, leader)) = leader::run(command, started) else {
-                return;
-            };
-            {
-                let mut may_signal = signalled.lock();
-                rustix::process::kill_process_group(leader, Signal::KILL).ok();
-                *may_signal = false;
-            }
-            if let Err(error) = child.wait() {
-                tracing::debug!(%error, "tailscale: its status was not to be had");
-            }
-            tell_ended.send_replace(true);
-        })?;
-    let leader = starting
-        .await
-        .map_err(|_gone| io::Error::other("the thread that starts it ended"))??;
+        .stderr(Stdio::from(OwnedFd::from(theirs)));
+    let group = Group::start("tailscale", command).await?;
     let ours = OwnedFd::from(ours);
     rustix::io::ioctl_fionbio(&ours, true)?;
     let (tell_said, said) = watch::channel(String::new());
     tokio::spawn(listen(pipe::Receiver::from_owned_fd(ours)?, tell_said));
     Ok(Claim {
-        leader,
-        may_signal,
-        ended,
+        group,
         said,
         input: Some(input),
     })
@@ -178,13 +145,12 @@ async fn listen(mut output: pipe::Receiver, said: watch::Sender<String>) {
 
 impl Claim {
     pub(super) fn is_held(&self) -> bool {
-        !*self.ended.borrow()
+        !self.group.has_ended()
     }
 
     /// Resolves when the route is gone.
     pub(super) async fn ended(&self) {
-        // A closed channel means that its thread is gone, and the process before it.
-        self.ended.clone().wait_for(|ended| *ended).await.ok();
+        self.group.ended().await;
     }
 
     pub(super) fn why_it_ended(&self) -> String {
@@ -197,30 +163,22 @@ impl Claim {
     /// Gives the route back and waits until it is gone.
     pub(super) async fn release(mut self) {
         drop(self.input.take());
-        self.signal(Signal::TERM);
+        self.group.signal(Signal::TERM);
         if timeout(STOP_WAIT, self.ended()).await.is_ok() {
             return;
         }
-        self.signal(Signal::KILL);
+        self.group.signal(Signal::KILL);
         if timeout(STOP_WAIT, self.ended()).await.is_err() {
             tracing::error!(
                 "tailscale: the process that holds the route does not end; see `tailscale serve status`"
             );
         }
     }
-
-    fn signal(&self, signal: Signal) {
-        let may_signal = self.may_signal.lock();
-        if *may_signal {
-            // Gone already is what is wanted.
-            rustix::process::kill_process_group(self.leader, signal).ok();
-        }
-    }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.signal(Signal::TERM);
+        self.group.signal(Signal::TERM);
     }
 }
 
@@ -279,7 +237,7 @@ mod tests {
             .await
             .expect("its words");
         assert!(claim.is_held());
-        let leader = claim.leader;
+        let leader = claim.group.leader;
         claim.release().await;
         assert!(rustix::process::test_kill_process(leader).is_err());
     }

@@ -3,21 +3,20 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
-use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::leader;
+use crate::leader::Group;
 
 /// After its input is closed, and then after SIGTERM.
 const GRACE: Duration = Duration::from_secs(1);
@@ -28,10 +27,7 @@ const LOGGED_LINES_MAX: usize = 200;
 
 #[derive(Debug)]
 pub(super) struct Child {
-    leader: Pid,
-    /// Whether its group's number is still its own.
-    may_signal: Arc<Mutex<bool>>,
-    exited: watch::Receiver<Option<ExitStatus>>,
+    group: Group,
     last_words: Arc<Mutex<Vec<u8>>>,
     /// Cancelled when everything that it complained of has been read.
     heard: CancellationToken,
@@ -73,36 +69,13 @@ pub(super) async fn start(
         .envs(environment)
         .stdin(Stdio::from(OwnedFd::from(their_input)))
         .stdout(Stdio::from(OwnedFd::from(their_output)))
-        .stderr(Stdio::from(OwnedFd::from(their_errors)))
-        .process_group(0);
+        .stderr(Stdio::from(OwnedFd::from(their_errors)));
     if let Some(cwd) = cwd {
         command.current_dir(cwd);
     }
-    let (started, starting) = oneshot::channel();
-    let (ended, exited) = watch::channel(None);
-    let may_signal = Arc::new(Mutex::new(true));
-    let signalled = Arc::clone(&may_signal);
-    std::thread::Builder::new()
-        .name("mcp".to_owned())
-        .stack_size(128 * 1024)
-        .spawn(move || {
-            let Some((mut child, leader)) = leader::run(command, started) else {
-                return;
-            };
-            {
-                let mut may_signal = signalled.lock();
-                rustix::process::kill_process_group(leader, Signal::KILL).ok();
-                *may_signal = false;
-            }
-            ended.send_replace(child.wait().ok());
-        })?;
-    let leader = starting
-        .await
-        .map_err(|_gone| io::Error::other("the thread that starts it ended"))??;
+    let group = Group::start("mcp", command).await?;
     let child = Child {
-        leader,
-        may_signal,
-        exited,
+        group,
         last_words: Arc::default(),
         heard: CancellationToken::new(),
     };
@@ -149,43 +122,27 @@ async fn listen(mut errors: pipe::Receiver, server: String, last_words: Arc<Mute
 }
 
 impl Child {
-    fn signal(&self, signal: Signal) {
-        let may_signal = self.may_signal.lock();
-        if *may_signal {
-            rustix::process::kill_process_group(self.leader, signal).ok();
-        }
-    }
-
     /// At once, without waiting.
     pub(super) fn kill(&self) {
-        self.signal(Signal::KILL);
+        self.group.signal(Signal::KILL);
     }
 
     /// Waits for its end, and brings it about: its input should be closed before. Bounded.
     pub(super) async fn end(&self) {
-        let mut exited = self.exited.clone();
         for signal in [Signal::TERM, Signal::KILL] {
-            if timeout(GRACE, exited.wait_for(Option::is_some))
-                .await
-                .is_ok()
-            {
+            if timeout(GRACE, self.group.ended()).await.is_ok() {
                 return;
             }
-            self.signal(signal);
+            self.group.signal(signal);
         }
-        if timeout(GRACE, exited.wait_for(Option::is_some))
-            .await
-            .is_err()
-        {
-            tracing::warn!(pid = ?self.leader, "an MCP server does not end");
+        if timeout(GRACE, self.group.ended()).await.is_err() {
+            tracing::warn!(pid = ?self.group.leader, "an MCP server does not end");
         }
     }
 
     /// How it ended, once it has.
     pub(super) async fn post_mortem(&self) -> Option<End> {
-        let mut exited = self.exited.clone();
-        let status = timeout(GRACE, exited.wait_for(Option::is_some)).await;
-        let status = (*status.ok()?.ok()?)?;
+        let status = timeout(GRACE, self.group.ended()).await.ok()??;
         // What it started and left behind may still hold its standard error.
         timeout(GRACE, self.heard.cancelled()).await.ok();
         let how = match (status.code(), status.signal()) {

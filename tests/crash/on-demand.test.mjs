@@ -19,7 +19,7 @@ test("on_demand starts OpenClaw at the first call that needs it and stops it whe
   }, { timeoutMs: 240_000, everyMs: 200 });
   assert.ok(Array.isArray((await answered("the first bridged call")).payload.sessions));
   assert.equal(childrenOf(ours.child.pid).length, 1);
-  // Its own start-up work holds it at the first question; the second comes a minute later.
+  // Its own start-up work holds it at the first question; the next come as often as it may be idle.
   await until("the idle child to be stopped", () => childrenOf(ours.child.pid).length === 0, { timeoutMs: 240_000, everyMs: 200 });
   assert.equal(client.close_, undefined, "our client never noticed");
   await answered("the first call after the idle stop");

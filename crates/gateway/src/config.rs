@@ -21,6 +21,7 @@ pub mod redact;
 pub mod reload;
 pub mod schema;
 mod secret;
+mod secrets;
 pub mod settings;
 
 pub use api::{ConfigApi, Written};
@@ -35,6 +36,7 @@ pub use own::{
 };
 pub use paths::{Paths, gateway_port, select_profile};
 pub use secret::Secret;
+pub(crate) use secrets::{Keepers, SecretRef, Secrets};
 pub use settings::{AuthMode, AuthSettings, BindMode, Settings, TailscaleMode};
 
 /// For the fuzz targets: reads a text and writes it anew with one more key. The person's own keys stay.

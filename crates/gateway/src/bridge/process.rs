@@ -48,8 +48,9 @@ pub type Prepare = Arc<dyn Fn(u16) -> BoxFuture<Result<ChildSpec, String>> + Sen
 
 /// Orders wait here; more than this many are refused.
 const ORDERS_WAITING_MAX: usize = 16;
-/// Pause between asking an idle child whether it may sleep.
-const SLEEP_QUESTION_EVERY: Duration = Duration::from_secs(60);
+/// Pause between asking an idle child whether it may sleep: its idle time, within these.
+const SLEEP_QUESTION_EVERY: (Duration, Duration) =
+    (Duration::from_secs(10), Duration::from_secs(60));
 /// OpenClaw's exit code for a configuration it can't run with. Source: docs/gateway/embedding.md at 2026.9.6.
 const EXIT_CONFIG: i32 = 78;
 
@@ -618,7 +619,8 @@ async fn idle(hints: &Hints, after: Option<Duration>, asked: Option<Instant>) {
         return std::future::pending().await;
     };
     if let Some(asked) = asked {
-        tokio::time::sleep_until(asked + SLEEP_QUESTION_EVERY).await;
+        let (least, most) = SLEEP_QUESTION_EVERY;
+        tokio::time::sleep_until(asked + after.clamp(least, most)).await;
     }
     loop {
         let idle = hints.idle();

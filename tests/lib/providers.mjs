@@ -140,12 +140,24 @@ const protocols = {
 
 export const APIS = Object.keys(protocols);
 
-export async function startProviders() {
+/** What Ollama says it has: a model that makes vectors alone, and one to talk to. */
+const TAGS = { models: [
+  { name: "nomic-embed-text:latest", model: "nomic-embed-text:latest", details: { family: "nomic-bert", families: ["nomic-bert"] } },
+  { name: MODEL_ID, model: MODEL_ID, details: { family: "llama", families: ["llama"] } },
+] };
+
+/** `looked` of what it answers: how often somebody asked what Ollama has. */
+export async function startProviders({ port = 0 } = {}) {
   const requests = [];
+  const looked = [];
   let busy = 0;
   const server = http.createServer(async (request, response) => {
     let body = "";
     for await (const chunk of request) body += chunk;
+    if (request.url === "/api/tags") {
+      looked.push(request.headers["user-agent"] ?? "");
+      return response.setHeader("content-type", "application/json").end(JSON.stringify(TAGS));
+    }
     const found = Object.entries(protocols).find(([, { path }]) => path.test(request.url));
     if (!found) return response.writeHead(404).end("no such address");
     const [api, protocol] = found;
@@ -165,11 +177,12 @@ export async function startProviders() {
       call: isCall ? { name: plan.name, args: JSON.parse(plan.args) } : undefined,
     });
   });
-  await new Promise((resolve, reject) => server.once("error", reject).listen(0, "127.0.0.1", resolve));
+  await new Promise((resolve, reject) => server.once("error", reject).listen(port, "127.0.0.1", resolve));
   const url = `http://127.0.0.1:${server.address().port}`;
   return {
     url,
     requests,
+    looked,
     /** `models.providers` with one provider for each protocol, named as it. */
     config: {
       models: {

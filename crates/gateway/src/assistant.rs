@@ -9,6 +9,7 @@ mod commands;
 mod compact;
 mod events;
 pub(crate) mod exec;
+mod found;
 pub(crate) mod methods;
 pub(crate) mod openai;
 mod prompt;
@@ -65,6 +66,8 @@ pub(crate) struct Assistant {
     /// Messages that wait for their turn.
     lines: queue::Lines,
     uncompacted: compact::Failures,
+    /// Models that the user's file does not name.
+    found: found::Found,
 }
 
 impl std::fmt::Debug for Assistant {
@@ -194,6 +197,7 @@ impl Assistant {
             lanes: Mutex::default(),
             lines: queue::Lines::default(),
             uncompacted: compact::Failures::default(),
+            found: found::Found::default(),
         }
     }
 
@@ -254,7 +258,8 @@ impl Assistant {
         chosen: Option<&str>,
     ) -> Result<Model, ModelError> {
         let facts = app.facts.load();
-        Model::resolve(&facts.config, agent, chosen, &|value| app.secret(value))
+        let known = self.known(&facts.config);
+        Model::resolve(&known, agent, chosen, &|value| app.secret(value))
     }
 
     /// The model that a session's turns use (`wanted`, for one of them), and those to ask when it can't answer. A fallback

@@ -86,6 +86,7 @@ impl Assistant {
                 "the message is longer than {MESSAGE_CHARS_MAX} characters"
             )));
         }
+        self.look(app).await;
         let session = self.session(&input.session_key).await?;
         let own = session.as_ref().map(rows::settings).unwrap_or_default();
         // A model that can't be called is told before anything is written.

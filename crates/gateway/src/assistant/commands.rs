@@ -279,7 +279,7 @@ async fn model(
 ) -> Result<String, ErrorShape> {
     let Some(name) = name else {
         let facts = app.facts.load();
-        let all: Vec<String> = agent::Model::all(&facts.config)
+        let all: Vec<String> = agent::Model::all(&assistant.known(&facts.config))
             .into_iter()
             .filter_map(|(provider, model)| Some(format!("{provider}/{}", model["id"].as_str()?)))
             .collect();

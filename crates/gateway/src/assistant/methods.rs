@@ -98,6 +98,9 @@ pub(crate) fn find(
 
 impl Call {
     async fn serve(&self, method: &str) -> Result<Value, ErrorShape> {
+        if method.starts_with("models.") || matches!(method, "chat.metadata" | "chat.startup") {
+            self.assistant.look(&self.app).await;
+        }
         match method {
             "agent" => self.agent().await,
             "agent.wait" => self.wait().await,
@@ -388,7 +391,8 @@ impl Call {
     /// Which providers can be asked, and where their keys come from.
     fn auth_status(&self) -> Value {
         let facts = self.app.facts.load();
-        let configured = facts.config.pointer("/models/providers");
+        let known = self.assistant.known(&facts.config);
+        let configured = known.pointer("/models/providers");
         let providers: Vec<Value> = configured
             .and_then(Value::as_object)
             .into_iter()
@@ -423,7 +427,7 @@ impl Call {
             .assistant
             .model(&self.app, &roster.default_id, None)
             .ok();
-        agent::Model::all(&facts.config)
+        agent::Model::all(&self.assistant.known(&facts.config))
             .into_iter()
             .filter_map(|(provider, entry)| {
                 let id = entry["id"].as_str()?;

@@ -92,6 +92,9 @@ pub(crate) async fn respond(
         Ok(user) => user,
         Err(refusal) => return Some(*refusal),
     };
+    if let Some(assistant) = app.assistant() {
+        assistant.look(app).await;
+    }
     let answered = match path.as_str() {
         COMPLETIONS => complete(app, request).await,
         RESPONSES => responses::create(app, request, user.as_deref()).await,

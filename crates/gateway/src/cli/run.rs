@@ -285,6 +285,7 @@ async fn serve(
         settings.auth.mode.as_str(),
         &upstream,
     );
+    tokio::spawn(tell_found(Arc::clone(&app)));
     let signals = (
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
@@ -321,6 +322,18 @@ async fn serve(
             *hurried = true;
             Ok(ExitCode::from(EXIT_HURRIED))
         }
+    }
+}
+
+/// The summary's last line, when there is no model but what runs on this machine anyway.
+async fn tell_found(app: Arc<App>) {
+    let Some(assistant) = app.assistant() else {
+        return;
+    };
+    if let Some((model, place)) = assistant.look(&app).await {
+        print(&format!(
+            "  model     {model}, found at {place} (models.providers in openclaw.json names none)"
+        ));
     }
 }
 

@@ -20,10 +20,12 @@ impl Messages {
         }
     }
 
-    /// The gateway whose own agents answer messages: there is no upstream, and a model is configured.
-    pub(super) fn own_agents(&self, agent: &str) -> Option<Arc<App>> {
+    /// The gateway whose own agents answer messages: there is no upstream, and there is a model.
+    pub(super) async fn own_agents(&self, agent: &str) -> Option<Arc<App>> {
         let app = self.agents.get()?.upgrade()?;
-        let model = app.assistant()?.model(&app, agent, None);
+        let assistant = app.assistant()?;
+        assistant.look(&app).await;
+        let model = assistant.model(&app, agent, None);
         (self.upstream.is_off() && model != Err(ModelError::None)).then_some(app)
     }
 }

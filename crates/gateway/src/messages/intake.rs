@@ -182,7 +182,7 @@ async fn handle(messages: &Arc<Messages>, row: InboxRow) -> Result<(), StoreErro
         }
     };
     let begun = row.run_id.is_some();
-    let own = messages.own_agents(&route.agent);
+    let own = messages.own_agents(&route.agent).await;
     if own.is_none() && messages.upstream.is_off() {
         return fail(
             messages,

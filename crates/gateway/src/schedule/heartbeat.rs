@@ -72,8 +72,10 @@ impl Heartbeats {
     ) -> Option<i64> {
         let facts = app.facts.load_full();
         let roster = facts.inputs(0, 0).roster();
-        // Without any model there are no agents of ours.
-        if assistant.model(app, &roster.default_id, None) == Err(agent::ModelError::None) {
+        // Without any model there are no agents of ours. One that nobody configured is not kept busy unasked.
+        let variable = |name: &str| app.variable(name);
+        let configured = agent::Model::resolve(&facts.config, &roster.default_id, None, &variable);
+        if configured == Err(agent::ModelError::None) {
             return None;
         }
         let beats = settings::beats(&facts.config, &roster);

@@ -53,7 +53,8 @@ async fn connect(profile: Option<&str>, to: &To, method: &str) -> anyhow::Result
         .iter()
         .map(|scope| scope.as_str().to_owned())
         .collect();
-    let scopes = if scopes.is_empty() {
+    // Who approves a device gives it no more than they have themselves.
+    let scopes = if scopes.is_empty() || method == "device.pair.approve" {
         vec!["operator.admin".to_owned()]
     } else {
         scopes

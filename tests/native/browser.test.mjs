@@ -1,4 +1,4 @@
-// The unmodified Control UI in a real browser, served and answered by this gateway alone; and the page without it.
+// The unmodified Control UI in a real browser, served and answered by this gateway alone.
 // Screenshots are kept in artifacts/native.
 import assert from "node:assert/strict";
 import fs from "node:fs";
@@ -88,18 +88,4 @@ test("a deep link opens the page that it names", async (t) => {
   await page.getByText("Who is on your team and what they are doing").waitFor();
   await page.screenshot({ path: path.join(shots, "control-ui-agents.png") });
   assert.deepEqual(complaints.filter((text) => !/404 \(Not Found\)/.test(text)), []);
-});
-
-test("without the package the page says what runs and what to do, on a phone and in the dark", async (t) => {
-  const ours = await startOurs({ toml: `[control_ui]\npackage = "/nowhere"\n` });
-  t.after(() => ours.stop());
-  for (const colorScheme of ["light", "dark"]) {
-    const { page, complaints } = await open(t, { viewport: { width: 375, height: 720 }, colorScheme });
-    await page.goto(ours.url);
-    await page.getByRole("heading", { name: "The gateway is running." }).waitFor();
-    await page.screenshot({ path: path.join(shots, `own-page-${colorScheme}.png`), fullPage: true });
-    assert.deepEqual(complaints, []);
-    const wide = await page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
-    assert.equal(wide, false, "nothing hangs over the edge of a phone");
-  }
 });

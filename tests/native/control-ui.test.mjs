@@ -150,7 +150,7 @@ test("a link that leads outside is not followed, one that stays inside is", asyn
   await compare(theirs, ours, Object.fromEntries(["/", "/link.txt", "/out.txt", "/hard.txt", "/real.txt", "/index.html"].map((name) => [name, [name]])));
 });
 
-test("without a package there is a page that says so, and says what to do", async (t) => {
+test("without a package there is a page of ours that says so, and says what to do", async (t) => {
   const ours = await startOurs({ env: { PATH: "/usr/bin:/bin" }, toml: `[control_ui]\npackage = "/nowhere"\n` });
   t.after(() => ours.stop());
   const page = await get(ours, "/", { headers: HTML });

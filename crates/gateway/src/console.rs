@@ -3,6 +3,9 @@
 //!
 //! The page is the same for everybody and holds nothing; all it shows comes over `/api/`, where each call carries the
 //! secret. Its policy lets it load its own files and ask this gateway, nothing else.
+//!
+//! Beside it, at `/console/chat/` of the gateway's own port: a chat with its agents, a client as any other, which signs in
+//! over the WebSocket with a device key of its own. Without the Control UI it is the page at `/` too.
 
 pub(crate) mod api;
 
@@ -17,12 +20,15 @@ use crate::ingress::http::{Body, full, secured, text};
 /// Where the page is.
 pub(crate) const PATH: &str = "/console";
 
+/// Where the chat is, below [`PATH`].
+const CHAT: &str = "chat/";
+
 /// `trusted-types` takes away even our own ways to make HTML of a text.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
 
 /// Name, type and content of each file.
-const FILES: [(&str, &str, &str); 14] = [
+const FILES: [(&str, &str, &str); 21] = [
     ("", "text/html", include_str!("console/page/index.html")),
     (
         "style.css",
@@ -45,7 +51,23 @@ const FILES: [(&str, &str, &str); 14] = [
     script("rollout.mjs", include_str!("console/page/rollout.mjs")),
     script("traffic.mjs", include_str!("console/page/traffic.mjs")),
     script("upstream.mjs", include_str!("console/page/upstream.mjs")),
+    (CHAT, "text/html", CHAT_PAGE),
+    (
+        "chat/chat.css",
+        "text/css",
+        include_str!("console/chat/chat.css"),
+    ),
+    script("chat/app.mjs", include_str!("console/chat/app.mjs")),
+    script("chat/device.mjs", include_str!("console/chat/device.mjs")),
+    script(
+        "chat/markdown.mjs",
+        include_str!("console/chat/markdown.mjs"),
+    ),
+    script("chat/socket.mjs", include_str!("console/chat/socket.mjs")),
+    script("chat/view.mjs", include_str!("console/chat/view.mjs")),
 ];
+
+const CHAT_PAGE: &str = include_str!("console/chat/index.html");
 
 const fn script(
     name: &'static str,
@@ -61,6 +83,9 @@ pub(crate) fn respond<B>(app: &App, request: &Request<B>) -> Option<Response<Bod
         return Some(redirect("console/"));
     }
     let name = rest.strip_prefix('/')?;
+    if name == "chat" {
+        return Some(redirect(CHAT));
+    }
     let Some((_, kind, content)) = FILES.iter().find(|(own, ..)| *own == name) else {
         return Some(secured(text(StatusCode::NOT_FOUND, "Not Found")));
     };
@@ -70,12 +95,39 @@ pub(crate) fn respond<B>(app: &App, request: &Request<B>) -> Option<Response<Bod
         response.headers_mut().insert(header::ALLOW, allow);
         return Some(secured(response));
     }
-    let content = match name {
-        // Which secret the page has to ask for.
-        "" => Cow::from(content.replace("{auth}", app.auth.settings().mode.as_str())),
+    let content = match *kind {
+        "text/html" => Cow::from(page(app, content, "", "")),
         _ => Cow::from(*content),
     };
     Some(file(kind, &content, *request.method() == Method::HEAD))
+}
+
+/// Whether a path is the chat's.
+pub(crate) fn is_chat(path: &str) -> bool {
+    let rest = path
+        .strip_prefix(PATH)
+        .and_then(|rest| rest.strip_prefix("/chat"));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The chat's page at another path of this port; `why`, as HTML: why another one is not there.
+pub(crate) fn chat<B>(app: &App, request: &Request<B>, why: &str) -> Response<Body> {
+    let html = page(app, CHAT_PAGE, &chat_from(request.uri().path()), why);
+    file("text/html", &html, *request.method() == Method::HEAD)
+}
+
+/// The way to the chat's files from a path: relative, since a proxy may have put a path in front.
+fn chat_from(path: &str) -> String {
+    let folders = path.matches('/').count().saturating_sub(1);
+    format!("{}{}/{CHAT}", "../".repeat(folders), &PATH[1..])
+}
+
+/// A page with what it has to know: which secret it asks for, where its files are, what else is not there.
+fn page(app: &App, html: &str, at: &str, why: &str) -> String {
+    html.replace("{auth}", app.auth.settings().mode.as_str())
+        .replace("{version}", wire::REFERENCE_VERSION)
+        .replace("{at}", at)
+        .replace("{why}", why)
 }
 
 /// To a place relative to the request's own: a proxy may have put a path in front.
@@ -120,7 +172,7 @@ mod tests {
     use super::*;
 
     /// All that the binary carries of it, bytes.
-    const BYTES_MAX: usize = 60 * 1024;
+    const BYTES_MAX: usize = 96 * 1024;
 
     #[test]
     fn every_answer_carries_the_policy() {
@@ -172,18 +224,33 @@ mod tests {
             ] {
                 assert!(!rest.contains(never), "{file}: {never}");
             }
-            for part in content.split("from \"./").skip(1) {
+            let folder = file.rfind('/').map_or("", |at| &file[..=at]);
+            for part in content.split(" from \"").skip(1) {
                 let import = part.split('"').next().unwrap_or_default();
+                let named_file = match import.strip_prefix("./") {
+                    Some(beside) => format!("{folder}{beside}"),
+                    None => import.replacen("../", "", 1),
+                };
                 assert!(
-                    FILES.iter().any(|(own, ..)| *own == import),
+                    FILES.iter().any(|(own, ..)| *own == named_file),
                     "{file}: {import}"
                 );
                 named += 1;
             }
         }
-        assert!(named >= FILES.len() - 4, "{named} imports");
-        let (.., page) = FILES[0];
-        assert!(page.contains("data-auth=\"{auth}\""));
-        assert!(!page.contains("<script>") && !page.contains("<style"));
+        assert!(named >= FILES.len() - 7, "{named} imports");
+        for page in [FILES[0].2, CHAT_PAGE] {
+            assert!(page.contains("data-auth=\"{auth}\""));
+            assert!(!page.contains("<script>") && !page.contains("<style"));
+        }
+    }
+
+    #[test]
+    fn the_chat_finds_its_files_from_wherever_it_is_shown() {
+        assert_eq!(chat_from("/"), "console/chat/");
+        assert_eq!(chat_from("/agents"), "console/chat/");
+        assert_eq!(chat_from("/ui/chat/main"), "../../console/chat/");
+        assert!(is_chat("/console/chat") && is_chat("/console/chat/app.mjs"));
+        assert!(!is_chat("/console/chart.mjs") && !is_chat("/console/chats"));
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! What is a file of the page, or the page itself, is answered here always. What might be a plugin's route (any
 //! other document) and the page's own configuration are the upstream's while it is ready, and ours while it is
-//! away. Without a package there is a page of ours that says what runs.
+//! away. Without a package there is a page of ours: a chat with the agents that run here, or, with an upstream that is
+//! not there now, what runs.
 //!
 //! Source: src/gateway/control-ui.ts, control-ui-routing.ts, control-ui-static.ts and control-ui-csp.ts at 2026.9.6.
 
@@ -19,7 +20,9 @@ use parking_lot::Mutex;
 
 use crate::app::App;
 use crate::auth::RemoteEnd;
+use crate::bridge::UpstreamState;
 use crate::config::settings::ControlUiSettings;
+use crate::console;
 use crate::ingress::http::{Body, full, text};
 
 /// Files beside the page that it names.
@@ -323,6 +326,14 @@ fn own_page(
         Root::Missing(why) => why.as_str(),
         _ => "",
     };
+    // Agents run here: a chat with them is more use than what runs.
+    if matches!(*app.upstream.borrow(), UpstreamState::Off) {
+        let why = why.trim_end_matches('.');
+        let words = format!(
+            "No Control UI: {why}. It comes with npm install -g openclaw and a restart of the gateway."
+        );
+        return console::chat(app, request, &document::escape(&words));
+    }
     document::own(app, upstream, why, request)
 }
 

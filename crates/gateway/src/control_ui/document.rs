@@ -140,7 +140,7 @@ fn prepare(ui: &ControlUi, html: &str, terminal: bool) -> String {
     out
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")

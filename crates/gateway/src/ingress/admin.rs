@@ -89,6 +89,11 @@ async fn respond(app: &Arc<App>, request: Request<Incoming>, peer: RemoteEnd) ->
         ),
         "/" => console::redirect("console/"),
         path if path.starts_with("/api/") => guarded(app, request, peer).await,
+        // Its WebSocket is at the gateway's own port.
+        path if console::is_chat(path) => text(
+            StatusCode::NOT_FOUND,
+            "The chat is at the gateway's own port",
+        ),
         _ => console::respond(app, &request)
             .unwrap_or_else(|| text(StatusCode::NOT_FOUND, "Not Found")),
     }

@@ -73,8 +73,8 @@ impl Heartbeats {
         let facts = app.facts.load_full();
         let roster = facts.inputs(0, 0).roster();
         // Without any model there are no agents of ours. One that nobody configured is not kept busy unasked.
-        let variable = |name: &str| app.variable(name);
-        let configured = agent::Model::resolve(&facts.config, &roster.default_id, None, &variable);
+        let secret = |value: &serde_json::Value| app.secret(value);
+        let configured = agent::Model::resolve(&facts.config, &roster.default_id, None, &secret);
         if configured == Err(agent::ModelError::None) {
             return None;
         }

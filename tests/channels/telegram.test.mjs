@@ -11,7 +11,8 @@ import { freePort, until } from "../lib/tools.mjs";
 const section = (token, root, more = {}) => ({ botToken: token, apiRoot: root, dmPolicy: "open", allowFrom: ["*"], ...more });
 
 async function gateway(t, telegram) {
-  const ours = await startOurs({ config: { channels: { telegram } } });
+  // Each message has a life of its own.
+  const ours = await startOurs({ config: { messages: { inbound: { debounceMs: 0 } }, channels: { telegram } } });
   t.after(() => ours.stop());
   return { ours, api: new MessageApi(ours) };
 }

@@ -21,7 +21,8 @@ test("a person writes and the agent answers", { timeout: 900_000 }, async (t) =>
   const ours = await startOurs({
     upstream: { attach: original },
     toml: '[channels]\nnative = ["telegram"]',
-    config: { channels: {
+    // Each message a turn of its own.
+    config: { messages: { inbound: { debounceMs: 0 } }, channels: {
       telegram: { botToken: telegram.token, apiRoot: telegram.url, dmPolicy: "open", allowFrom: ["*"] },
       webhook: webhookConfig(receiver),
     } },

@@ -6,11 +6,13 @@
 mod accept;
 mod agents;
 pub(crate) mod api;
+mod burst;
 pub(crate) mod crash;
 mod intake;
 pub(crate) mod methods;
 pub(crate) mod owned;
 pub(crate) mod request;
+mod signs;
 mod spool;
 mod upstream;
 
@@ -59,6 +61,22 @@ pub(crate) struct Finished {
     pub(crate) id: Arc<str>,
 }
 
+/// How people are treated, by one configuration.
+#[derive(Debug)]
+struct Habits {
+    quiet: burst::Quiet,
+    signs: signs::Signs,
+}
+
+impl Habits {
+    fn read(config: &Value) -> Self {
+        Self {
+            quiet: burst::Quiet::read(config),
+            signs: signs::Signs::read(config),
+        }
+    }
+}
+
 /// The message path. Shared by everyone who accepts, carries or shows messages.
 pub(crate) struct Messages {
     pub(crate) store: Store,
@@ -67,10 +85,13 @@ pub(crate) struct Messages {
     pub(crate) settings: ArcSwap<MessageSettings>,
     pub(crate) accounts: ArcSwap<Accounts>,
     pub(crate) routing: ArcSwap<Routing>,
+    habits: ArcSwap<Habits>,
     /// Something was put into the outbox.
     pub(crate) outbox: Notify,
     /// Something was put into the spool.
     pub(crate) inbox: Arc<Notify>,
+    /// The same, for turns that wait for more of a message.
+    arrived: Notify,
     pub(crate) finished: broadcast::Sender<Finished>,
     own_dir: PathBuf,
     /// Where fetched media lies until it was sent.
@@ -132,9 +153,11 @@ impl Messages {
                 alone,
             )),
             routing: ArcSwap::from_pointee(Routing::from_config(setup.config)),
+            habits: ArcSwap::from_pointee(Habits::read(setup.config)),
             store,
             outbox: Notify::new(),
             inbox,
+            arrived: Notify::new(),
             finished: broadcast::channel(1024).0,
             media_dir: setup.own_dir.join("outgoing"),
             own_dir: setup.own_dir.to_owned(),
@@ -180,6 +203,7 @@ impl Messages {
     ) {
         self.settings.store(Arc::new(own.messages.clone()));
         self.routing.store(Arc::new(Routing::from_config(config)));
+        self.habits.store(Arc::new(Habits::read(config)));
         let alone = self.upstream.is_off();
         let with_own = match owned::with_own(config, &self.own_dir) {
             Ok(mut with_own) => {

@@ -118,6 +118,11 @@ impl Routing {
         })
     }
 
+    /// Whether a message calls `agent`, by the service's own word or by a pattern.
+    pub(crate) fn is_mentioned(&self, agent: &str, message: &InboundMessage) -> bool {
+        message.mentions_us || self.gate.is_mentioned(agent, &message.text)
+    }
+
     fn agent(
         &self,
         channel: &str,

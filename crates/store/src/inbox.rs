@@ -171,6 +171,55 @@ impl<'a> Inbox<'a> {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    /// What waits behind a row of its lane and was never begun, oldest first.
+    pub fn behind(&self, lane: &str, id: &str, limit: usize) -> Result<Vec<InboxRow>, TxError> {
+        // The states as the partial index names them, or it is not used.
+        let mut statement = self.connection.prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM inbox WHERE state IN ('waiting', 'turn') AND lane = ?1
+             AND seq > (SELECT seq FROM inbox WHERE id = ?2) AND state = 'waiting' AND run_id IS NULL
+             ORDER BY seq LIMIT ?3"
+        ))?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = statement.query_map(params![lane, id, limit], row)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Makes one message of several: the first goes on with `payload`, the others come to rest in it and whoever asks for
+    /// one of them is shown it too.
+    pub fn join(
+        &self,
+        first: &str,
+        payload: &str,
+        others: &[String],
+        now_ms: i64,
+    ) -> Result<(), TxError> {
+        self.change(
+            "UPDATE inbox SET payload = ?2, updated_ms = ?3 WHERE id = ?1 AND state = 'waiting'",
+            params![first, payload, now_ms],
+            first,
+        )?;
+        let with = format!("one turn with {}", others.join(", "));
+        history::note(self.connection, first, now_ms, "joined", &with)?;
+        let to = format!("to {first}, which is answered for both");
+        for other in others {
+            self.change(
+                "UPDATE inbox SET state = 'done', payload = '', note = ?2, updated_ms = ?3
+                 WHERE id = ?1 AND state = 'waiting'",
+                params![other, format!("joined {to}"), now_ms],
+                other,
+            )?;
+            history::note(self.connection, other, now_ms, "joined", &to)?;
+            self.connection
+                .prepare_cached(
+                    "INSERT INTO aliases (alias, subject, at_ms)
+                     SELECT alias, ?2, ?3 FROM aliases WHERE subject = ?1 ON CONFLICT DO NOTHING",
+                )?
+                .execute(params![other, first, now_ms])?;
+            history::alias_of(self.connection, other, first, now_ms)?;
+        }
+        Ok(())
+    }
+
     /// Rows whose turn was under way when the last owner ended: to be resumed under their run id.
     pub fn interrupted(&self) -> Result<Vec<InboxRow>, TxError> {
         let mut statement = self.connection.prepare_cached(&format!(

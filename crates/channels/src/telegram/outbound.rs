@@ -326,6 +326,8 @@ pub(super) async fn act(api: &Api, action: &Action) -> Result<(), SendError> {
         } => {
             let reaction: Vec<Value> = emoji
                 .iter()
+                // Telegram knows its reactions without the sign that asks for a picture.
+                .map(|emoji| emoji.replace(['\u{fe0e}', '\u{fe0f}'], ""))
                 .map(|emoji| json!({ "type": "emoji", "emoji": emoji }))
                 .collect();
             (

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
-use channels::message::{Action, ChatKind, InboundMessage};
+use channels::message::{ChatKind, InboundMessage};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use store::{InboxRow, NewOutbound, NewSession, StoreError};
 use tokio::task::JoinSet;
 
-use super::agents;
 use super::upstream::Turn;
 use super::{Messages, crash_point, now_ms};
+use super::{agents, burst, signs};
 use crate::bridge::control::CallError;
 use crate::delivery::{Media, Payload};
 use crate::routing::{Decision, Known, Route, lane};
@@ -90,7 +90,7 @@ pub(super) async fn run(messages: Arc<Messages>) {
             }
         }
         tokio::select! {
-            () = messages.inbox.notified() => {}
+            () = messages.inbox.notified() => messages.arrived.notify_waiters(),
             () = tokio::time::sleep(LOOK_EVERY) => {}
             Some(done) = tasks.join_next_with_id() => {
                 let id = match done {
@@ -119,11 +119,11 @@ async fn work(messages: Arc<Messages>, row: InboxRow) {
 }
 
 /// Where an answer goes.
-struct Back {
-    channel: String,
-    account: String,
-    target: String,
-    thread: Option<String>,
+pub(super) struct Back {
+    pub(super) channel: String,
+    pub(super) account: String,
+    pub(super) target: String,
+    pub(super) thread: Option<String>,
     reply_to: Option<String>,
 }
 
@@ -139,8 +139,14 @@ async fn handle(messages: &Arc<Messages>, row: InboxRow) -> Result<(), StoreErro
             .await;
         }
     };
+    // The message that a person sees acknowledged; none for what an API asked for.
+    let mut shown = None;
     let (route, back, message) = match inbound {
         Inbound::Channel(message) => {
+            shown = Some(message.message_id.clone());
+            let Some(message) = burst::gather(messages, &row, message).await? else {
+                return Ok(());
+            };
             let back = Back {
                 channel: row.channel.clone(),
                 account: row.account.clone(),
@@ -212,7 +218,9 @@ async fn handle(messages: &Arc<Messages>, row: InboxRow) -> Result<(), StoreErro
     }
     begin(messages, &row, &route, &back).await?;
     crash_point!("intake.turn_begun");
-    typing(messages, &back, true).await;
+    if let Some(shown) = shown.filter(|_| !begun) {
+        signs::acknowledge(messages, &back, &route.agent, &message, shown);
+    }
     let params = turn_params(messages, &row, &route, &message).await;
     let turn = async {
         match &own {
@@ -222,10 +230,11 @@ async fn handle(messages: &Arc<Messages>, row: InboxRow) -> Result<(), StoreErro
     };
     let outcome = tokio::select! {
         outcome = turn => outcome,
+        never = signs::typing(messages, &back, &route.agent) => match never {},
         // The row stays a turn: the next start asks for the same run again.
         () = messages.stop.cancelled() => return Ok(()),
     };
-    typing(messages, &back, false).await;
+    signs::show_typing(messages, &back, false).await;
     crash_point!("intake.turn_done");
     match outcome {
         Ok(turn) => close(messages, &row, &turn, &back, settings.reply_age_max).await,
@@ -615,22 +624,6 @@ fn pairing_code() -> String {
         .collect()
 }
 
-async fn typing(messages: &Messages, back: &Back, on: bool) {
-    let Some(channel) = messages.supervisor.get(&back.channel, &back.account) else {
-        return;
-    };
-    if channel.capabilities().typing {
-        let action = Action::Typing {
-            target: back.target.clone(),
-            thread: back.thread.clone(),
-            on,
-        };
-        if let Err(error) = channel.act(&action).await {
-            tracing::debug!(%error, "typing could not be shown");
-        }
-    }
-}
-
 async fn note(
     messages: &Messages,
     id: &str,
@@ -644,7 +637,7 @@ async fn note(
         .await
 }
 
-async fn done(messages: &Messages, row: &InboxRow, why: &str) -> Result<(), StoreError> {
+pub(super) async fn done(messages: &Messages, row: &InboxRow, why: &str) -> Result<(), StoreError> {
     let (id, why) = (row.id.clone(), why.to_owned());
     messages
         .store

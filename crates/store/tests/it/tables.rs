@@ -113,6 +113,69 @@ async fn the_same_event_is_spooled_once_even_when_done() {
 }
 
 #[tokio::test]
+async fn joined_messages_are_one_and_each_name_leads_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir.path().join("m.db"));
+    let ids = store
+        .write(|tx| {
+            let mut ids = Vec::new();
+            for (event, lane) in [("1", "a"), ("x", "b"), ("2", "a"), ("3", "a"), ("4", "a")] {
+                if let Spooled::New(id) = tx.inbox().spool(&inbound(event, lane), 1)? {
+                    ids.push(id);
+                }
+            }
+            Ok(ids)
+        })
+        .await
+        .unwrap();
+    let first = ids[0].clone();
+    let behind = store
+        .read(move |r| r.inbox().behind("a", &first, 2))
+        .await
+        .unwrap();
+    let events: Vec<_> = behind.iter().map(|row| row.event_id.as_str()).collect();
+    assert_eq!(events, ["2", "3"]);
+    let (first, others) = (ids[0].clone(), vec![ids[2].clone(), ids[3].clone()]);
+    store
+        .write(move |tx| tx.inbox().join(&first, "all three", &others, 5))
+        .await
+        .unwrap();
+    let (first, second) = (ids[0].clone(), ids[2].clone());
+    let (one, other, why, left) = store
+        .read(move |r| {
+            Ok((
+                r.inbox().get(&first)?.unwrap(),
+                r.inbox().get(&second)?.unwrap(),
+                // By the service's own name of the second.
+                r.history().why("2")?,
+                r.inbox().behind("a", &first, 9)?,
+            ))
+        })
+        .await
+        .unwrap();
+    assert_eq!(
+        (one.state, one.payload.as_str()),
+        (InboxState::Waiting, "all three")
+    );
+    assert_eq!(
+        (other.state, other.payload.as_str()),
+        (InboxState::Done, "")
+    );
+    assert_eq!(
+        other.note.as_deref().map(|note| note.contains(&ids[0])),
+        Some(true)
+    );
+    let mut known = [ids[0].clone(), ids[2].clone()];
+    known.sort();
+    assert_eq!(why.subjects, known);
+    assert_eq!(left.len(), 1);
+    // What came to rest is not joined again.
+    let (first, gone) = (ids[0].clone(), vec![ids[3].clone()]);
+    let again = store.write(move |tx| tx.inbox().join(&first, "", &gone, 6));
+    assert!(again.await.is_err());
+}
+
+#[tokio::test]
 async fn heads_keep_the_order_of_a_lane() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir.path().join("m.db"));

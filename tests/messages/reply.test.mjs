@@ -1,0 +1,164 @@
+// What a person sees before the answer, and what of their messages is one: beside the original, with the same configuration, bot
+// and model. A burst is held for a minute here, so that only what ends it can end it: nothing depends on how fast this machine is.
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { startBotApi } from "../lib/bot-api.mjs";
+import { startOriginal, startOurs } from "../lib/gateway.mjs";
+import { MessageApi } from "../lib/message-api.mjs";
+import { MODEL_ID, modelConfig, startModel, textOf } from "../lib/model.mjs";
+import { until } from "../lib/tools.mjs";
+
+const GROUP = -100;
+let sides;
+
+async function side(start) {
+  const model = await startModel();
+  const bot = await startBotApi();
+  bot.group(GROUP);
+  const target = await start({ config: {
+    ...modelConfig(model),
+    agents: { defaults: { model: { primary: `scripted/${MODEL_ID}` }, typingIntervalSeconds: 1 } },
+    messages: { inbound: { debounceMs: 5, byChannel: { telegram: 60_000 } }, ackReaction: "👍", queue: { mode: "followup" } },
+    channels: { telegram: {
+      botToken: bot.token, apiRoot: bot.url, dmPolicy: "open", allowFrom: ["*"], groupPolicy: "open", groups: { "*": { requireMention: false } },
+      streaming: { mode: "off" },
+    } },
+  } });
+  return {
+    model, bot, target,
+    /** What the person said, as the model was told it, in each request that led to an answer. The original says more in their name. */
+    asked: (answer) => model.requests.filter((r) => r.plan.text === answer).map((r) =>
+      r.call.messages.filter((m) => m.role === "user").map((m) => textOf(m.content)).findLast((text) => text.includes("SCRIPT") && !text.startsWith("<<<BEGIN_OPENCLAW_INTERNAL_CONTEXT>>>"))),
+    answers: (chat) => bot.sent.filter((s) => s.chat === String(chat)).map((s) => s.text),
+    answered: (chat, text) => until(`the answer ${text}`, () => bot.sent.find((s) => s.chat === String(chat) && s.text === text)),
+    /** A file stands alone, and ends what is held before it. */
+    file: (chat, from, caption) => bot.sendFile(chat, from, "document", Buffer.from("a note"), {
+      name: "note.txt", type: "text/plain", caption,
+      ...(caption.startsWith("@") ? { caption_entities: [{ type: "mention", offset: 0, length: bot.username.length + 1 }] } : {}),
+    }),
+    reactions: () => bot.calls.filter((c) => c.method === "setMessageReaction").map(({ params }) => [String(params.chat_id), Number(params.message_id), params.reaction[0]?.emoji]),
+  };
+}
+
+before(async () => {
+  const [original, ours] = await Promise.all([side(startOriginal), side(startOurs)]);
+  sides = { original, ours };
+});
+
+after(() => Promise.all(Object.values(sides ?? {}).flatMap(({ target, bot, model }) => [target.stop(), bot.stop(), model.stop()])));
+
+// At the same time: each is another conversation, and the original takes seconds for a turn.
+test("beside the original", { concurrency: true }, async (t) => {
+  const cases = [];
+  for (const name of ["original", "ours"]) {
+    cases.push(t.test(`${name}: stop takes back what was not taken up; texts that follow each other are one turn, and a file is another`, async () => {
+      const { bot, answered, answers, asked, file } = sides[name];
+      const ann = bot.direct(1);
+      bot.say(ann, 1, "SCRIPT say never");
+      bot.say(ann, 1, "stop");
+      await until("stop to be answered at once", () => answers(1).length > 0);
+
+      bot.say(ann, 1, "the first line");
+      bot.say(ann, 1, "the second line");
+      bot.say(ann, 1, "SCRIPT say all three");
+      file(ann, 1, "SCRIPT say and the file");
+      await answered(1, "all three");
+      await answered(1, "and the file");
+      const told = asked("all three");
+      assert.equal(told.length, 1, "one turn");
+      assert.ok(told[0].includes("the first line\nthe second line\nSCRIPT say all three"), told[0]);
+      assert.deepEqual(answers(1).slice(1), ["all three", "and the file"]);
+      assert.deepEqual(asked("never"), []);
+    }));
+
+    cases.push(t.test(`${name}: of two people in a group each has a turn of their own, and what mentions the bot is acknowledged`, async () => {
+      const { bot, answered, asked, file, reactions } = sides[name];
+      const room = bot.group(GROUP);
+      bot.say(room, 2, "bob begins");
+      bot.say(room, 3, "carol begins");
+      const bobs = bot.say(room, 2, `@${bot.username} SCRIPT say for bob`);
+      bot.say(room, 3, "SCRIPT say for carol");
+      file(room, 2, "SCRIPT say a file of bob");
+      file(room, 3, "SCRIPT say a file of carol");
+      for (const text of ["for bob", "for carol", "a file of bob", "a file of carol"]) await answered(GROUP, text);
+      for (const who of ["bob", "carol"]) {
+        const told = asked(`for ${who}`);
+        assert.equal(told.length, 1, `${who} has one turn`);
+        assert.match(told[0], new RegExp(`${who} begins\n.*SCRIPT say for ${who}`));
+      }
+      await until("the reaction", () => reactions().length > 0);
+      assert.deepEqual(reactions(), [[String(GROUP), bobs.message.message_id - 2, "👍"]], "the first of the burst that mentions, and no other");
+    }));
+  }
+  await Promise.all(cases);
+});
+
+test("ours: typing is shown as long as the turn lasts", async () => {
+  const { bot, model, answered, file } = sides.ours;
+  const typing = () => bot.calls.filter((c) => c.method === "sendChatAction" && String(c.params.chat_id) === "5").length;
+  file(bot.direct(5), 5, "SCRIPT slow so slow");
+  await until("the model to be asked", () => model.requests.some((r) => r.plan.text === "so slow"));
+  const before = typing();
+  await until("typing to be shown again", () => typing() > before + 1);
+  model.release();
+  await answered(5, "so slow");
+});
+
+test("ours: `why` of any of them tells that they are one", async () => {
+  const { bot, target, answered, file } = sides.ours;
+  const api = new MessageApi(target);
+  const eve = bot.direct(6);
+  const said = ["one", "two", "SCRIPT say both of eve"].map((text) => bot.say(eve, 6, text).message.message_id);
+  file(eve, 6, "SCRIPT say the file of eve");
+  await answered(6, "the file of eve");
+  const why = async (id) => (await api.call("GET", `/api/why/${encodeURIComponent(`6/${id}`)}`)).body;
+  const [first, second] = [await why(said[0]), await why(said[1])];
+  const head = first.steps.find((s) => s.step === "joined");
+  assert.match(head.detail, /^one turn with \S+, \S+$/);
+  const joined = second.steps.filter((s) => s.step === "joined");
+  assert.deepEqual(joined.map((s) => s.detail).sort(), [head.detail, `to ${head.subject}, which is answered for both`].sort());
+  assert.ok(second.steps.some((s) => s.step === "delivered"), "and what was answered");
+});
+
+test("ours: a reaction that hangs or is refused holds nothing up", async () => {
+  const { bot, answered, file } = sides.ours;
+  const room = bot.group(GROUP);
+  let end;
+  bot.faults.push({ method: "setMessageReaction", kind: "hang", until: new Promise((resolve) => (end = resolve)), times: 1 }, { method: "setMessageReaction", kind: "error", code: 400, times: 1 });
+  for (const n of [1, 2]) {
+    file(room, 7, `@${bot.username} SCRIPT say in spite of it ${n}`);
+    await answered(GROUP, `in spite of it ${n}`);
+  }
+  await until("both to have failed", () => bot.calls.filter((c) => c.fault && c.method === "setMessageReaction").length === 2);
+  end();
+});
+
+/** Ends with the gateway dead at `point` and started anew without it. */
+async function crashAt(target, point, act) {
+  await target.child.stop();
+  target.env.OPENCLAW_RS_CRASH_AT = point;
+  target.spawn();
+  await act();
+  await until("the crash", () => target.child.exit);
+  assert.equal(target.child.exit.signal, "SIGABRT", target.child.output.slice(-500));
+  delete target.env.OPENCLAW_RS_CRASH_AT;
+  target.spawn();
+}
+
+for (const point of ["inbound.after_commit", "intake.before_join", "intake.after_join", "intake.turn_begun"]) {
+  test(`ours: a crash at ${point}: the burst is answered once, whole`, async () => {
+    const { bot, target, answered, answers, asked, file } = sides.ours;
+    const text = `whole after ${point.replaceAll(/[._]/g, " ")}`;
+    const fay = bot.direct(8);
+    await crashAt(target, point, () => {
+      bot.say(fay, 8, "it began so");
+      bot.say(fay, 8, `SCRIPT say ${text}`);
+      file(fay, 8, `SCRIPT say behind ${text}`);
+    });
+    await answered(8, `behind ${text}`);
+    assert.deepEqual(answers(8).filter((said) => said === text), [text], "one answer");
+    const told = asked(text);
+    assert.equal(told.length, 1, "the model was asked once");
+    assert.ok(told[0].includes(`it began so\nSCRIPT say ${text}`), told[0]);
+  });
+}

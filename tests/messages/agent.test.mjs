@@ -23,7 +23,7 @@ test("a person writes and the agent answers", { timeout: 900_000 }, async (t) =>
     toml: '[channels]\nnative = ["telegram"]',
     // Each message a turn of its own.
     config: { messages: { inbound: { debounceMs: 0 } }, channels: {
-      telegram: { botToken: telegram.token, apiRoot: telegram.url, dmPolicy: "open", allowFrom: ["*"] },
+      telegram: { botToken: telegram.token, apiRoot: telegram.url, dmPolicy: "open", allowFrom: ["*"], streaming: { mode: "partial" } },
       webhook: webhookConfig(receiver),
     } },
   });
@@ -44,6 +44,17 @@ test("a person writes and the agent answers", { timeout: 900_000 }, async (t) =>
       return steps.includes("delivered") && steps;
     });
     for (const step of ["routed", "queued", "attempt"]) assert.ok(steps.includes(step), `${step} is missing in ${steps}`);
+  });
+
+  await t.test("a draft grows with what the agent says, and becomes the answer", async () => {
+    const word = "a-word-that-is-longer-than-thirty-characters";
+    telegram.say(ann, 1, `SCRIPT slow ${word} and the rest`);
+    const draft = await heard(word);
+    model.release();
+    await until("the answer", () => telegram.messages.get(`1/${draft.id}`).text === `${word} and the rest`);
+    telegram.say(ann, 1, "SCRIPT say behind the draft");
+    await heard("behind the draft");
+    assert.equal(telegram.sent.filter((s) => s.text.startsWith(word)).length, 1, "one message");
   });
 
   await t.test("by webhook, signed both ways", async () => {

@@ -11,7 +11,7 @@ import { until } from "../lib/tools.mjs";
 const GROUP = -100;
 let sides;
 
-async function side(start) {
+async function side(start, streaming) {
   const model = await startModel();
   const bot = await startBotApi();
   bot.group(GROUP);
@@ -21,7 +21,7 @@ async function side(start) {
     messages: { inbound: { debounceMs: 5, byChannel: { telegram: 60_000 } }, ackReaction: "👍", queue: { mode: "followup" } },
     channels: { telegram: {
       botToken: bot.token, apiRoot: bot.url, dmPolicy: "open", allowFrom: ["*"], groupPolicy: "open", groups: { "*": { requireMention: false } },
-      streaming: { mode: "off" },
+      streaming,
     } },
   } });
   return {
@@ -41,7 +41,7 @@ async function side(start) {
 }
 
 before(async () => {
-  const [original, ours] = await Promise.all([side(startOriginal), side(startOurs)]);
+  const [original, ours] = await Promise.all([side(startOriginal, { mode: "off" }), side(startOurs, { mode: "partial" })]);
   sides = { original, ours };
 });
 
@@ -160,5 +160,56 @@ for (const point of ["inbound.after_commit", "intake.before_join", "intake.after
     const told = asked(text);
     assert.equal(told.length, 1, "the model was asked once");
     assert.ok(told[0].includes(`it began so\nSCRIPT say ${text}`), told[0]);
+  });
+}
+
+// Longer than the thirty characters from which a draft is shown, and one word, so that the model holds behind it.
+const LONG = "a-word-that-is-longer-than-thirty-characters";
+
+/** The one message of the bot in a chat, as the person sees it now. */
+const seen = (bot, chat) => [...bot.messages.entries()].filter(([key, m]) => key.startsWith(`${chat}/`) && m.from.is_bot).map(([, m]) => m.text);
+
+test("ours: a draft grows in place and becomes the answer", async () => {
+  const { bot, model, target, file } = sides.ours;
+  file(bot.direct(9), 9, `SCRIPT slow ${LONG} and the rest`);
+  await until("the draft", () => seen(bot, 9).length > 0);
+  assert.deepEqual(seen(bot, 9), [LONG]);
+  // An answer that got lost: the edit is made again, and nothing is in doubt.
+  bot.faults.push({ method: "editMessageText", kind: "lost-answer", times: 1 });
+  model.release();
+  await until("the whole answer", () => seen(bot, 9)[0] === `${LONG} and the rest`);
+  const api = new MessageApi(target);
+  await until("its receipt", async () => (await api.all({ channel: "telegram" })).some((m) => m.target === "9" && m.state === "delivered"));
+  assert.deepEqual(seen(bot, 9), [`${LONG} and the rest`], "one message");
+});
+
+test("ours: a draft that somebody took away: the answer is a message of its own", async () => {
+  const { bot, model, file } = sides.ours;
+  file(bot.direct(10), 10, `SCRIPT slow ${LONG} once more`);
+  const draft = await until("the draft", () => bot.sent.find((s) => s.chat === "10"));
+  bot.messages.delete(`10/${draft.id}`);
+  model.release();
+  await until("the answer", () => seen(bot, 10).length > 0);
+  assert.deepEqual(seen(bot, 10), [`${LONG} once more`]);
+});
+
+for (const [n, point] of ["intake.draft_shown", "intake.after_close", "delivery.after_send", "delivery.sent_before_ack"].entries()) {
+  test(`ours: a crash at ${point}: the draft that was shown becomes the answer`, async () => {
+    const { bot, model, target, file, answers } = sides.ours;
+    const chat = 11 + n;
+    await crashAt(target, point, async () => {
+      file(bot.direct(chat), chat, `SCRIPT slow ${LONG} after a crash`);
+      await until("the draft", () => answers(chat).length > 0);
+      if (point !== "intake.draft_shown") model.release();
+    });
+    await until("the whole answer", () => {
+      // What was begun anew holds too.
+      model.release();
+      return seen(bot, chat)[0] === `${LONG} after a crash`;
+    });
+    const api = new MessageApi(target);
+    await until("its receipt", async () => (await api.all({ channel: "telegram" })).some((m) => m.target === String(chat) && m.state === "delivered"));
+    assert.deepEqual(seen(bot, chat), [`${LONG} after a crash`], "one message");
+    assert.equal(answers(chat).length, 1, "none was sent beside it");
   });
 }

@@ -459,6 +459,14 @@ impl App {
                     ..Known::clone(known)
                 });
             }
+            News::Event {
+                name: "agent",
+                payload: Some(payload),
+            } => {
+                if let Some(messages) = self.messages() {
+                    messages.hear(payload);
+                }
+            }
             News::Event { name, .. } if name.starts_with("device.pair.") => self.import_pairings(),
             // Of its own file; told on only while the file is its affair.
             News::Event {

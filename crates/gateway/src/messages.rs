@@ -8,6 +8,7 @@ mod agents;
 pub(crate) mod api;
 mod burst;
 pub(crate) mod crash;
+mod draft;
 mod intake;
 pub(crate) mod methods;
 pub(crate) mod owned;
@@ -99,6 +100,7 @@ pub(crate) struct Messages {
     /// Folders that an agent's files may come from.
     pub(crate) file_roots: Vec<PathBuf>,
     pub(crate) stop: CancellationToken,
+    heard: draft::Heard,
     /// Whose agents answer while there is no upstream.
     agents: std::sync::OnceLock<std::sync::Weak<crate::app::App>>,
 }
@@ -163,6 +165,7 @@ impl Messages {
             own_dir: setup.own_dir.to_owned(),
             file_roots: setup.file_roots,
             stop: CancellationToken::new(),
+            heard: draft::Heard::default(),
             agents: std::sync::OnceLock::new(),
         }))
     }
@@ -266,6 +269,11 @@ impl Messages {
     /// There is no gateway behind that could run channels and agents.
     pub(crate) fn is_alone(&self) -> bool {
         self.upstream.is_off()
+    }
+
+    /// Takes an `agent` event of the upstream, for the drafts of answers.
+    pub(crate) fn hear(&self, payload: &serde_json::value::RawValue) {
+        self.heard.take(payload);
     }
 
     /// Who carries messages of `account` on `channel`.

@@ -399,4 +399,8 @@ impl<'a> Tx<'a> {
     ) -> Result<(), TxError> {
         crate::inbox::set_cursor(self.connection, channel, account, key, value, now_ms)
     }
+    /// Forgets a cursor; one that is not there is no error.
+    pub fn forget_cursor(&self, channel: &str, account: &str, key: &str) -> Result<(), TxError> {
+        crate::inbox::forget_cursor(self.connection, channel, account, key)
+    }
 }

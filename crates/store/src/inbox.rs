@@ -382,3 +382,15 @@ pub(crate) fn set_cursor(
         .execute(params![channel, account, key, value, now_ms])?;
     Ok(())
 }
+
+pub(crate) fn forget_cursor(
+    connection: &Connection,
+    channel: &str,
+    account: &str,
+    key: &str,
+) -> Result<(), TxError> {
+    connection
+        .prepare_cached("DELETE FROM cursors WHERE channel = ?1 AND account = ?2 AND key = ?3")?
+        .execute([channel, account, key])?;
+    Ok(())
+}

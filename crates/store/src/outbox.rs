@@ -287,6 +287,16 @@ impl<'a> Outbox<'a> {
         )
     }
 
+    /// Changes what is sent, before it is.
+    pub fn rewrite(&self, id: &str, payload: &str, why: &str, now_ms: i64) -> Result<(), TxError> {
+        self.leased(
+            "UPDATE outbox SET payload = ?2, updated_ms = ?3 WHERE id = ?1 AND state = 'leased'",
+            params![id, payload, now_ms],
+            id,
+        )?;
+        history::note(self.connection, id, now_ms, "rewritten", why)
+    }
+
     /// One part of several was sent.
     pub fn part_sent(&self, id: &str, receipts: &str, now_ms: i64) -> Result<(), TxError> {
         self.leased(

@@ -24,6 +24,9 @@ pub(crate) struct Payload {
     /// Session whose transcript it belongs to, for the web chat.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) session_key: Option<String>,
+    /// A message of ours that is there already and becomes the first part.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) draft: Option<String>,
 }
 
 /// A file to send along.

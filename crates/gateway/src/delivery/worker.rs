@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use channels::message::Attachment;
+use channels::message::{Action, Attachment};
 use channels::{Channel, Receipt, Reconciled, SendError};
 use store::{Lease, OutboxRow, StoreError};
 use tokio::task::JoinSet;
@@ -325,34 +325,14 @@ async fn send_parts(
         }
     };
     for n in receipts.len()..parts.len() {
-        let file = match parts[n].media {
+        let drafted = match payload.draft.as_deref().filter(|_| n == 0) {
+            Some(draft) => settle_draft(messages, row, payload, draft, &parts[0], channel).await?,
             None => None,
-            Some(at) => match payload.media.get(at) {
-                None => None,
-                Some(media) => Some(
-                    fetch(
-                        messages,
-                        &row.id,
-                        n,
-                        media,
-                        channel.capabilities().media_bytes_max,
-                    )
-                    .await?,
-                ),
-            },
         };
-        let message = prepare::outbound(&row.id, &row.target, payload, &parts, n, file);
-        crash_point!("delivery.before_send");
-        let sent = tokio::time::timeout(SEND_TIMEOUT, channel.send(&message)).await;
-        crash_point!("delivery.after_send");
-        for file in &message.attachments {
-            forget(&messages.media_dir, Path::new(&file.source)).await;
-        }
-        receipts.push(sent.unwrap_or_else(|_elapsed| {
-            Err(SendError::Unknown {
-                reason: format!("no answer within {SEND_TIMEOUT:?}"),
-            })
-        })?);
+        receipts.push(match drafted {
+            Some(receipt) => receipt,
+            None => send_part(messages, row, payload, &parts, n, channel).await?,
+        });
         if n + 1 < parts.len() {
             let (id, so_far) = (
                 row.id.clone(),
@@ -370,6 +350,105 @@ async fn send_parts(
         }
     }
     Ok(())
+}
+
+async fn send_part(
+    messages: &Messages,
+    row: &OutboxRow,
+    payload: &Payload,
+    parts: &[Part],
+    n: usize,
+    channel: &dyn Channel,
+) -> Result<Receipt, SendError> {
+    let bytes_max = channel.capabilities().media_bytes_max;
+    let file = match parts[n].media.and_then(|at| payload.media.get(at)) {
+        None => None,
+        Some(media) => Some(fetch(messages, &row.id, n, media, bytes_max).await?),
+    };
+    let message = prepare::outbound(&row.id, &row.target, payload, parts, n, file);
+    crash_point!("delivery.before_send");
+    let sent = tokio::time::timeout(SEND_TIMEOUT, channel.send(&message)).await;
+    crash_point!("delivery.after_send");
+    for file in &message.attachments {
+        forget(&messages.media_dir, Path::new(&file.source)).await;
+    }
+    sent.unwrap_or_else(|_elapsed| {
+        Err(SendError::Unknown {
+            reason: format!("no answer within {SEND_TIMEOUT:?}"),
+        })
+    })
+}
+
+/// The draft becomes the first part; an edit may be repeated, so nothing of it is ever in doubt. `None`: it can't, was taken
+/// away, and all is sent as usual.
+async fn settle_draft(
+    messages: &Messages,
+    row: &OutboxRow,
+    payload: &Payload,
+    draft: &str,
+    part: &Part,
+    channel: &dyn Channel,
+) -> Result<Option<Receipt>, SendError> {
+    let (target, message_id) = (row.target.clone(), draft.to_owned());
+    if part.media.is_none() && payload.buttons.is_empty() {
+        let edit = Action::Edit {
+            target: target.clone(),
+            message_id: message_id.clone(),
+            text: part.text.clone(),
+        };
+        crash_point!("delivery.before_send");
+        let done = tokio::time::timeout(SEND_TIMEOUT, channel.act(&edit)).await;
+        crash_point!("delivery.after_send");
+        let again = |reason| SendError::Retry {
+            after: None,
+            reason,
+        };
+        match done {
+            Ok(Ok(())) => {
+                return Ok(Some(Receipt {
+                    message_id,
+                    more_ids: Vec::new(),
+                }));
+            }
+            Ok(Err(SendError::Rejected { reason })) => {
+                tracing::debug!(id = row.id, reason, "a draft can't become the answer");
+            }
+            Ok(Err(SendError::Unknown { reason })) => return Err(again(reason)),
+            Ok(Err(error)) => return Err(error),
+            Err(_elapsed) => return Err(again(format!("no answer within {SEND_TIMEOUT:?}"))),
+        }
+    }
+    let delete = Action::Delete { target, message_id };
+    match tokio::time::timeout(SEND_TIMEOUT, channel.act(&delete)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(id = row.id, %error, "a draft can't be taken away"),
+        Err(_elapsed) => tracing::debug!(id = row.id, "a draft can't be taken away in time"),
+    }
+    // Before it goes out: a message that is in doubt from here on must not be taken for an edit.
+    let anew = Payload {
+        draft: None,
+        ..payload.clone()
+    };
+    let (id, anew) = (
+        row.id.clone(),
+        serde_json::to_string(&anew).unwrap_or_default(),
+    );
+    messages
+        .store
+        .write(move |tx| {
+            tx.outbox().rewrite(
+                &id,
+                &anew,
+                "a message of its own instead of its draft",
+                now_ms(),
+            )
+        })
+        .await
+        .map_err(|error| SendError::Retry {
+            after: None,
+            reason: error.to_string(),
+        })?;
+    Ok(None)
 }
 
 /// Stored in the session's transcript, by whoever keeps it.
@@ -549,26 +628,36 @@ async fn resolve_doubts(messages: &Arc<Messages>) {
     };
     // Accounts start beside us; what can't be asked now is held.
     for row in rows {
-        if let Err(error) = resolve(messages, &row).await {
+        let resolved = match is_edit(&row) {
+            true => again(messages, &row, "an edit may be repeated").await,
+            false => resolve(messages, &row).await,
+        };
+        if let Err(error) = resolved {
             tracing::error!(id = row.id, %error, "a message stays in doubt");
         }
     }
 }
 
+/// What was under way was the draft's last edit, as stored: nothing was sent yet.
+fn is_edit(row: &OutboxRow) -> bool {
+    let payload = serde_json::from_str::<Payload>(&row.payload);
+    let receipts = serde_json::from_str::<Vec<Receipt>>(&row.receipts);
+    payload.is_ok_and(|payload| payload.draft.is_some()) && receipts.is_ok_and(|all| all.is_empty())
+}
+
+async fn again(messages: &Messages, row: &OutboxRow, why: &'static str) -> Result<(), StoreError> {
+    let id = row.id.clone();
+    messages
+        .store
+        .write(move |tx| tx.outbox().resend(&id, why, now_ms()))
+        .await?;
+    messages.outbox.notify_one();
+    Ok(())
+}
+
 /// Asks the service; where it can't tell, the policy decides.
 async fn resolve(messages: &Arc<Messages>, row: &OutboxRow) -> Result<(), StoreError> {
-    let again = |why: &'static str| {
-        let id = row.id.clone();
-        let messages = Arc::clone(messages);
-        async move {
-            messages
-                .store
-                .write(move |tx| tx.outbox().resend(&id, why, now_ms()))
-                .await?;
-            messages.outbox.notify_one();
-            Ok(())
-        }
-    };
+    let again = |why: &'static str| again(messages, row, why);
     match messages.owner(&row.channel, &row.account) {
         // Once per message id.
         Owner::Webchat if messages.upstream.is_off() => return again("stored at most once").await,

@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use store::{InboxRow, NewOutbound, NewSession, StoreError};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::upstream::Turn;
 use super::{Messages, crash_point, now_ms};
-use super::{agents, burst, signs};
+use super::{agents, burst, draft, signs};
 use crate::bridge::control::CallError;
 use crate::delivery::{Media, Payload};
 use crate::routing::{Decision, Known, Route, lane};
@@ -124,7 +125,7 @@ pub(super) struct Back {
     pub(super) account: String,
     pub(super) target: String,
     pub(super) thread: Option<String>,
-    reply_to: Option<String>,
+    pub(super) reply_to: Option<String>,
 }
 
 async fn handle(messages: &Arc<Messages>, row: InboxRow) -> Result<(), StoreError> {
@@ -222,14 +223,19 @@ async fn handle(messages: &Arc<Messages>, row: InboxRow) -> Result<(), StoreErro
         signs::acknowledge(messages, &back, &route.agent, &message, shown);
     }
     let params = turn_params(messages, &row, &route, &message).await;
+    let ended = CancellationToken::new();
     let turn = async {
-        match &own {
+        let outcome = match &own {
             Some(app) => agents::turn(app, &route.agent, &params).await,
             None => messages.upstream.turn(params, settings.turn_timeout).await,
-        }
+        };
+        ended.cancel();
+        outcome
     };
-    let outcome = tokio::select! {
-        outcome = turn => outcome,
+    // The draft ends with the step that it is at: what was begun must be known.
+    let both = async { tokio::join!(turn, draft::show(messages, &row, &back, &ended)) };
+    let (outcome, draft) = tokio::select! {
+        both = both => both,
         never = signs::typing(messages, &back, &route.agent) => match never {},
         // The row stays a turn: the next start asks for the same run again.
         () = messages.stop.cancelled() => return Ok(()),
@@ -237,7 +243,7 @@ async fn handle(messages: &Arc<Messages>, row: InboxRow) -> Result<(), StoreErro
     signs::show_typing(messages, &back, false).await;
     crash_point!("intake.turn_done");
     match outcome {
-        Ok(turn) => close(messages, &row, &turn, &back, settings.reply_age_max).await,
+        Ok(turn) => close(messages, &row, &turn, &back, draft, settings.reply_age_max).await,
         Err(CallError::Refused(error)) => {
             let error: Value = serde_json::from_str(&error).unwrap_or(Value::Null);
             let why = channels::web::head(error["message"].as_str().unwrap_or("the agent refused"));
@@ -248,7 +254,7 @@ async fn handle(messages: &Arc<Messages>, row: InboxRow) -> Result<(), StoreErro
                 replies: Vec::new(),
                 failed: Some(why),
             };
-            close(messages, &row, &turn, &back, settings.reply_age_max).await
+            close(messages, &row, &turn, &back, draft, settings.reply_age_max).await
         }
         Err(error @ (CallError::NotSent(_) | CallError::Lost(_)))
             if row.attempts < ATTEMPTS_MAX =>
@@ -431,6 +437,7 @@ async fn close(
     row: &InboxRow,
     turn: &Turn,
     back: &Back,
+    draft: Option<String>,
     reply_age: Duration,
 ) -> Result<(), StoreError> {
     let mut payloads: Vec<Payload> = turn
@@ -461,13 +468,19 @@ async fn close(
     }
     if let Some(first) = payloads.first_mut() {
         first.reply_to.clone_from(&back.reply_to);
+        first.draft.clone_from(&draft);
     }
     let why = match (&turn.failed, payloads.len()) {
         (Some(why), _) => format!("the run failed: {why}"),
         (None, 0) => "the agent had nothing to say".to_owned(),
         (None, n) => format!("answered with {n} message(s)"),
     };
-    finish(messages, row, payloads, back, &why, reply_age).await
+    let left_over = draft.filter(|_| payloads.is_empty());
+    finish(messages, row, payloads, back, &why, reply_age).await?;
+    if let Some(draft) = left_over {
+        draft::discard(messages, back, draft).await;
+    }
+    Ok(())
 }
 
 async fn finish(
@@ -499,6 +512,7 @@ async fn finish(
             expires_ms: Some(now_ms().saturating_add(expires)),
         })
         .collect();
+    let (channel, account) = (back.channel.clone(), back.account.clone());
     crash_point!("intake.before_close");
     messages
         .store
@@ -507,6 +521,7 @@ async fn finish(
             for row in rows {
                 tx.outbox().enqueue(row, now)?;
             }
+            tx.forget_cursor(&channel, &account, &draft::key(&id))?;
             tx.inbox().done(&id, &why, now)
         })
         .await?;

@@ -17,6 +17,7 @@ const SECRETS = {
   environment: "from-environment-B9cD0",
   configVar: "from-config-vars-H2jL8",
   own: "own-settings-token-X3aS5",
+  kept: "plain-words-in-a-file-J6rE7",
   bearer: "bearer-nobody-knows-F4gH1",
 };
 
@@ -47,6 +48,7 @@ test("a report has what is needed and no secret, with a gateway and without", as
   fs.writeFileSync(path.join(stateDir, "said"), said.join("\n") + "\n");
   fs.writeFileSync(path.join(stateDir, ".env"), `SOME_SERVICE_TOKEN=${SECRETS.dotenv}\n`);
   fs.mkdirSync(path.join(stateDir, "openclaw-rs"), { mode: 0o700 });
+  fs.writeFileSync(path.join(stateDir, "kept"), SECRETS.kept, { mode: 0o600 });
   const webhook = { secret: SECRETS.webhook, url: "http://127.0.0.1:9/hook", allowPrivateNetwork: true };
   fs.writeFileSync(path.join(stateDir, "openclaw-rs/channels.json"), JSON.stringify({ webhook }));
   const ownFile = path.join(stateDir, "openclaw-rs/openclaw-gateway.toml");
@@ -57,7 +59,8 @@ test("a report has what is needed and no secret, with a gateway and without", as
     config: {
       gateway: { auth: { mode: "token", token: SECRETS.token } },
       env: { vars: { OTHER_API_KEY: SECRETS.configVar } },
-      models: { providers: { local: { baseUrl: "http://127.0.0.1:9", api: "openai-completions", apiKey: SECRETS.apiKey, models: [{ id: "m", name: "M" }] } } },
+      models: { providers: { local: { baseUrl: "http://127.0.0.1:9", api: "openai-completions", apiKey: SECRETS.apiKey, headers: { "X-Team": { source: "file", provider: "papers", id: "value" } }, models: [{ id: "m", name: "M" }] } } },
+      secrets: { providers: { papers: { source: "file", path: path.join(stateDir, "kept"), mode: "singleValue" } } },
       channels: {
         telegram: { enabled: false, botToken: SECRETS.botToken },
       },

@@ -266,6 +266,10 @@ impl App {
         self.secrets.store(secrets);
     }
 
+    pub(crate) fn secrets(&self) -> Arc<crate::config::Secrets> {
+        self.secrets.load_full()
+    }
+
     /// What a field of the user's file that may hold a secret refers to. `None`: it is no reference.
     pub(crate) fn secret(&self, value: &serde_json::Value) -> Option<Result<String, String>> {
         let found = self.secrets.load().get(&self.facts.load().config, value)?;

@@ -15,14 +15,17 @@ use crate::control_ui::Root;
 use crate::messages::{Accounts, owned};
 
 /// What the references stand for that we follow ourselves: those of channel accounts that are ours and, with no gateway behind
-/// (`alone`), those of the models. One that can't be followed is logged, without a value. Waits for the programs that keep some.
+/// (`alone`), those of the models. One that can't be followed is logged, without a value, and stays what it was `before`, with the
+/// configuration of then. Waits for the programs that keep some.
 pub(crate) async fn secrets(
     config: &Value,
     env: &Env,
     paths: &Paths,
     own: &OwnSettings,
     alone: bool,
+    before: Option<(&Value, &Secrets)>,
 ) -> Arc<Secrets> {
+    let asked = config;
     let (config, env, paths, own) = (config.clone(), env.clone(), paths.clone(), own.clone());
     let found = tokio::task::spawn_blocking(move || {
         let keepers = Keepers {
@@ -32,10 +35,19 @@ pub(crate) async fn secrets(
         };
         Secrets::resolve(wanted(keepers, &own, alone), keepers)
     });
-    let found = found.await.unwrap_or_else(|error| {
+    let mut found = found.await.unwrap_or_else(|error| {
         tracing::error!(%error, "following the secret references failed");
         Secrets::default()
     });
+    if let Some((old, before)) = before {
+        for (reference, why) in found.or_as_before(before, (old, asked)) {
+            tracing::warn!(
+                reference,
+                why,
+                "a secret reference can't be resolved now; what it stood for stays in use"
+            );
+        }
+    }
     for (reference, why) in found.failed() {
         tracing::error!(reference, why, "a secret reference can't be resolved");
     }

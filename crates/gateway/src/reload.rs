@@ -323,7 +323,9 @@ async fn apply(
     new: &Current,
 ) {
     let alone = messages.is_alone();
-    let secrets = lower::secrets(&new.config, &new.env, paths, &new.own, alone).await;
+    let before = app.secrets();
+    let before = Some((&old.config, &*before));
+    let secrets = lower::secrets(&new.config, &new.env, paths, &new.own, alone, before).await;
     app.keep_secrets(Arc::clone(&secrets));
     let plan: ReloadPlan = plan(
         (&old.config, Some(&old.settings)),

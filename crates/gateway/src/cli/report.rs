@@ -1,5 +1,6 @@
 //! `report`: what somebody who looks into a bug needs, in a folder, without secrets.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,7 +13,7 @@ use super::target::{Target, environment};
 use super::{To, api, config, doctor, print};
 use crate::bridge::process::find;
 use crate::config::redact::Hints;
-use crate::config::{ConfigDocument, Env, OwnSettings, Paths};
+use crate::config::{ConfigDocument, Env, Keepers, OwnSettings, Paths, SecretRef, Secrets};
 use crate::native::log_tail;
 
 #[derive(Debug, clap::Args)]
@@ -56,6 +57,19 @@ impl Mask {
             .flatten()
         {
             Hints::bundled().redact_collecting(config, &mut secrets);
+            // Those kept in files and variables; a program that keeps some is not started for this.
+            let keepers = Keepers {
+                config,
+                env: &document.env,
+                paths,
+            };
+            let mut kept = BTreeSet::new();
+            SecretRef::within(config, config, &mut kept);
+            // What a secret is called is hidden in an answer, but is no secret: `value`, for one, is in every report.
+            secrets.retain(|text| !kept.iter().any(|reference| reference.id() == text));
+            kept.retain(|reference| !reference.is_kept_by_a_program());
+            let kept = Secrets::resolve(kept, keepers);
+            secrets.extend(kept.values().map(|secret| secret.expose().to_owned()));
         }
         if let Ok(target) = Target::resolve(profile, to) {
             secrets.extend(target.token.into_iter().chain(target.password));

@@ -90,13 +90,13 @@ pub(super) fn run(profile: Option<&str>, options: &Options) -> anyhow::Result<Ex
         .build()?;
     let mut hurried = false;
     let ended = runtime.block_on(serve(&env, &paths, own, options, log, &mut hurried));
-    if hurried {
-        // Drops the supervisor, which kills the child's group; waits for nothing else.
-        runtime.shutdown_timeout(HURRY);
-    }
+    // Drops the supervisor, which kills the child's group; waits for nothing else.
+    runtime.shutdown_timeout(if hurried { HURRY } else { PATIENCE });
     ended
 }
 
+/// Everything that was accepted is on disk: what still blocks a thread, such as a program that is asked for a secret, is not.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 /// After a second signal: longest wait for threads that are in the middle of something.
 const HURRY: std::time::Duration = std::time::Duration::from_millis(500);
 /// Exit code after a second signal, as a shell gives it after Ctrl-C.
@@ -209,7 +209,7 @@ async fn serve(
         Arc::clone(&upstream.wake),
     );
     let alone = matches!(*upstream.state.borrow(), UpstreamState::Off);
-    let secrets = lower::secrets(&document.resolved, &document.env, paths, &own, alone).await;
+    let secrets = lower::secrets(&document.resolved, &document.env, paths, &own, alone, None).await;
     app.keep_secrets(Arc::clone(&secrets));
     app.set_facts(crate::native::Facts {
         config: document.resolved.clone(),

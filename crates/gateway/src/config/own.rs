@@ -478,8 +478,12 @@ impl<'a> Values<'a> {
             _ => UpstreamMode::Auto,
         };
         let url = self.text("upstream.url");
+        // What is left there for another mode need not be right in all.
+        let is_used = mode == UpstreamMode::Attach;
+        let is_of_sockets = |url: &str| url.starts_with("ws://") || url.starts_with("wss://");
         if let Some(why) = url
             .as_deref()
+            .filter(|url| is_used || !is_of_sockets(url))
             .and_then(|url| remote::Target::parse(url).err())
         {
             let fix =
@@ -488,7 +492,7 @@ impl<'a> Values<'a> {
         }
         let tls_fingerprint = self.text("upstream.tls_fingerprint");
         let digest = tls_fingerprint.as_deref().map(remote::digest);
-        if let Some(Err(why)) = digest {
+        if let Some(Err(why)) = digest.filter(|_| is_used) {
             return Err(self.fault("upstream.tls_fingerprint", why).fix(
                 "copy it from the start-up summary there, or from `openssl x509 -noout -fingerprint -sha256`",
             ));

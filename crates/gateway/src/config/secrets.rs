@@ -93,6 +93,15 @@ impl SecretRef {
         }
     }
 
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// To follow it a program is started.
+    pub(crate) fn is_kept_by_a_program(&self) -> bool {
+        self.source == "exec"
+    }
+
     pub(crate) fn label(&self) -> String {
         format!("{}:{}:{}", self.source, self.provider, self.id)
     }
@@ -315,6 +324,35 @@ impl Secrets {
         }
     }
 
+    /// Where a reference cannot be followed now: what it stood for `before`, if it is kept at the same place. A vault that is locked for
+    /// a moment stops nothing that runs. The labels of those that stay so, and why.
+    pub(crate) fn or_as_before(
+        &mut self,
+        before: &Self,
+        (old, new): (&Value, &Value),
+    ) -> Vec<(String, String)> {
+        let keeper = |config: &Value, reference: &SecretRef| {
+            let providers = config.get("secrets")?.get("providers")?;
+            providers.get(&reference.provider).cloned()
+        };
+        let mut stale = Vec::new();
+        for (reference, secret) in &mut self.0 {
+            if let Err(why) = secret
+                && let Some(Ok(known)) = before.0.get(reference)
+                && keeper(old, reference) == keeper(new, reference)
+            {
+                stale.push((reference.label(), std::mem::take(why)));
+                *secret = Ok(known.clone());
+            }
+        }
+        stale
+    }
+
+    /// Those that could be resolved.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Secret> {
+        self.0.values().filter_map(|secret| secret.as_ref().ok())
+    }
+
     /// Those that could not be resolved, and why.
     pub(crate) fn failed(&self) -> impl Iterator<Item = (String, &str)> {
         self.0.iter().filter_map(|(reference, secret)| {
@@ -442,5 +480,28 @@ mod tests {
             assert_eq!(tree[key], before[key], "{key}");
         }
         assert!(!format!("{secrets:?}").contains("\"k\""));
+
+        // Its value is gone: it stays what it was, unless it is kept elsewhere now.
+        let key = json!({ "source": "env", "provider": "some", "id": "KEY" });
+        let without = Env::from_pairs([("HOME", "/h")]);
+        let keepers = Keepers {
+            env: &without,
+            ..keepers
+        };
+        let again = || {
+            let mut wanted = BTreeSet::new();
+            SecretRef::within(&config, &key, &mut wanted);
+            Secrets::resolve(wanted, keepers)
+        };
+        let mut new = again();
+        let stale = new.or_as_before(&secrets, (&config, &config));
+        assert_eq!(stale.len(), 1);
+        let value = new.get(&config, &key).and_then(Result::ok);
+        assert_eq!(value.as_ref().map(Secret::expose), Some("k"));
+        let mut other = config.clone();
+        other["secrets"]["providers"]["some"] = json!({ "source": "env" });
+        let mut new = again();
+        assert!(new.or_as_before(&secrets, (&config, &other)).is_empty());
+        assert!(new.get(&config, &key).is_some_and(|value| value.is_err()));
     }
 }

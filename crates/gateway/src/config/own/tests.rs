@@ -76,12 +76,12 @@ fn errors_name_file_line_key_and_fix() {
         "/s/own.toml:2:1: upstream.url: is neither ws:// nor wss://",
     );
     check(
-        "[upstream]\nurl = 'ws://10.0.0.9:18789'",
-        "/s/own.toml:2:1: upstream.url: 10.0.0.9:18789 is on another machine, where ws:// would send the secret in the clear",
+        "[upstream]\nmode = 'attach'\nurl = 'ws://10.0.0.9:18789'",
+        "/s/own.toml:3:1: upstream.url: 10.0.0.9:18789 is on another machine, where ws:// would send the secret in the clear",
     );
     check(
-        "[upstream]\ntls_fingerprint = 'AB:CD'",
-        "/s/own.toml:2:1: upstream.tls_fingerprint: is no SHA-256: 64 hexadecimal digits, colons allowed; copy it",
+        "[upstream]\nmode = 'attach'\nurl = 'wss://a'\ntls_fingerprint = 'AB:CD'",
+        "/s/own.toml:4:1: upstream.tls_fingerprint: is no SHA-256: 64 hexadecimal digits, colons allowed; copy it",
     );
     check(
         "[admin]\nlisten = 'localhost'",

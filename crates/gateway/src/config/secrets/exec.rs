@@ -463,10 +463,11 @@ mod tests {
         let mark = place.dir.path().join("pid");
         let hang = format!("sleep 600 & echo $! > {}; wait", mark.display());
         assert_eq!(
-            failed(&hang, json!({ "timeoutMs": 300 })),
-            "Exec provider \"vault\" timed out after 300ms."
+            failed(&hang, json!({ "timeoutMs": 3000 })),
+            "Exec provider \"vault\" timed out after 3000ms."
         );
         let pid = std::fs::read_to_string(&mark).expect("its child's number");
+        assert!(pid.trim().parse::<u32>().is_ok(), "{pid:?}");
         let gone = Instant::now() + Duration::from_secs(10);
         let stat = PathBuf::from(format!("/proc/{}/stat", pid.trim()));
         // A zombie is gone too: whoever inherits it takes its status.

@@ -166,6 +166,22 @@ impl Matrix {
         done.map(|_answer| ()).map_err(|f| f.error)
     }
 
+    /// A server takes the edit of what was redacted, and nobody is shown it.
+    async fn is_there(&self, room: &str, event: &str) -> Result<(), SendError> {
+        let path = format!(
+            "/_matrix/client/v3/rooms/{}/event/{}",
+            quote(room),
+            quote(event)
+        );
+        let found = self.api.get(&path).await.map_err(|f| f.error)?;
+        match found["unsigned"]["redacted_because"] {
+            Value::Null => Ok(()),
+            _ => Err(SendError::Rejected {
+                reason: format!("{event} was taken away"),
+            }),
+        }
+    }
+
     /// Our reaction to a message, if we have one.
     async fn own_reactions(&self, room: &str, event: &str) -> Result<Vec<String>, SendError> {
         let path = format!(
@@ -250,6 +266,7 @@ impl Channel for Matrix {
                 text,
             } => {
                 let room = self.room_of(target).await?;
+                self.is_there(&room, message_id).await?;
                 let new = outbound::text_content(text, false);
                 let mut content = outbound::text_content(&format!("* {text}"), false);
                 content["m.mentions"] = json!({});

@@ -287,6 +287,16 @@ async fn changes(matrix: &Arc<Matrix>, received: &Received, amy: &Person, room: 
         .get(&format!("/_matrix/client/v3/rooms/{room}/event/{own}"))
         .await;
     assert!(gone["content"].get("body").is_none(), "{gone}");
+    let edit = Action::Edit {
+        target: target(),
+        message_id: own,
+        text: "unseen".into(),
+    };
+    let edited = matrix.act(&edit).await;
+    assert!(
+        matches!(edited, Err(SendError::Rejected { .. })),
+        "{edited:?}"
+    );
 }
 
 async fn files(matrix: &Arc<Matrix>, received: &Received, amy: &Person, room: &str) {

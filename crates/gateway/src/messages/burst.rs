@@ -140,12 +140,10 @@ fn next(quiet: &Quiet, channel: &str, head: &Taken, behind: &[Taken], now: i64) 
     if pause == 0 || kind(first) != Kind::Text || now < *taken {
         return Next::Take(Vec::new());
     }
-    let by_sender = || {
-        let all = behind.iter().enumerate();
-        all.filter(|(_, (message, _))| message.sender.id == first.sender.id)
-            .map(|(n, (message, taken))| (n, message, *taken, kind(message)))
-    };
-    if by_sender().any(|(.., kind)| kind == Kind::Stop) {
+    let is_taken_back = behind
+        .iter()
+        .any(|(message, _)| message.sender.id == first.sender.id && kind(message) == Kind::Stop);
+    if is_taken_back {
         return Next::TakenBack;
     }
     let wait_max = match channel {
@@ -155,12 +153,14 @@ fn next(quiet: &Quiet, channel: &str, head: &Taken, behind: &[Taken], now: i64) 
     let last = taken + pause.max(wait_max);
     let mut until = (taken + pause).min(last);
     let mut parts = Vec::new();
-    for (n, message, taken, kind) in by_sender() {
-        match kind {
+    for (n, (message, taken)) in behind.iter().enumerate() {
+        let is_senders = message.sender.id == first.sender.id;
+        match kind(message) {
             Kind::Nothing => continue,
-            Kind::Text if taken > until => return Next::Take(parts),
+            Kind::Text if !is_senders => continue,
+            Kind::Text if *taken > until => return Next::Take(parts),
             Kind::Text => {}
-            // It is not delayed, and what was written before it goes before it.
+            // It is not delayed, whoever it is of, and what was written before it goes before it.
             Kind::Apart | Kind::Stop => return Next::Take(parts),
         }
         let more = length(message);
@@ -411,7 +411,11 @@ mod tests {
         check(said(1, "ann", "/new please"), said(2, "ann", "two"), take());
         check(file(one()), said(2, "ann", "two"), take());
         check(said(1, "ann", "stop"), said(2, "ann", "two"), take());
-        check(one(), said(2, "bob", "stop"), Next::Wait(60_010));
+        // Nobody else's is delayed either, and their texts hold and end nothing.
+        check(one(), said(2, "bob", "stop"), take());
+        check(one(), said(2, "bob", "/status"), take());
+        check(one(), file(said(2, "bob", "look")), take());
+        check(one(), said(2, "bob", "me too"), Next::Wait(60_010));
         for word in [
             "Stop!",
             "please  STOP",

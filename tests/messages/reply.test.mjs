@@ -1,6 +1,8 @@
 // What a person sees before the answer, and what of their messages is one: beside the original, with the same configuration, bot
 // and model. A burst is held for a minute here, so that only what ends it can end it: nothing depends on how fast this machine is.
 import assert from "node:assert/strict";
+import fs from "node:fs";
+import path from "node:path";
 import { after, before, test } from "node:test";
 import { startBotApi } from "../lib/bot-api.mjs";
 import { startOriginal, startOurs } from "../lib/gateway.mjs";
@@ -11,11 +13,11 @@ import { until } from "../lib/tools.mjs";
 const GROUP = -100;
 let sides;
 
-async function side(start, streaming) {
+async function side(start, streaming, toml) {
   const model = await startModel();
   const bot = await startBotApi();
   bot.group(GROUP);
-  const target = await start({ config: {
+  const target = await start({ toml, config: {
     ...modelConfig(model),
     agents: { defaults: { model: { primary: `scripted/${MODEL_ID}` }, typingIntervalSeconds: 1 } },
     messages: { inbound: { debounceMs: 5, byChannel: { telegram: 60_000 } }, ackReaction: "👍", queue: { mode: "followup" } },
@@ -41,7 +43,7 @@ async function side(start, streaming) {
 }
 
 before(async () => {
-  const [original, ours] = await Promise.all([side(startOriginal, { mode: "off" }), side(startOurs, { mode: "partial" })]);
+  const [original, ours] = await Promise.all([side(startOriginal, { mode: "off" }), side(startOurs, { mode: "partial" }, "[messages]\nattempts_max = 2")]);
   sides = { original, ours };
 });
 
@@ -213,3 +215,39 @@ for (const [n, point] of ["intake.draft_shown", "intake.after_close", "delivery.
     assert.equal(answers(chat).length, 1, "none was sent beside it");
   });
 }
+
+const drafted = (bot, chat) => until(`the draft in ${chat}`, () => seen(bot, chat)[0] === LONG);
+
+test("ours: a draft whose last edit is put off holds up nobody else; one that ends as a dead letter is taken away", async () => {
+  const { bot, model, target, file } = sides.ours;
+  const api = new MessageApi(target);
+  const answer = async (chat) => (await api.all({ channel: "telegram" })).find((m) => m.target === String(chat));
+  const begin = async (chat, fault) => {
+    file(bot.direct(chat), chat, `SCRIPT slow ${LONG} in vain`);
+    await drafted(bot, chat);
+    bot.faults.push({ method: "editMessageText", chat: String(chat), ...fault });
+    model.release();
+  };
+  await begin(15, { kind: "flood", retryAfter: 3600 });
+  await until("the edit to be put off", async () => (await answer(15))?.error?.includes("retry after 3600"));
+  await begin(16, { kind: "error" });
+  await until("the dead letter", async () => (await answer(16))?.state === "dead");
+  assert.deepEqual([seen(bot, 15), seen(bot, 16)], [[LONG], []]);
+});
+
+test("ours: the draft of a turn that is given up is taken away, or says so", async () => {
+  const { bot, target, file } = sides.ours;
+  // Not two people: what they say to the bot directly is one session.
+  const chats = [bot.direct(17), bot.group(GROUP - 1)];
+  for (const chat of chats) file(chat, 17, `SCRIPT slow ${LONG} never`);
+  for (const chat of chats) await drafted(bot, chat.id);
+  bot.faults.push({ method: "deleteMessage", kind: "error", code: 400, chat: String(GROUP - 1) });
+  await target.child.stop();
+  const config = path.join(target.stateDir, "openclaw.json");
+  const { models: _models, agents, ...rest } = JSON.parse(fs.readFileSync(config, "utf8"));
+  delete agents.defaults.model;
+  fs.writeFileSync(config, JSON.stringify({ ...rest, agents }));
+  target.spawn();
+  await until("the drafts to end", () => seen(bot, 17).length === 0 && seen(bot, GROUP - 1)[0] !== LONG);
+  assert.deepEqual(seen(bot, GROUP - 1), ["⚠️ This answer was broken off."]);
+});

@@ -8,7 +8,7 @@ mod prepare;
 mod worker;
 
 pub(crate) use prepare::{Media, Payload};
-pub(crate) use worker::run;
+pub(crate) use worker::{SEND_TIMEOUT, run};
 
 /// Messages of one account that may be on their way at a time.
 pub(crate) const PER_ACCOUNT_MAX: usize = 8;

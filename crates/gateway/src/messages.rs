@@ -8,7 +8,7 @@ mod agents;
 pub(crate) mod api;
 mod burst;
 pub(crate) mod crash;
-mod draft;
+pub(crate) mod draft;
 mod intake;
 pub(crate) mod methods;
 pub(crate) mod owned;

@@ -92,7 +92,7 @@ pub struct OutboxRow {
 }
 
 /// The right to send one message now. Ends with [`Outbox::delivered`], [`Outbox::retry`], [`Outbox::doubt`] or
-/// [`Outbox::bury`]; else it is in doubt at the next start.
+/// [`Outbox::bury`]; else it is in doubt at the next start. With [`OutboxState::Dead`] it has ended: it expired before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
     pub row: OutboxRow,
@@ -254,6 +254,8 @@ impl<'a> Outbox<'a> {
                     "expired before it could be sent",
                 )?;
                 self.next_in_lane(&lane)?;
+                row.state = OutboxState::Dead;
+                leases.push(Lease { row });
                 continue;
             }
             self.connection

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use channels::message::{Action, Attachment};
 use channels::{Channel, Receipt, Reconciled, SendError};
-use store::{Lease, OutboxRow, StoreError};
+use store::{Lease, OutboxRow, OutboxState, StoreError};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -15,14 +15,14 @@ use super::PER_ACCOUNT_MAX;
 use super::backoff::{self, Next};
 use super::prepare::{self, Media, Part, Payload};
 use crate::config::InDoubt;
-use crate::messages::{Finished, Messages, Owner, crash_point, now_ms, share};
+use crate::messages::{Finished, Messages, Owner, crash_point, draft, now_ms, share};
 
 /// How long messages that are on their way may take when the gateway stops; later they are in doubt.
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
 /// Longest sleep without looking, should a wake-up ever be missed.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long a service may take to answer one send.
-const SEND_TIMEOUT: Duration = Duration::from_secs(90);
+pub(crate) const SEND_TIMEOUT: Duration = Duration::from_secs(90);
 
 type Account = (String, String);
 
@@ -131,7 +131,15 @@ async fn lease_all(
         for lease in leases {
             let key = (lease.row.channel.clone(), lease.row.account.clone());
             let messages = Arc::clone(messages);
-            let task = tasks.spawn(async move { deliver(&messages, lease.row).await });
+            let task = tasks.spawn(async move {
+                match lease.row.state {
+                    OutboxState::Dead => {
+                        end_draft(&messages, &lease.row).await;
+                        None
+                    }
+                    _ => deliver(&messages, lease.row).await,
+                }
+            });
             under_way.insert(task.id(), key);
         }
     }
@@ -168,11 +176,16 @@ async fn deliver(messages: &Arc<Messages>, row: OutboxRow) -> Option<Duration> {
                     whole_account,
                 } => {
                     let done = retry(messages, &row, &error, after).await;
-                    (done, whole_account.then_some(after))
+                    // A draft's last edit waits alone: it is what was edited too often, and others may be sent.
+                    let is_edit = is_edit(&row) && matches!(error, SendError::Retry { .. });
+                    (done, (whole_account && !is_edit).then_some(after))
                 }
                 Next::Doubt => (in_doubt(messages, &row, &error).await, None),
                 Next::Bury => {
                     tracing::warn!(id = row.id, channel = row.channel, %error, "a message is a dead letter");
+                    if receipts.is_empty() {
+                        end_draft(messages, &row).await;
+                    }
                     let (id, why) = (row.id.clone(), error.to_string());
                     (
                         messages
@@ -192,6 +205,15 @@ async fn deliver(messages: &Arc<Messages>, row: OutboxRow) -> Option<Duration> {
     }
     finished(messages, &row.id);
     pause
+}
+
+/// The draft of an answer that will not come.
+async fn end_draft(messages: &Messages, row: &OutboxRow) {
+    let payload: Payload = serde_json::from_str(&row.payload).unwrap_or_default();
+    if let Some(draft) = payload.draft {
+        let target = row.target.clone();
+        draft::discard(messages, &row.channel, &row.account, target, draft).await;
+    }
 }
 
 fn finished(messages: &Messages, id: &str) {

@@ -13,15 +13,20 @@ use channels::{Channel, SendError, chunk};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use store::InboxRow;
+use store::{InboxRow, StoreError};
 use tokio_util::sync::CancellationToken;
 
-use super::intake::Back;
+use super::intake::{Back, Inbound};
 use super::{Messages, crash_point, now_ms};
+use crate::delivery::SEND_TIMEOUT;
 
 /// Less is not worth a notification that ends in the middle of a word.
 const FIRST_CHARS_MIN: usize = 30;
 const EVERY: Duration = Duration::from_secs(1);
+/// Telegram takes twenty messages a minute in a group, from everything that the bot does there.
+const EVERY_IN_GROUP: Duration = Duration::from_secs(3);
+/// What becomes of a draft that can't be deleted, as on Telegram after two days.
+const BROKEN_OFF: &str = "⚠️ This answer was broken off.";
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the upstream's runs have said so far, of those that somebody watches.
@@ -92,10 +97,14 @@ pub(super) async fn show(
         .read(move |reader| reader.cursor(&of, &account, &id));
     let mut draft = stored.await.ok().flatten();
     let mut shown = String::new();
-    let mut pause = EVERY;
+    // In groups alone it is answered below a message.
+    let every = match back.reply_to {
+        Some(_) => EVERY_IN_GROUP,
+        None => EVERY,
+    };
     loop {
         tokio::select! {
-            () = tokio::time::sleep(pause) => pause = EVERY,
+            () = tokio::time::sleep(every) => {}
             () = ended.cancelled() => return draft,
         }
         let text = said(messages, &ear, &*channel);
@@ -104,7 +113,12 @@ pub(super) async fn show(
             continue;
         }
         let step = write(&*channel, row, back, draft.as_deref(), &text);
-        match tokio::time::timeout(STEP_TIMEOUT, step).await {
+        // Who stops waiting for a first one leaves it behind.
+        let patience = match draft {
+            Some(_) => STEP_TIMEOUT,
+            None => SEND_TIMEOUT,
+        };
+        match tokio::time::timeout(patience, step).await {
             Ok(Ok(None)) => shown = text,
             Ok(Ok(Some(id))) => {
                 shown = text;
@@ -112,8 +126,9 @@ pub(super) async fn show(
                 draft = Some(id);
                 crash_point!("intake.draft_shown");
             }
-            Ok(Err(SendError::Retry { after, .. })) => pause = after.unwrap_or(EVERY).max(EVERY),
-            // It can't be written on, or nobody knows whether it is there: the answer comes as any other.
+            Ok(Err(SendError::Retry { after: None, .. })) => {}
+            // It can't be written on, nobody knows whether it is there, or what else is said there needs the room: the
+            // answer comes as any other.
             Ok(Err(error)) => {
                 tracing::debug!(id = row.id, %error, "the draft of an answer is given up");
                 ended.cancelled().await;
@@ -196,19 +211,55 @@ async fn keep(messages: &Messages, row: &InboxRow, back: &Back, id: &str) {
     }
 }
 
-/// Takes a draft away that became no answer.
-pub(super) async fn discard(messages: &Messages, back: &Back, id: String) {
-    let Some(channel) = messages.supervisor.get(&back.channel, &back.account) else {
+/// Ends the draft of a turn that has no answer, if it has one.
+pub(super) async fn end(messages: &Messages, row: &InboxRow) -> Result<(), StoreError> {
+    let (of, account, id) = (row.channel.clone(), row.account.clone(), key(&row.id));
+    let stored = messages
+        .store
+        .read(move |reader| reader.cursor(&of, &account, &id));
+    let Some(draft) = stored.await? else {
+        return Ok(());
+    };
+    let target = match serde_json::from_str(&row.payload) {
+        Ok(Inbound::Channel(message)) => message.chat.id,
+        Ok(Inbound::Api(request)) => request.target,
+        // Nobody can tell any more where it is.
+        Err(_) => String::new(),
+    };
+    discard(messages, &row.channel, &row.account, target, draft).await;
+    let (of, account, id) = (row.channel.clone(), row.account.clone(), key(&row.id));
+    messages
+        .store
+        .write(move |tx| tx.forget_cursor(&of, &account, &id))
+        .await
+}
+
+/// Takes a draft away that became no answer; one that has to stay says so.
+pub(crate) async fn discard(
+    messages: &Messages,
+    channel: &str,
+    account: &str,
+    target: String,
+    message_id: String,
+) {
+    let Some(channel) = messages.supervisor.get(channel, account) else {
         return;
     };
-    let action = Action::Delete {
-        target: back.target.clone(),
-        message_id: id,
+    let delete = Action::Delete {
+        target: target.clone(),
+        message_id: message_id.clone(),
     };
-    match tokio::time::timeout(STEP_TIMEOUT, channel.act(&action)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "a draft could not be taken away"),
-        Err(_elapsed) => tracing::debug!("a draft could not be taken away in time"),
+    let edit = Action::Edit {
+        target,
+        message_id,
+        text: BROKEN_OFF.to_owned(),
+    };
+    for action in [delete, edit] {
+        match tokio::time::timeout(STEP_TIMEOUT, channel.act(&action)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => tracing::debug!(%error, "a draft could not be taken away"),
+            Err(_elapsed) => tracing::debug!("a draft could not be taken away in time"),
+        }
     }
 }
 

@@ -157,7 +157,12 @@ async fn handle(messages: &Arc<Messages>, row: InboxRow) -> Result<(), StoreErro
                 reply_to: (message.chat.kind != ChatKind::Direct)
                     .then(|| message.message_id.clone()),
             };
-            match decide(messages, &row, &message).await? {
+            let decision = decide(messages, &row, &message).await?;
+            if row.run_id.is_some() && !matches!(decision, Decision::Route(_)) {
+                // It was begun before this was decided otherwise.
+                draft::end(messages, &row).await?;
+            }
+            match decision {
                 Decision::Drop { rule } => {
                     return done(messages, &row, &format!("not answered: {rule}")).await;
                 }
@@ -478,7 +483,8 @@ async fn close(
     let left_over = draft.filter(|_| payloads.is_empty());
     finish(messages, row, payloads, back, &why, reply_age).await?;
     if let Some(draft) = left_over {
-        draft::discard(messages, back, draft).await;
+        let target = back.target.clone();
+        draft::discard(messages, &back.channel, &back.account, target, draft).await;
     }
     Ok(())
 }
@@ -667,6 +673,7 @@ async fn fail(messages: &Messages, row: &InboxRow, why: &str) -> Result<(), Stor
         why,
         "a message from a chat was given up; `openclaw-gateway why` tells more"
     );
+    draft::end(messages, row).await?;
     let (id, why) = (row.id.clone(), why.to_owned());
     messages
         .store

@@ -51,6 +51,24 @@ async fn one_failing_closure_takes_back_itself_alone() {
 }
 
 #[tokio::test]
+async fn what_expired_is_handed_out_once_as_dead() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir.path().join("m.db"));
+    store.opened().await.unwrap();
+    let mut late = outbound("a", "late");
+    late.expires_ms = Some(5);
+    let lease = || store.write(|tx| tx.outbox().lease("test", "one", 10, 9));
+    store
+        .write(move |tx| tx.outbox().enqueue(late, 1))
+        .await
+        .unwrap();
+    let leases = lease().await.unwrap();
+    assert_eq!(leases.len(), 1);
+    assert_eq!(leases[0].row.state, OutboxState::Dead);
+    assert_eq!(lease().await.unwrap(), []);
+}
+
+#[tokio::test]
 async fn many_writers_share_a_commit() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir.path().join("m.db"));

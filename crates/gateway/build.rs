@@ -1,4 +1,4 @@
-//! Packs the recorded schema, a ninth of its size then, and says how the release binary for Linux is linked. It carries no symbols: `strip = true` in the profile would say so, but Cargo
+//! Packs the texts that the binary carries, and says how the release binary for Linux is linked. It carries no symbols: `strip = true` in the profile would say so, but Cargo
 //! forgets it for a package with profile settings of its own, which this one has.
 
 use std::io::Write as _;
@@ -8,10 +8,22 @@ use std::process::Command;
 /// The first glibc whose loader takes packed relative relocations.
 const GLIBC_WITH_RELR: (u32, u32) = (2, 36);
 
+/// Files and folders below `src`.
+const TEXTS: [&str; 5] = [
+    "config/redact/hints.json",
+    "config/schema/core.json",
+    "console/chat",
+    "console/page",
+    "messages/api/openapi.json",
+];
+
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    if let Err(error) = pack("src/config/schema/core.json") {
-        println!("cargo::error={error}");
+    for text in TEXTS {
+        println!("cargo::rerun-if-changed=src/{text}");
+        if let Err(error) = pack(&Path::new("src").join(text)) {
+            println!("cargo::error=src/{text}: {error}");
+        }
     }
     let is = |name: &str, value: &str| std::env::var(name).is_ok_and(|it| it == value);
     if !is("PROFILE", "release") || !is("CARGO_CFG_TARGET_OS", "linux") {
@@ -29,18 +41,22 @@ fn main() {
     }
 }
 
-/// Leaves the file in the build's own folder, as zlib has it.
-fn pack(file: &str) -> std::io::Result<()> {
-    println!("cargo::rerun-if-changed={file}");
-    let plain = std::fs::read(file)?;
+/// Leaves a file, or those of a folder, in the build's own folder, as zlib has them.
+fn pack(text: &Path) -> std::io::Result<()> {
+    if text.is_dir() {
+        for entry in std::fs::read_dir(text)? {
+            pack(&entry?.path())?;
+        }
+        return Ok(());
+    }
+    let plain = std::fs::read(text)?;
     let mut packed = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
     packed.write_all(&plain)?;
-    let name = Path::new(file).file_name().unwrap_or_default();
     let folder = std::env::var_os("OUT_DIR").unwrap_or_default();
-    std::fs::write(
-        Path::new(&folder).join(name).with_added_extension("zz"),
-        packed.finish()?,
-    )
+    let place = text.strip_prefix("src").unwrap_or(text);
+    let place = Path::new(&folder).join(place).with_added_extension("zz");
+    std::fs::create_dir_all(place.parent().unwrap_or(&place))?;
+    std::fs::write(place, packed.finish()?)
 }
 
 fn link(option: &str) {

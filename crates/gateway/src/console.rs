@@ -9,13 +9,12 @@
 
 pub(crate) mod api;
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 
 use crate::app::App;
 use crate::ingress::http::{Body, full, secured, text};
+use crate::packed::{Packed, packed};
 
 /// Where the page is.
 pub(crate) const PATH: &str = "/console";
@@ -28,51 +27,41 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
 
 /// Name, type and content of each file.
-const FILES: [(&str, &str, &str); 21] = [
-    ("", "text/html", include_str!("console/page/index.html")),
-    (
-        "style.css",
-        "text/css",
-        include_str!("console/page/style.css"),
-    ),
+const FILES: [(&str, &str, Packed); 21] = [
+    ("", "text/html", packed!("console/page/index.html")),
+    ("style.css", "text/css", packed!("console/page/style.css")),
     (
         "icon.svg",
         "image/svg+xml",
-        include_str!("console/page/icon.svg"),
+        packed!("console/page/icon.svg"),
     ),
-    script("app.mjs", include_str!("console/page/app.mjs")),
-    script("api.mjs", include_str!("console/page/api.mjs")),
-    script("chart.mjs", include_str!("console/page/chart.mjs")),
-    script("config.mjs", include_str!("console/page/config.mjs")),
-    script("dom.mjs", include_str!("console/page/dom.mjs")),
-    script("figures.mjs", include_str!("console/page/figures.mjs")),
-    script("log.mjs", include_str!("console/page/log.mjs")),
-    script("messages.mjs", include_str!("console/page/messages.mjs")),
-    script("rollout.mjs", include_str!("console/page/rollout.mjs")),
-    script("traffic.mjs", include_str!("console/page/traffic.mjs")),
-    script("upstream.mjs", include_str!("console/page/upstream.mjs")),
+    script("app.mjs", packed!("console/page/app.mjs")),
+    script("api.mjs", packed!("console/page/api.mjs")),
+    script("chart.mjs", packed!("console/page/chart.mjs")),
+    script("config.mjs", packed!("console/page/config.mjs")),
+    script("dom.mjs", packed!("console/page/dom.mjs")),
+    script("figures.mjs", packed!("console/page/figures.mjs")),
+    script("log.mjs", packed!("console/page/log.mjs")),
+    script("messages.mjs", packed!("console/page/messages.mjs")),
+    script("rollout.mjs", packed!("console/page/rollout.mjs")),
+    script("traffic.mjs", packed!("console/page/traffic.mjs")),
+    script("upstream.mjs", packed!("console/page/upstream.mjs")),
     (CHAT, "text/html", CHAT_PAGE),
     (
         "chat/chat.css",
         "text/css",
-        include_str!("console/chat/chat.css"),
+        packed!("console/chat/chat.css"),
     ),
-    script("chat/app.mjs", include_str!("console/chat/app.mjs")),
-    script("chat/device.mjs", include_str!("console/chat/device.mjs")),
-    script(
-        "chat/markdown.mjs",
-        include_str!("console/chat/markdown.mjs"),
-    ),
-    script("chat/socket.mjs", include_str!("console/chat/socket.mjs")),
-    script("chat/view.mjs", include_str!("console/chat/view.mjs")),
+    script("chat/app.mjs", packed!("console/chat/app.mjs")),
+    script("chat/device.mjs", packed!("console/chat/device.mjs")),
+    script("chat/markdown.mjs", packed!("console/chat/markdown.mjs")),
+    script("chat/socket.mjs", packed!("console/chat/socket.mjs")),
+    script("chat/view.mjs", packed!("console/chat/view.mjs")),
 ];
 
-const CHAT_PAGE: &str = include_str!("console/chat/index.html");
+const CHAT_PAGE: Packed = packed!("console/chat/index.html");
 
-const fn script(
-    name: &'static str,
-    content: &'static str,
-) -> (&'static str, &'static str, &'static str) {
+const fn script(name: &'static str, content: Packed) -> (&'static str, &'static str, Packed) {
     (name, "text/javascript", content)
 }
 
@@ -96,8 +85,8 @@ pub(crate) fn respond<B>(app: &App, request: &Request<B>) -> Option<Response<Bod
         return Some(secured(response));
     }
     let content = match *kind {
-        "text/html" => Cow::from(page(app, content, "", "")),
-        _ => Cow::from(*content),
+        "text/html" => page(app, &content.text(), "", ""),
+        _ => content.text(),
     };
     Some(file(kind, &content, *request.method() == Method::HEAD))
 }
@@ -112,7 +101,12 @@ pub(crate) fn is_chat(path: &str) -> bool {
 
 /// The chat's page at another path of this port; `why`, as HTML: why another one is not there.
 pub(crate) fn chat<B>(app: &App, request: &Request<B>, why: &str) -> Response<Body> {
-    let html = page(app, CHAT_PAGE, &chat_from(request.uri().path()), why);
+    let html = page(
+        app,
+        &CHAT_PAGE.text(),
+        &chat_from(request.uri().path()),
+        why,
+    );
     file("text/html", &html, *request.method() == Method::HEAD)
 }
 
@@ -206,10 +200,11 @@ mod tests {
 
     #[test]
     fn the_page_is_small_and_names_nothing_but_its_own_files() {
-        let bytes: usize = FILES.iter().map(|(.., content)| content.len()).sum();
+        let bytes: usize = FILES.iter().map(|(.., file)| file.text().len()).sum();
         assert!(bytes < BYTES_MAX, "{bytes} bytes");
         let mut named = 0;
         for (file, _, content) in FILES {
+            let content = content.text();
             // The one address in it is the name of a vocabulary, which nobody fetches.
             let rest = content.replace("http://www.w3.org/2000/svg", "");
             for never in [
@@ -239,7 +234,7 @@ mod tests {
             }
         }
         assert!(named >= FILES.len() - 7, "{named} imports");
-        for page in [FILES[0].2, CHAT_PAGE] {
+        for page in [FILES[0].2.text(), CHAT_PAGE.text()] {
             assert!(page.contains("data-auth=\"{auth}\""));
             assert!(!page.contains("<script>") && !page.contains("<style"));
         }

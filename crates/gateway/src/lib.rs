@@ -23,6 +23,7 @@ mod memories;
 mod messages;
 mod metrics;
 pub mod native;
+mod packed;
 mod pinned;
 mod procfs;
 mod recent_log;

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::document::is_reference;
 use super::json5;
+use crate::packed::packed;
 
 /// Stands for a hidden value. Source: src/config/redact-sentinel.ts at 2026.9.6.
 pub const SENTINEL: &str = "__OPENCLAW_REDACTED__";
@@ -52,9 +53,7 @@ struct Mark {
 impl Hints {
     /// The hints of the original's own schema and its bundled plugins.
     pub fn bundled() -> Self {
-        let hints = serde_json::from_str(include_str!("redact/hints.json"))
-            .expect("the recorded hints are JSON: a test reads them");
-        Self::from_ui_hints(&hints)
+        Self::from_ui_hints(&packed!("config/redact/hints.json").json())
     }
 
     /// The `uiHints` of a `config.schema` answer.

@@ -6,13 +6,11 @@
 //!
 //! Source of the wording: zod 4's English messages and src/config/validation-issues.ts at 2026.9.6.
 
-use std::io::BufReader;
-
-use flate2::read::ZlibDecoder;
 use serde_json::{Map, Value};
 
 use super::Issue;
 use super::document::type_name;
+use crate::packed::packed;
 
 const ALLOWED_SHOWN_MAX: usize = 12;
 const SAFE_INTEGER_MAX: f64 = 9_007_199_254_740_991.0;
@@ -23,9 +21,7 @@ pub struct Schema(Value);
 
 impl Schema {
     pub fn bundled() -> Self {
-        let packed: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/core.json.zz"));
-        let schema = serde_json::from_reader(BufReader::new(ZlibDecoder::new(packed)));
-        Self(schema.expect("the recorded schema is JSON: a test reads it"))
+        Self(packed!("config/schema/core.json").json())
     }
 
     /// The `schema` of a `config.schema` answer, what this check does not read left out.

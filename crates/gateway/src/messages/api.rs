@@ -21,13 +21,14 @@ use crate::auth::RemoteEnd;
 use crate::auth::{Attribution, AuthSettings, HttpAuth, HttpSurface, Mode};
 use crate::ingress::door;
 use crate::ingress::http::{Body, full, refused};
+use crate::packed::{Packed, packed};
 
 /// Largest body of a request.
 const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// How long a body may take to arrive.
 const BODY_PATIENCE: Duration = Duration::from_secs(30);
 
-const OPENAPI: &str = include_str!("api/openapi.json");
+const OPENAPI: Packed = packed!("messages/api/openapi.json");
 
 /// An answer in JSON, or what is wrong.
 type Answer = Result<(StatusCode, Value), Refusal>;
@@ -281,10 +282,7 @@ fn is_rebound(settings: &AuthSettings, attribution: &Attribution, headers: &Head
 async fn serve(messages: &Arc<Messages>, route: Route<'_>, request: Request<Incoming>) -> Answer {
     let query = request.uri().query().unwrap_or_default().to_owned();
     match route {
-        Route::OpenApi => {
-            let document = serde_json::from_str(OPENAPI).unwrap_or(Value::Null);
-            Ok((StatusCode::OK, document))
-        }
+        Route::OpenApi => Ok((StatusCode::OK, OPENAPI.json())),
         Route::Send => {
             let (headers, body) = read_json(request).await?;
             let key = match headers.get("idempotency-key") {
@@ -600,7 +598,7 @@ mod tests {
 
     #[test]
     fn every_path_is_in_the_document() {
-        let document: Value = serde_json::from_str(OPENAPI).unwrap();
+        let document = OPENAPI.json();
         let paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
         for path in &paths {
             assert!(

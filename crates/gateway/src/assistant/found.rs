@@ -4,6 +4,7 @@
 //! where its own programs look (`OLLAMA_HOST`), on this machine alone: one elsewhere is for the file to name.
 
 use std::borrow::Cow;
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -51,14 +52,14 @@ impl Assistant {
         }
     }
 
+    /// Whether Ollama could stand in for a provider, were it started.
+    pub(crate) fn may_find(app: &App) -> bool {
+        place(app).is_some()
+    }
+
     /// Looks for Ollama if that could help; the first model found and where, when there is one.
     pub(crate) async fn look(&self, app: &App) -> Option<(String, String)> {
-        let facts = app.facts.load_full();
-        let is_alone = matches!(*app.upstream.borrow(), UpstreamState::Off);
-        if !is_alone || names_provider(&facts.config) {
-            return None;
-        }
-        let address = address(app.variable("OLLAMA_HOST").as_deref())?;
+        let address = place(app)?;
         let mut asked = self.found.asked.lock().await;
         let pause = match self.found.config.load().is_some() {
             true => AGAIN_WHEN_FOUND,
@@ -80,6 +81,15 @@ impl Assistant {
             format!("http://{address}"),
         ))
     }
+}
+
+/// Where Ollama could be, when it is needed.
+fn place(app: &App) -> Option<SocketAddr> {
+    let is_alone = matches!(*app.upstream.borrow(), UpstreamState::Off);
+    if !is_alone || names_provider(&app.facts.load().config) {
+        return None;
+    }
+    address(app.variable("OLLAMA_HOST").as_deref())
 }
 
 fn names_provider(config: &Value) -> bool {
@@ -113,9 +123,13 @@ fn address(host: Option<&str>) -> Option<SocketAddr> {
     }
 }
 
-/// `GET /api/tags`; `None`: nobody is there, or not Ollama.
+/// `GET /api/tags`; null: nobody listens there, so that there is nothing; `None`: no answer that tells.
 async fn tags(address: SocketAddr) -> Option<Value> {
-    let stream = TcpStream::connect(address).await.ok()?;
+    let stream = match TcpStream::connect(address).await {
+        Ok(stream) => stream,
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => return Some(Value::Null),
+        Err(_) => return None,
+    };
     let (mut sender, connection) = Builder::new()
         .handshake::<_, Body>(TokioIo::new(stream))
         .await
@@ -178,6 +192,21 @@ mod tests {
         check(Some("192.168.1.2:11434"), None);
         check(Some("https://ollama.example"), None);
         check(Some("gpu"), None);
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_no_model_and_silence_tells_nothing() {
+        let here = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let here = here.expect("a port");
+        let address = here.local_addr().expect("its address");
+        let (answer, _) = tokio::join!(tags(address), async {
+            drop(here.accept().await);
+        });
+        assert_eq!(answer, None);
+        drop(here);
+        let answer = tags(address).await;
+        assert_eq!(answer, Some(Value::Null));
+        assert_eq!(provider(&Value::Null, address), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use anyhow::Context as _;
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -97,6 +97,9 @@ pub(super) fn run(profile: Option<&str>, options: &Options) -> anyhow::Result<Ex
 
 /// Everything that was accepted is on disk: what still blocks a thread, such as a program that is asked for a secret, is not.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+/// How often Ollama is looked for at the start, for the summary, and how long between.
+const FIND_TRIES: u32 = 6;
+const FIND_EVERY: std::time::Duration = std::time::Duration::from_secs(5);
 /// After a second signal: longest wait for threads that are in the middle of something.
 const HURRY: std::time::Duration = std::time::Duration::from_millis(500);
 /// Exit code after a second signal, as a shell gives it after Ctrl-C.
@@ -285,7 +288,7 @@ async fn serve(
         settings.auth.mode.as_str(),
         &upstream,
     );
-    tokio::spawn(tell_found(Arc::clone(&app)));
+    tokio::spawn(tell_found(Arc::downgrade(&app)));
     let signals = (
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
@@ -326,14 +329,24 @@ async fn serve(
 }
 
 /// The summary's last line, when there is no model but what runs on this machine anyway.
-async fn tell_found(app: Arc<App>) {
-    let Some(assistant) = app.assistant() else {
-        return;
-    };
-    if let Some((model, place)) = assistant.look(&app).await {
-        print(&format!(
-            "  model     {model}, found at {place} (models.providers in openclaw.json names none)"
-        ));
+async fn tell_found(app: Weak<App>) {
+    // Both may have been started with the machine.
+    for _ in 0..FIND_TRIES {
+        let Some(app) = app.upgrade() else { return };
+        let Some(assistant) = app.assistant() else {
+            return;
+        };
+        if let Some((model, place)) = assistant.look(&app).await {
+            print(&format!(
+                "  model     {model}, found at {place} (models.providers in openclaw.json names none)"
+            ));
+            return;
+        }
+        if !Assistant::may_find(&app) {
+            return;
+        }
+        drop(app);
+        tokio::time::sleep(FIND_EVERY).await;
     }
 }
 

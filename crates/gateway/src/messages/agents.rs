@@ -1,6 +1,6 @@
 //! Turns by agents that run in this gateway.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use agent::ModelError;
 use serde_json::Value;
@@ -9,7 +9,7 @@ use store::RunState;
 use super::Messages;
 use super::upstream::{Reply, Turn};
 use crate::app::App;
-use crate::assistant::{Image, Input};
+use crate::assistant::{Assistant, Image, Input};
 use crate::bridge::control::CallError;
 
 impl Messages {
@@ -27,6 +27,12 @@ impl Messages {
         assistant.look(&app).await;
         let model = assistant.model(&app, agent, None);
         (self.upstream.is_off() && model != Err(ModelError::None)).then_some(app)
+    }
+
+    /// Whether one may come by itself: no provider is named, so that Ollama is looked for.
+    pub(super) fn may_find_agents(&self) -> bool {
+        let app = self.agents.get().and_then(Weak::upgrade);
+        app.is_some_and(|app| app.assistant().is_some() && Assistant::may_find(&app))
     }
 }
 

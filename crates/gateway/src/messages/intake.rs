@@ -29,6 +29,8 @@ const IMAGES_MAX: usize = 4;
 /// How often a turn is begun before it is given up.
 const ATTEMPTS_MAX: i64 = 5;
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// What is waited for where nothing is configured.
+const NO_MODEL: &str = "no model is set: start Ollama on this machine, or add one under models.providers in openclaw.json";
 
 /// What a spool row holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -194,15 +196,30 @@ async fn handle(messages: &Arc<Messages>, row: InboxRow) -> Result<(), StoreErro
         }
     };
     let begun = row.run_id.is_some();
-    let own = messages.own_agents(&route.agent).await;
-    if own.is_none() && messages.upstream.is_off() {
-        return fail(
-            messages,
-            &row,
-            "no agent is reachable: no OpenClaw gateway is behind this one",
-        )
-        .await;
-    }
+    let mut is_told = false;
+    let own = loop {
+        let own = messages.own_agents(&route.agent).await;
+        if own.is_some() || !messages.upstream.is_off() {
+            break own;
+        }
+        if !messages.may_find_agents() {
+            let why = "no agent is reachable: no OpenClaw gateway is behind this one";
+            return fail(messages, &row, why).await;
+        }
+        if !is_told {
+            is_told = true;
+            tracing::warn!(
+                id = row.id,
+                channel = row.channel,
+                "a message from a chat waits: {NO_MODEL}"
+            );
+            note(messages, &row.id, "waits", NO_MODEL).await?;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = messages.stop.cancelled() => return Ok(()),
+        }
+    };
     if own.is_none() && messages.upstream.word() != "ready" {
         note(
             messages,

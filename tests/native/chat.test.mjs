@@ -8,6 +8,7 @@ import os from "node:os";
 import path from "node:path";
 import test, { after, before } from "node:test";
 import { chromium } from "playwright-core";
+import { startBotApi } from "../lib/bot-api.mjs";
 import { startOurs, TOKEN } from "../lib/gateway.mjs";
 import { modelConfig, startModel, textOf } from "../lib/model.mjs";
 import { startProviders } from "../lib/providers.mjs";
@@ -159,6 +160,26 @@ test("an answer is shown as it comes, survives a reload in its middle, and is ke
   assert.deepEqual(complaints, []);
 });
 
+test("an answer that failed before its first word is shown as its error", async (t) => {
+  const { page, enter } = await open(t);
+  await enter(ours.url);
+  const parts = await page.evaluate(async () => {
+    const { items } = await import("/console/chat/view.mjs");
+    return items([{ role: "assistant", content: [], stopReason: "error", errorMessage: "no quota" }]).flatMap(({ isError, parts }) => [isError, parts]);
+  });
+  assert.deepEqual(parts, [true, [{ kind: "text", text: "no quota" }]]);
+});
+
+test("a browser without the kind of key that is needed is told so, and asks nobody", async (t) => {
+  const { page, requests } = await open(t);
+  await page.addInitScript(() => {
+    crypto.subtle.generateKey = () => Promise.reject(new DOMException("Unrecognized name.", "NotSupportedError"));
+  });
+  await page.goto(`${ours.url}/#token=${TOKEN}`);
+  await page.getByText("This browser can't make the key (Ed25519)").waitFor();
+  assert.deepEqual(requests.filter((url) => url.startsWith("ws")), []);
+});
+
 test("texts become elements of a few kinds, whatever is in them", async (t) => {
   const { page, enter } = await open(t);
   await enter(ours.url);
@@ -261,6 +282,21 @@ test("a lost connection comes back by itself: nothing is missed, nothing is said
   await answer("Sent without a connection.");
   assert.equal(asked("Sent without a connection."), 1);
   assert.equal(await said.getByText("ended behind its back.").count(), 2, "the question and the answer, each once");
+  // What was not taken outlives the page: this one never connects again.
+  await page.evaluate(() => {
+    globalThis.WebSocket = function Never() {
+      this.close = () => {};
+    };
+  });
+  way.cut();
+  await page.getByText("The connection to the gateway is lost.").waitFor();
+  await say("SCRIPT say Sent by a page that is gone.");
+  await said.getByText("Waits for the connection …").waitFor();
+  way.isCut = false;
+  await page.reload();
+  await answer("Sent by a page that is gone.");
+  assert.equal(asked("Sent by a page that is gone."), 1);
+  assert.equal(await page.evaluate(() => sessionStorage.getItem("openclaw-chat-sent")), "[]");
   // The gateway itself begins anew.
   await ours.restart();
   await say("SCRIPT say After the restart.");
@@ -301,7 +337,10 @@ test("on a phone, in the dark, by the keyboard alone", async (t) => {
 test("without a model the page says what to set; Ollama that comes up is found and used", async (t) => {
   assert.equal(ollama.looked.length, 0, "a file that names a provider is all that counts");
   const port = await freePort();
-  const bare = await startOurs({ config: { gateway: { auth: { mode: "none" } } }, toml: ALONE, env: { OLLAMA_HOST: `127.0.0.1:${port}` } });
+  const bot = await startBotApi();
+  t.after(() => bot.stop());
+  const telegram = { botToken: bot.token, apiRoot: bot.url, dmPolicy: "open", allowFrom: ["*"] };
+  const bare = await startOurs({ config: { gateway: { auth: { mode: "none" } }, channels: { telegram } }, toml: ALONE, env: { OLLAMA_HOST: `127.0.0.1:${port}` } });
   t.after(() => bare.stop());
   const { page, complaints, say, answer, said, composer } = await open(t);
   await page.goto(bare.url);
@@ -311,6 +350,10 @@ test("without a model the page says what to set; Ollama that comes up is found a
   await shot(page, "no-model");
   await say("Anybody?");
   await said.getByText(/^Not sent: No model is set/).waitFor();
+  bot.say(bot.direct(1), 1, "SCRIPT say Late, but answered.");
+  await until("the log to say what a message waits for", () => /a message from a chat waits: no model is set: start Ollama on this machine, or add one under models\.providers/.test(bare.child.output));
+  await page.reload();
+  await said.getByText(/^Not sent: No model is set/).waitFor();
   const local = await startProviders({ port });
   t.after(() => local.stop());
   await missing.waitFor({ state: "hidden" });
@@ -318,6 +361,7 @@ test("without a model the page says what to set; Ollama that comes up is found a
   await answer("Hello from the scripted model.");
   await say("SCRIPT say By a model that nobody configured.");
   await answer("By a model that nobody configured.");
+  await until("the message that waited to be answered", () => bot.sent.some(({ text }) => text === "Late, but answered."));
   assert.equal(local.requests[0].api, "ollama");
   assert.ok(local.requests[0].call.options.num_ctx <= 32768);
   assert.ok(local.looked.length < 5, `${local.looked.length} questions`);

@@ -1,11 +1,12 @@
 // The chat: who is signed in, which conversation is open, what is said in it and what is being answered.
 import { secret, takeFromAddress } from "../api.mjs";
 import { el, find, say } from "../dom.mjs";
-import { canSign, deviceToken } from "./device.mjs";
+import { canSign, deviceToken, mayHaveKeys } from "./device.mjs";
 import { call, Lost, on, start, stop } from "./socket.mjs";
 import * as view from "./view.mjs";
 
 const OPEN = "openclaw-chat-open";
+const SENT = "openclaw-chat-sent";
 const PAGE = 200;
 const NOT_YET_MS = 3000;
 const mode = document.documentElement.dataset.auth;
@@ -21,13 +22,30 @@ let limit = PAGE;
 /** The turn that works: `{runId, parts, doing}`. */
 let live = null;
 /** What was sent from here and is not in the history yet. */
-let sent = [];
+let sent = kept();
 const ended = new Set();
 const waiting = new Map();
 let list = [];
 let main = "main";
 let isConnected = false;
 const faults = { link: "", model: "", last: "" };
+
+/** What the gateway has not taken outlives the page; sent again under its id, it is worked on once. */
+function kept() {
+  try {
+    return JSON.parse(sessionStorage.getItem(SENT)) ?? [];
+  } catch {
+    return [];
+  }
+}
+
+function keep() {
+  try {
+    sessionStorage.setItem(SENT, JSON.stringify(sent.filter((one) => !one.isTaken)));
+  } catch {
+    // More than a browser keeps: it is here as long as the page.
+  }
+}
 
 // === what is wrong, in words ===
 
@@ -76,6 +94,7 @@ find("sign-out").onclick = () => {
   deviceToken.forget();
   sessionStorage.removeItem(OPEN);
   [messages, sent, live] = [null, [], null];
+  keep();
   draw();
   signIn(`Signed out. ${WHERE}`);
 };
@@ -173,6 +192,7 @@ async function refresh() {
   find("earlier").hidden = !history.hasMore || limit >= 1000;
   const known = new Set(messages.map((item) => item.sentAs));
   sent = sent.filter((one) => !known.has(`${one.id}:user`) && !known.has(one.id) && !ended.has(one.id));
+  keep();
   const run = history.inFlightRun;
   if (!run || ended.has(run.runId)) {
     if (!live || ended.has(live.runId) || !history.sessionInfo?.activeRunIds?.includes(live.runId)) live = null;
@@ -237,14 +257,17 @@ find("earlier").onclick = () => {
 
 async function deliver(one) {
   one.error = "";
+  keep();
   draw();
   try {
     // The same key again after a lost connection: it is worked on once.
     await call("chat.send", { sessionKey: one.key, message: one.text, idempotencyKey: one.id });
     one.isTaken = true;
+    keep();
   } catch (error) {
     if (error instanceof Lost && !isConnected) return;
     one.error = words(error);
+    keep();
     draw();
   }
 }
@@ -393,8 +416,10 @@ addEventListener("keydown", (event) => {
 });
 
 takeFromAddress();
-if (!canSign()) {
+if (!mayHaveKeys()) {
   tell("link", "A browser lets a page have a key of its own over https or on the gateway's machine alone: open it at localhost there, or turn on gateway.tls or gateway.tailscale.");
+} else if (!await canSign()) {
+  tell("link", "This browser can't make the key (Ed25519) by which the gateway would know it. Use a newer one: Chrome or Edge from 137, Firefox from 129, Safari from 17.");
 } else if ((mode === "token" || mode === "password") && !secret.get() && !deviceToken.get()) signIn(WHERE);
 else {
   tell("link", CONNECTING);

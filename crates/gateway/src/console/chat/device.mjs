@@ -37,12 +37,18 @@ async function device() {
     const raw = new Uint8Array(await crypto.subtle.exportKey("raw", publicKey));
     const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", raw));
     return { id: [...hash].map((byte) => byte.toString(16).padStart(2, "0")).join(""), publicKey: base64(raw), privateKey };
-  })();
+  })().catch((error) => {
+    made = undefined;
+    throw error;
+  });
   return made;
 }
 
-/** Whether this browser has what a device needs: it gives keys on secure pages alone. */
-export const canSign = () => Boolean(globalThis.crypto?.subtle && globalThis.indexedDB);
+/** Whether this page may have keys at all: a browser gives them to secure pages alone. */
+export const mayHaveKeys = () => Boolean(globalThis.crypto?.subtle && globalThis.indexedDB);
+
+/** Whether this browser knows the kind of key that a device has. */
+export const canSign = () => device().then(() => true, () => false);
 
 /** `device` of `connect`, over the gateway's challenge. Source: packages/gateway-client/src/device-auth.ts at 2026.9.6. */
 export async function prove({ challenge, client, role, scopes, token }) {

@@ -59,7 +59,10 @@ export function items(messages) {
         push(call);
       }
     } else if (typeof message.content === "string") push({ kind: "text", text: message.content });
-    if (message.stopReason === "error") item.isError = true;
+    if (message.stopReason === "error") {
+      item.isError = true;
+      if (item.parts.length === 0 && message.errorMessage) push({ kind: "text", text: message.errorMessage });
+    }
     if (message.openclawAbort) push({ kind: "note", text: "Stopped." });
     if (item.parts.length) out.push(item);
   }

@@ -14,9 +14,10 @@ export class Terminal {
     terminal.socket = path.join(terminal.dir, "socket");
     terminal.env = { ...env, TERM: "screen-256color", LANG: "C.UTF-8" };
     const conf = path.join(terminal.dir, "tmux.conf");
-    // The pane stays when the program ends, so that its last words can be read.
-    fs.writeFileSync(conf, "set -g remain-on-exit on\nset -g status off\n");
-    await run("tmux", ["-u", "-S", terminal.socket, "-f", conf, "new-session", "-d", "-x", String(columns), "-y", String(rows), "-c", cwd, ...command],
+    fs.writeFileSync(conf, "set -g status off\n");
+    // A shell stays when the program ends and says how, so that its last words can be read. tmux itself does not always say it.
+    const program = ["sh", "-c", '"$0" "$@"; echo "left with $?"; exec cat', ...command];
+    await run("tmux", ["-u", "-S", terminal.socket, "-f", conf, "new-session", "-d", "-x", String(columns), "-y", String(rows), "-c", cwd, ...program],
       { env: terminal.env });
     return terminal;
   }

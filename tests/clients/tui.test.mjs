@@ -68,10 +68,9 @@ const steps = {
   "leaves on /quit": async (side) => {
     await terminal.type("/quit");
     await terminal.press("Enter");
-    // What tmux writes into a pane whose program has ended.
-    const screen = await terminal.still("the TUI to end", /Pane is dead/);
+    const screen = await terminal.still("the TUI to end", /left with \d+/);
     await terminal.close();
-    return seen(screen, side).filter((line) => /dead|error/i.test(line)).map((line) => line.replace(/,.*/, ""));
+    return seen(screen, side).filter((line) => /left with|error/i.test(line));
   },
 };
 

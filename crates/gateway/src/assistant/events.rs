@@ -120,7 +120,10 @@ impl Teller {
         let call = tooling.call;
         let waiting = |phase: &str, id: String| json!({ "phase": phase, "approvalId": id, "toolCallId": call.id });
         match doing {
-            Progress::Waits(id) => self.lifecycle(waiting("waiting-approval", id)),
+            Progress::Waits { id, ask } => {
+                ask();
+                self.lifecycle(waiting("waiting-approval", id));
+            }
             Progress::Decided(id) => self.lifecycle(waiting("approval-resolved", id)),
             Progress::Output { text, details } => {
                 let result =

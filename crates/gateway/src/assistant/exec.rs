@@ -98,8 +98,12 @@ pub(super) enum Progress {
         text: String,
         details: Value,
     },
-    /// The id of the approval that is waited for.
-    Waits(String),
+    /// The id of the approval that is waited for, and what asks for it: whoever decides may be quick, and is told of the command's
+    /// waiting before of its end.
+    Waits {
+        id: String,
+        ask: Box<dyn FnOnce() + Send>,
+    },
     Decided(String),
 }
 

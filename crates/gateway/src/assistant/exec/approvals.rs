@@ -78,7 +78,7 @@ pub(super) struct Approval {
 }
 
 impl Approval {
-    fn end(&self) -> Option<End> {
+    pub(super) fn end(&self) -> Option<End> {
         *self.end.borrow()
     }
 

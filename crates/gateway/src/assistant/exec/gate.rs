@@ -4,6 +4,7 @@
 //! same questions, and their words.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
@@ -297,9 +298,18 @@ impl Bench {
             approval: &approval,
             bench: self,
         };
-        super::methods::broadcast_requested(&self.app, &approval);
+        let (app, asked) = (Arc::clone(&self.app), Arc::clone(&approval));
+        let waits = Progress::Waits {
+            id: approval.id.clone(),
+            // A turn that was stopped in the meantime asks nobody.
+            ask: Box::new(move || {
+                if asked.end().is_none() {
+                    super::methods::broadcast_requested(&app, &asked);
+                }
+            }),
+        };
         // The turn's end takes the receiver away; then nobody waits here either.
-        drop(progress.send(Progress::Waits(approval.id.clone())).await);
+        drop(progress.send(waits).await);
         let end = approval.ended().await;
         drop(waiting);
         drop(progress.send(Progress::Decided(approval.id.clone())).await);

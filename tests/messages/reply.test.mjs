@@ -244,9 +244,11 @@ test("ours: the draft of a turn that is given up is taken away, or says so", asy
   bot.faults.push({ method: "deleteMessage", kind: "error", code: 400, chat: String(GROUP - 1) });
   await target.child.stop();
   const config = path.join(target.stateDir, "openclaw.json");
-  const { models: _models, agents, ...rest } = JSON.parse(fs.readFileSync(config, "utf8"));
+  const { agents, ...rest } = JSON.parse(fs.readFileSync(config, "utf8"));
   delete agents.defaults.model;
-  fs.writeFileSync(config, JSON.stringify({ ...rest, agents }));
+  // A provider that has nothing: without any, a message would wait for an Ollama to come up.
+  const models = { mode: "replace", providers: { empty: { baseUrl: "http://127.0.0.1:9/v1", models: [] } } };
+  fs.writeFileSync(config, JSON.stringify({ ...rest, models, agents }));
   target.spawn();
   await until("the drafts to end", () => seen(bot, 17).length === 0 && seen(bot, GROUP - 1)[0] !== LONG);
   assert.deepEqual(seen(bot, GROUP - 1), ["⚠️ This answer was broken off."]);

@@ -28,13 +28,14 @@ async function start(t, begin, { every = "1s", ...heartbeat }, more = {}, rest =
     const { payload: { hash: baseHash } } = await client.call("config.get", {});
     const patched = await client.call("config.patch", { raw: JSON.stringify({ agents: { defaults: { heartbeat: { every } } } }), baseHash });
     assert.equal(patched.ok, true, JSON.stringify(patched));
-    return until("a heartbeat", async () => (await client.call("last-heartbeat", {})).payload);
+    return until("a heartbeat", async () => (await client.call("last-heartbeat", {})).payload, { timeoutMs: 240_000 });
   };
   const beats = () => model.requests.map(({ call }) => textOf(call.messages.filter(({ role, content }) => role === "user" && !textOf(content).startsWith("<<<BEGIN")).at(-1).content));
   return { model, gateway, client, last, beats };
 }
 
-const both = (t, heartbeat, steps) => Promise.all([startOriginal, startOurs].map(async (begin) => steps(await start(t, begin, heartbeat), begin)));
+/** The first turn takes the original seconds; a beat that comes meanwhile, or in the reload that set the time, waits a minute there. */
+const both = (t, heartbeat, steps) => Promise.all([startOriginal, startOurs].map(async (begin) => steps(await start(t, begin, { every: "12s", ...heartbeat }), begin)));
 const masked = ({ ts, durationMs, ...event }) => ({ ...event, ts: typeof ts, durationMs: typeof durationMs });
 
 test("a beat with nothing to say: the question as configured, an event, nothing in the history", async (t) => {

@@ -65,7 +65,8 @@ test("POST /api/message with turn delivers the agent's answer", async () => {
 
 test("killed in the middle of a turn, it is resumed and answered", async () => {
   bot.say(bot.direct(80), 80, "SCRIPT slow one two three");
-  await until("the turn", () => bot.calls.some(({ method, params }) => method === "sendChatAction" && String(params.chat_id) === "80"));
+  // It is typed before the original has taken the turn up; the middle of it is when the model works.
+  await until("the turn", () => model.requests.some(({ plan }) => plan.kind === "slow" && plan.text === "one two three"));
   ours.child.killTree("SIGKILL");
   await ours.child.waitExit();
   ours.spawn();

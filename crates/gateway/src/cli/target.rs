@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::To;
 use crate::config::settings::TlsSettings;
-use crate::config::{ConfigDocument, Env, Paths};
+use crate::config::{ConfigDocument, Env, Keepers, Paths, SecretRef};
 use crate::ingress::tls::leaf;
 use crate::pinned;
 
@@ -21,11 +21,27 @@ impl Target {
     pub(super) fn resolve(profile: Option<&str>, to: &To) -> anyhow::Result<Self> {
         let (env, paths) = environment(profile)?;
         let document = ConfigDocument::read(&paths, &env);
-        let text = |path: &[&str]| {
-            document
-                .get(path)
-                .and_then(|value| value.as_str())
-                .map(str::to_owned)
+        let keepers = Keepers {
+            config: &document.resolved,
+            env: &document.env,
+            paths: &paths,
+        };
+        // As it is written, or what a reference stands for.
+        let credential = |key: &str| -> anyhow::Result<Option<String>> {
+            let Some(value) = document.get(&["gateway", "auth", key]) else {
+                return Ok(None);
+            };
+            match SecretRef::of(keepers.config, value).filter(|_| value.is_object()) {
+                None => Ok(value.as_str().map(str::to_owned)),
+                Some(reference) => {
+                    let secret = reference.resolve(keepers).map_err(|why| {
+                        document.error(&["gateway", "auth", key], why).fix(
+                            "make the secret available, or say it with --token or OPENCLAW_GATEWAY_TOKEN",
+                        )
+                    })?;
+                    Ok(Some(secret.expose().to_owned()))
+                }
+            }
         };
         let configured = document
             .get(&["gateway", "port"])
@@ -34,18 +50,17 @@ impl Target {
         let port = to
             .port
             .unwrap_or_else(|| crate::config::gateway_port(&env, configured));
-        let token = to
-            .token
-            .clone()
-            .or_else(|| env.trimmed("OPENCLAW_GATEWAY_TOKEN").map(str::to_owned))
-            .or_else(|| text(&["gateway", "auth", "token"]))
-            .or_else(|| super::run::stored_token(&paths));
-        let password = env
-            .trimmed("OPENCLAW_GATEWAY_PASSWORD")
-            .map(str::to_owned)
-            .or_else(|| text(&["gateway", "auth", "password"]));
+        let given = |name: &str| env.trimmed(name).map(str::to_owned);
+        let token = match to.token.clone().or_else(|| given("OPENCLAW_GATEWAY_TOKEN")) {
+            Some(token) => Some(token),
+            None => credential("token")?.or_else(|| super::run::stored_token(&paths)),
+        };
         // One credential: the original refuses neither, but two would hide which one was wrong.
-        let password = if token.is_some() { None } else { password };
+        let password = match (&token, given("OPENCLAW_GATEWAY_PASSWORD")) {
+            (Some(_), _) => None,
+            (None, Some(password)) => Some(password),
+            (None, None) => credential("password")?,
+        };
         let tls = TlsSettings::of(&document, &paths);
         let tls = if tls.enabled {
             Some(pinned::client(leaf(&tls.cert_path)?)?)

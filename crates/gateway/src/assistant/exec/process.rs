@@ -527,8 +527,20 @@ pub(super) fn owner(state_dir: &Path) -> String {
         .iter()
         .take(8)
         .map(|byte| format!("{byte:02x}"));
-    let session = rustix::process::getsid(None).map_or(0, |sid| sid.as_raw_nonzero().get());
+    let session = session_of("self").unwrap_or(0);
     format!("{}:{session}", hex.collect::<String>())
+}
+
+/// The session of a process: 0 where its leader is outside of our PID namespace, as in a container that was entered from
+/// without. Read from the text of the kernel (proc(5), `stat`, field 6), since `rustix::process::getsid` takes that 0 for impossible.
+fn session_of(process: &str) -> Option<i32> {
+    session_in(&std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?)
+}
+
+/// The name, field 2, stands in brackets and may hold anything.
+fn session_in(stat: &str) -> Option<i32> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_ascii_whitespace().nth(3)?.parse().ok()
 }
 
 /// Kills what a gateway that was killed left running with this state directory. What made itself independent of it
@@ -561,8 +573,7 @@ pub(super) fn end_orphans(state_dir: &Path) -> usize {
         let (Some(session), Some(pid)) = (session, Pid::from_raw(pid)) else {
             continue;
         };
-        let is_its = rustix::process::getsid(Some(pid))
-            .is_ok_and(|sid| sid.as_raw_nonzero().get() == session);
+        let is_its = name.to_str().and_then(session_of) == Some(session);
         if is_its && rustix::process::kill_process(pid, Signal::KILL).is_ok() {
             ended += 1;
         }
@@ -612,6 +623,19 @@ mod tests {
         );
         let (exit, _) = run("nothing-of-this-name", None).await;
         assert!(!exit.is_completed() && exit.code == Some(127));
+    }
+
+    #[test]
+    fn the_session_of_a_process_is_read_whatever_its_name_is() {
+        // In a container that was entered from without the leader is outside: the kernel says 0.
+        assert_eq!(session_in("1 (cat) R 0 0 0 0 -1 4194560"), Some(0));
+        assert_eq!(session_in("7 (a) R 1 (b) S 1 7 5 0 -1"), Some(5));
+        assert_eq!(session_in("7 (cut"), None);
+        assert_eq!(
+            session_of("self"),
+            session_of(&std::process::id().to_string())
+        );
+        assert!(session_of("self").is_some());
     }
 
     #[tokio::test]

@@ -7,7 +7,8 @@
 mod compile;
 mod engine;
 
-use std::sync::OnceLock;
+use std::io::Read as _;
+use std::sync::{LazyLock, OnceLock};
 
 use serde_json::value::RawValue;
 
@@ -32,14 +33,21 @@ pub fn check(method: &str, params: Option<&RawValue>) -> Result<(), ErrorShape> 
     }
 }
 
+/// The package's schemas as text: the build packed them.
+static PARAMS: LazyLock<String> = LazyLock::new(|| {
+    let packed: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/params.zz"));
+    let mut text = String::new();
+    let read = flate2::read::ZlibDecoder::new(packed).read_to_string(&mut text);
+    read.expect("the build packed a text");
+    text
+});
+
 /// The schema of a method's params, compiled once.
 pub fn params_schema(method: &str) -> Option<&'static Schema> {
     static COMPILED: OnceLock<Vec<(&'static str, &'static str, OnceLock<Schema>)>> =
         OnceLock::new();
     let table = COMPILED.get_or_init(|| {
-        let lines = include_str!("schema/params.txt")
-            .lines()
-            .chain(include_str!("schema/own.txt").lines());
+        let lines = PARAMS.lines().chain(include_str!("schema/own.txt").lines());
         let mut table: Vec<_> = lines
             .filter_map(|line| line.split_once(' '))
             .map(|(method, schema)| (method, schema, OnceLock::new()))

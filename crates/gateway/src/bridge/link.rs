@@ -22,6 +22,10 @@ use crate::ingress::outbound::{Close, Outbound};
 use crate::metrics::{Metrics, Owner, Timing};
 use crate::shadow::Watch;
 
+mod runs;
+
+use runs::Runs;
+
 /// Calls that may wait between a client and its link.
 const QUEUED_CALLS_MAX: usize = 256;
 /// Calls of one client that may wait for the upstream's answer.
@@ -251,6 +255,7 @@ pub(crate) fn start(
         repeatable_bytes: 0,
         epoch: None,
         subscriptions: HashMap::new(),
+        runs: Runs::default(),
     };
     tokio::spawn(task.run(connected));
     Link { calls }
@@ -264,6 +269,8 @@ struct Pending {
     /// Until its first answer.
     timing: Option<Timing>,
     watch: Option<Box<Watch>>,
+    /// Of a call that starts a run: where.
+    starts_in: Option<String>,
 }
 
 struct Task {
@@ -278,6 +285,7 @@ struct Task {
     epoch: Option<u64>,
     /// The last frame of each subscription, by method and params, to be sent again on a new socket.
     subscriptions: HashMap<String, String>,
+    runs: Runs,
 }
 
 /// Answers calls that the upstream does not.
@@ -339,6 +347,7 @@ impl Task {
         let mut backoff = Duration::from_millis(20);
         let lost = Instant::now();
         loop {
+            self.end_lost_runs();
             let ready = match &*self.upstream.borrow_and_update() {
                 UpstreamState::Ready(ready) => Some(ready.clone()),
                 _ => None,
@@ -360,7 +369,10 @@ impl Task {
                     continue;
                 };
                 match reconnect(&ready, &scopes, &caps, &headers).await {
-                    Ok(dialled) => return Some(dialled),
+                    Ok(dialled) => {
+                        self.end_lost_runs();
+                        return Some(dialled);
+                    }
                     Err(why) => tracing::debug!(%why, "upstream link could not be made again"),
                 }
                 backoff = (backoff * 2).min(Duration::from_secs(2));
@@ -372,6 +384,21 @@ impl Task {
             };
             self.answer_calls_for(pause).await?;
             self.fail_overdue();
+        }
+    }
+
+    /// Tells the client that the runs of an upstream that is gone have ended. One that was merely cut off goes on with them.
+    fn end_lost_runs(&mut self) {
+        if self.runs.is_empty() || self.epoch.is_none() {
+            return;
+        }
+        let epoch = self.upstream.borrow().ready().map(|ready| ready.epoch);
+        if epoch == self.epoch {
+            return;
+        }
+        for (event, text) in self.runs.lost() {
+            self.outbound
+                .event(&text, crate::events::drop_if_slow(event));
         }
     }
 
@@ -423,6 +450,7 @@ impl Task {
     }
 
     fn remember(&mut self, call: UpCall, since: Instant) {
+        let starts_in = runs::session_of_call(&call.method, &call.frame);
         let frame = (call.repeatable && self.has_room_for(&call)).then_some(call.frame);
         self.repeatable_bytes += frame.as_ref().map_or(0, String::len);
         let replaced = self.pending.insert(
@@ -433,6 +461,7 @@ impl Task {
                 since,
                 timing: Some(call.timing),
                 watch: call.watch,
+                starts_in,
             },
         );
         // An id used again by the client: the older call can't be told apart any more.
@@ -562,6 +591,14 @@ impl Task {
                 if let Some(watch) = watch {
                     watch.compare(ok, if ok { payload } else { error });
                 }
+                if let Some(Pending {
+                    starts_in: Some(session_key),
+                    ..
+                }) = self.pending.get(&*id)
+                    && let Some(payload) = payload
+                {
+                    self.runs.answered(session_key, payload);
+                }
                 match self.pending.get_mut(&*id) {
                     // Its effect has begun: from here on it must not be sent again.
                     Some(call) if accepted => {
@@ -590,6 +627,7 @@ impl Task {
                 ) {
                     return;
                 }
+                self.runs.told(&event, payload);
                 let ours = EventText::with_recipient(
                     &event,
                     payload.map(RawValue::get),

@@ -1,12 +1,13 @@
 // The whole assistant in one process: what survives a kill, what a workspace says, what a bad model does, and channels.
 import assert from "node:assert/strict";
+import crypto from "node:crypto";
 import fs from "node:fs";
 import http from "node:http";
 import path from "node:path";
 import test from "node:test";
 import { startOurs, TOKEN } from "../lib/gateway.mjs";
 import { MessageApi } from "../lib/message-api.mjs";
-import { modelConfig, startModel } from "../lib/model.mjs";
+import { modelConfig, startModel, textOf } from "../lib/model.mjs";
 import { RawClient } from "../lib/raw.mjs";
 import { until } from "../lib/tools.mjs";
 import { post, startReceiver, webhookConfig } from "../lib/webhook-receiver.mjs";
@@ -181,4 +182,86 @@ test("a message over a channel is answered by our own agent, once, over a kill t
   const api = new MessageApi(ours);
   const { body } = await api.call("GET", "/api/sessions");
   assert.ok(body.sessions.some((session) => session.key.includes("webhook") || session.key === "agent:main:main"), JSON.stringify(body));
+});
+
+test("an agent says something in a chat by its tool: an operator's anywhere, a chat's in that chat alone, silence after it stays silence", async (t) => {
+  const receiver = await startReceiver();
+  t.after(() => receiver.stop());
+  const { model, ours } = await start(t, { config: { channels: { webhook: webhookConfig(receiver) } } });
+  const said = () => receiver.distinct().map(({ target, text }) => [target, text]);
+  /** What the model was told of its last call of the tool. */
+  const told = (text) => until("the tool's answer", () => {
+    const asked = model.requests.findLast(({ call }) => JSON.stringify(call.messages).includes(text) && call.messages.at(-1).role === "tool");
+    return asked && textOf(asked.call.messages.at(-1).content);
+  });
+  const call = (args) => `SCRIPT tool message ${JSON.stringify({ action: "send", ...args })}`;
+
+  const client = await open(ours);
+  const turn = async (message) => {
+    const { payload, error } = await client.call("agent", { message, sessionKey: "main", idempotencyKey: crypto.randomUUID() }, { final: (f) => f.payload?.status !== "accepted" });
+    assert.equal(payload?.status, "ok", JSON.stringify(error ?? payload));
+  };
+  await turn(call({ channel: "webhook", target: "ann", message: "By the owner." }));
+  assert.deepEqual(said(), [["ann", "By the owner."]]);
+  const receipt = JSON.parse(await told("By the owner."));
+  assert.deepEqual([receipt.ok, receipt.chatId, receipt.channel], [true, "ann", "webhook"]);
+  await turn(call({ message: "To nobody." }));
+  assert.match(await told("To nobody."), /target: this conversation is held in no chat/);
+
+  await post(ours, { text: call({ message: "Here." }), from: "bob" });
+  await until("the answer", () => said().some(([, text]) => text === "tool done: message"));
+  assert.deepEqual(said().slice(1), [["bob", "Here."], ["bob", "tool done: message"]]);
+  await post(ours, { text: call({ target: "ann", message: "From a stranger." }), from: "bob" });
+  await until("the answer", () => said().filter(([, text]) => text === "tool done: message").length === 2);
+  assert.match(await told("From a stranger."), /to this chat alone/);
+  await post(ours, { text: "SCRIPT say NO_REPLY", from: "bob" });
+  await until("the model to be asked", () => model.requests.some(({ plan }) => plan.text === "NO_REPLY"));
+  await post(ours, { text: "SCRIPT say The last.", from: "bob" });
+  await until("the answer", () => said().some(([, text]) => text === "The last."));
+  assert.deepEqual(said().filter(([, text]) => /NO_REPLY|stranger/.test(text)), []);
+  await client.end();
+});
+
+test("an agent finds other conversations, reads them, and has one work; as far as the file lets it", async (t) => {
+  const { model, ours } = await start(t);
+  const client = await open(ours);
+  const turn = async (sessionKey, message) => {
+    const { payload, error } = await client.call("agent", { message, sessionKey, idempotencyKey: crypto.randomUUID() }, { final: (f) => f.payload?.status !== "accepted" });
+    assert.equal(payload?.status, "ok", JSON.stringify(error ?? payload));
+  };
+  /** What a call of the tool answers, as the model is given it. */
+  const called = async (tool, args) => {
+    const from = model.requests.length;
+    await turn("agent:main:asks", `SCRIPT tool ${tool} ${JSON.stringify(args)}`);
+    const asked = model.requests.slice(from).find(({ call }) => call.messages.at(-1).role === "tool");
+    return JSON.parse(textOf(asked.call.messages.at(-1).content));
+  };
+  await turn("agent:main:garden", "SCRIPT say The roses are red.");
+  const list = await called("sessions_list", { search: "garden" });
+  assert.deepEqual(list.sessions.map(({ key, agentId }) => [key, agentId]), [["agent:main:garden", "main"]]);
+  assert.equal(list.hasMore, false);
+  const first = await called("sessions_list", { limit: 1 });
+  assert.deepEqual([first.count, first.hasMore, first.nextOffset], [1, true, 1]);
+  const { messages, truncated } = await called("sessions_history", { sessionKey: "agent:main:garden" });
+  assert.deepEqual(messages.map(({ role, content }) => [role, content]), [["user", "SCRIPT say The roses are red."], ["assistant", "The roses are red."]]);
+  assert.equal(truncated, false);
+  const sent = await called("sessions_send", { sessionKey: "agent:main:garden", message: "SCRIPT say Watered." });
+  assert.deepEqual([sent.status, sent.reply, sent.sessionKey], ["ok", "Watered.", "agent:main:garden"]);
+  assert.match(JSON.stringify(model.requests.find(({ plan }) => plan.text === "Watered.").call.messages), /\[From session agent:main:asks\]/);
+  // Not waited for: it is held by its model, and goes on.
+  const held = await called("sessions_send", { sessionKey: "agent:main:garden", message: "SCRIPT slow Later on.", timeoutSeconds: 0 });
+  assert.equal(held.status, "accepted");
+  await until("the model to be asked", () => model.requests.some(({ plan }) => plan.kind === "slow"));
+  model.release();
+  await client.frame("its end", (frame) => frame.event === "chat" && frame.payload.runId === held.runId && frame.payload.state === "final");
+  assert.match((await called("sessions_send", { sessionKey: "agent:main:asks", message: "me" })).error, /this is the session that asks/);
+  assert.match((await called("sessions_history", { sessionKey: "agent:main:nowhere" })).error, /No session found/);
+  const { payload: { hash } } = await client.call("config.get", {});
+  const patched = await client.call("config.patch", { raw: JSON.stringify({ tools: { sessions: { visibility: "self" } } }), baseHash: hash });
+  assert.equal(patched.ok, true, JSON.stringify(patched.error));
+  assert.match((await until("the new file to hold", async () => {
+    const answer = await called("sessions_history", { sessionKey: "agent:main:garden" });
+    return answer.error && answer;
+  })).error, /tools\.sessions\.visibility is self/);
+  await client.end();
 });

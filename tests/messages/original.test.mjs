@@ -1,6 +1,7 @@
 // A person writes to a bot of ours, and the unmodified TypeScript gateway behind is our child: it is killed, and we are.
 import assert from "node:assert/strict";
 import fs from "node:fs";
+import path from "node:path";
 import { after, before, test } from "node:test";
 import { startBotApi } from "../lib/bot-api.mjs";
 import { TOKEN, startOurs } from "../lib/gateway.mjs";
@@ -77,4 +78,21 @@ test("killed in the middle of a turn, it is resumed and answered", async () => {
   }, { timeoutMs: 180_000 });
   assert.equal(texts(80).length, 1);
   assert.ok(texts(80)[0].includes("one two three"), texts(80)[0]);
+});
+
+test("killed when it had taken a message and begun nothing: the message is answered, once", async (t) => {
+  // Reading only: what the original has taken and not begun.
+  const { DatabaseSync } = await import("node:sqlite");
+  const database = new DatabaseSync(path.join(ours.stateDir, "agents/main/agent/openclaw-agent.sqlite"), { readOnly: true });
+  const taken = database.prepare("SELECT count(*) AS rows FROM session_pending_inputs WHERE consumed_event_id IS NULL AND message_json LIKE '%taken and no more%'");
+  const asked = () => model.requests.filter(({ plan }) => plan.text === "taken and no more").length;
+  bot.say(bot.direct(81), 81, "SCRIPT say taken and no more");
+  await until("the message to be taken", () => taken.get().rows > 0 || asked() > 0, { everyMs: 1 });
+  ours.child.killTree("SIGKILL");
+  database.close();
+  t.diagnostic(`killed ${asked() === 0 ? "before" : "after"} the model was asked`);
+  await ours.child.waitExit();
+  ours.spawn();
+  await until("the answer", () => texts(81).length > 0, { timeoutMs: 180_000 });
+  assert.deepEqual(texts(81), ["taken and no more"]);
 });

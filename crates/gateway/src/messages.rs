@@ -17,7 +17,7 @@ mod signs;
 mod spool;
 mod upstream;
 
-pub(crate) use accept::Route;
+pub(crate) use accept::{Route, Said};
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,6 +37,7 @@ use crate::config::{MessageSettings, OwnSettings, Secrets};
 use crate::routing::Routing;
 pub(crate) use crash::crash_point;
 pub(crate) use owned::Accounts;
+pub(crate) use request::SendRequest;
 pub(crate) use upstream::Upstream;
 
 /// Channel id of the built-in web chat.
@@ -293,6 +294,30 @@ impl Messages {
             return DEFAULT_ACCOUNT.to_owned();
         }
         self.accounts.load().default_of(channel).unwrap_or_default()
+    }
+
+    /// Whether an account of a chat service is ours.
+    pub(crate) fn has_accounts(&self) -> bool {
+        !self.accounts.load().all().is_empty()
+    }
+
+    /// Where a session's answers go: `{channel, account, target, thread}`; `null` where that is not known.
+    pub(crate) async fn last_route(&self, session_key: &str) -> serde_json::Value {
+        let key = session_key.to_owned();
+        let read = self.store.read(move |reader| reader.sessions().get(&key));
+        let route = read.await.ok().flatten().and_then(|row| row.last_route);
+        route
+            .and_then(|route| serde_json::from_str(&route).ok())
+            .unwrap_or_default()
+    }
+
+    /// The chat whose message a run works on, as [`last_route`](Self::last_route); `null` for any other run.
+    pub(crate) async fn chat_of_run(&self, run_id: &str) -> serde_json::Value {
+        let id = run_id.to_owned();
+        let read = self.store.read(move |reader| reader.inbox().get(&id));
+        let row = read.await.ok().flatten();
+        row.and_then(|row| intake::chat_of(&row))
+            .unwrap_or_default()
     }
 
     /// Since when the longest due message has not been taken up; `None` without one, and when that can't be read now.

@@ -10,6 +10,8 @@ pub(crate) mod methods;
 mod run;
 mod when;
 
+pub(crate) use run::SILENT;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};

@@ -9,9 +9,11 @@ mod files;
 mod html;
 mod loops;
 mod memory;
+mod message;
 mod policy;
 mod root;
 mod search;
+mod sessions;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,10 +25,12 @@ use tokio_util::sync::CancellationToken;
 
 pub(super) use automations::Clock;
 pub(super) use loops::{Loops, Verdict};
+pub(super) use message::Post;
 pub(super) use policy::Origin;
 use policy::Policy;
 use root::Root;
 pub(crate) use root::beneath;
+pub(super) use sessions::Desk;
 
 use super::exec::{Bench, Progress};
 use super::{Image, servers};
@@ -181,6 +185,10 @@ pub(super) struct Toolbox {
     bench: Option<Bench>,
     /// Whose jobs by the clock.
     clock: Option<Clock>,
+    /// Who speaks in chats.
+    post: Option<Post>,
+    /// Who looks into other conversations.
+    desk: Option<Desk>,
     /// Of MCP servers.
     offer: Option<servers::Offer>,
     policy: Policy,
@@ -208,6 +216,8 @@ impl Toolbox {
             fetch: fetch::Settings::read(&facts.config),
             bench,
             clock: None,
+            post: None,
+            desk: None,
             offer: None,
             policy: Policy::read(&facts.config, entry, (&model.provider, &model.id), origin),
         }
@@ -216,6 +226,18 @@ impl Toolbox {
     /// With jobs by the clock.
     pub(super) fn with_clock(mut self, clock: Clock) -> Self {
         self.clock = Some(clock);
+        self
+    }
+
+    /// With other conversations.
+    pub(super) fn with_desk(mut self, desk: Desk) -> Self {
+        self.desk = Some(desk);
+        self
+    }
+
+    /// With a voice in chats, where there are any.
+    pub(super) fn with_post(mut self, post: Post) -> Self {
+        self.post = Some(post).filter(Post::is_of_use);
         self
     }
 
@@ -255,6 +277,12 @@ impl Toolbox {
         }
         if self.clock.is_some() {
             tools.push(automations::offered());
+        }
+        if self.post.is_some() {
+            tools.push(message::offered());
+        }
+        if self.desk.is_some() {
+            tools.extend(sessions::offered());
         }
         if let Some(offer) = &self.offer {
             tools.extend(offer.list().cloned());
@@ -308,6 +336,16 @@ impl Toolbox {
             && let Some(clock) = &self.clock
         {
             return automations::call(clock, args).await;
+        }
+        if name == "message"
+            && let Some(post) = &self.post
+        {
+            return message::call(post, call.id, args).await;
+        }
+        if name.starts_with("sessions_")
+            && let Some(desk) = &self.desk
+        {
+            return sessions::call(desk, name, call.id, args).await;
         }
         if name == "web_fetch"
             && let Some(settings) = &self.fetch
@@ -367,7 +405,12 @@ pub(super) fn has_effects(name: &str, arguments: &str) -> bool {
     match name {
         "automations" => automations::has_effects(arguments),
         // What a tool of a server does, only the server knows.
-        name => matches!(name, "write" | "edit" | "exec") || policy::is_of_a_server(name),
+        name => {
+            matches!(
+                name,
+                "write" | "edit" | "exec" | "message" | "sessions_send"
+            ) || policy::is_of_a_server(name)
+        }
     }
 }
 
@@ -412,6 +455,8 @@ pub(super) fn about(name: &str, arguments: &str) -> Option<String> {
         "memory_get" => text("path"),
         "web_fetch" => Some(format!("from {}", text("url")?)),
         "automations" => text("action"),
+        "message" => message::about(&args),
+        "sessions_history" | "sessions_send" => text("sessionKey").or_else(|| text("agentId")),
         _ => None,
     }
 }

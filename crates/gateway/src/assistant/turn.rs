@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::events::{self, Teller, Tooling};
 use super::exec::Bench;
-use super::tools::{self, Calling, Clock, Loops, Origin, Toolbox, Verdict};
+use super::tools::{self, Calling, Clock, Desk, Loops, Origin, Post, Toolbox, Verdict};
 use super::{Assistant, Image, Input, Live, clock_ms, compact, prompt, queue, rows};
 use crate::app::App;
 use crate::clock;
@@ -167,7 +167,20 @@ impl Turn<'_> {
                 agent: self.input.agent.clone(),
                 session_key: self.input.session_key.clone(),
             });
+            toolbox = toolbox.with_desk(Desk {
+                app: Arc::clone(self.app),
+                assistant: Arc::clone(self.assistant),
+                agent: self.input.agent.clone(),
+                session_key: self.input.session_key.clone(),
+                run_id: self.input.run_id.clone(),
+            });
         }
+        let toolbox = toolbox.with_post(Post {
+            app: Arc::clone(self.app),
+            session_key: self.input.session_key.clone(),
+            run_id: self.input.run_id.clone(),
+            origin,
+        });
         let servers = &self.assistant.servers;
         let offer = servers
             .offer(self.app, self.session, |server| toolbox.hides(server))

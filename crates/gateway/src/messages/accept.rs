@@ -86,6 +86,15 @@ pub(crate) struct Route {
     pub(crate) thread: Option<String>,
 }
 
+/// What has become of a message that was put into the outbox.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) id: String,
+    /// As in the message API: `delivered`, `queued`, `in_doubt`, `dead`.
+    pub(crate) state: &'static str,
+    pub(crate) error: Option<String>,
+}
+
 impl Messages {
     /// Puts a text into the outbox, once for a key, and waits a while: its state, and why when it is not delivered.
     ///
@@ -111,6 +120,19 @@ impl Messages {
             wait: true,
             turn: false,
         };
+        let said = self.post(request, source).await?;
+        Ok((said.state, said.error))
+    }
+
+    /// Puts a message into the outbox, once for its key, and waits a while.
+    ///
+    /// # Errors
+    /// Why it can't be sent at all.
+    pub(crate) async fn post(
+        self: &Arc<Self>,
+        request: SendRequest,
+        source: &str,
+    ) -> Result<Said, String> {
         let row = request
             .outbound(self, source)
             .map_err(|invalid| format!("{}: {}", invalid.field, invalid.message))?;
@@ -118,9 +140,10 @@ impl Messages {
         let (id, _) = accept(self, &request, row)
             .await
             .map_err(|error| error.to_string())?;
-        outcome(self, &id, false, &mut finished)
+        let (state, error) = outcome(self, &id, false, &mut finished)
             .await
-            .map_err(|error| error.to_string())
+            .map_err(|error| error.to_string())?;
+        Ok(Said { id, state, error })
     }
 }
 

@@ -11,6 +11,7 @@ use super::upstream::{Reply, Turn};
 use crate::app::App;
 use crate::assistant::{Assistant, Image, Input};
 use crate::bridge::control::CallError;
+use crate::schedule::SILENT;
 
 impl Messages {
     /// From here on agents of our own may answer.
@@ -77,11 +78,10 @@ pub(super) async fn turn(app: &Arc<App>, agent: &str, params: &Value) -> Result<
         media: Vec::new(),
     };
     let is_ok = outcome.state == RunState::Ok;
+    // It has said what there was to say by its own tool, or has nothing to say.
+    let is_silent = reply.text.is_empty() || reply.text == SILENT;
     Ok(Turn {
-        replies: (is_ok && !reply.text.is_empty())
-            .then_some(reply)
-            .into_iter()
-            .collect(),
+        replies: (is_ok && !is_silent).then_some(reply).into_iter().collect(),
         failed: (!is_ok).then(|| {
             outcome
                 .error

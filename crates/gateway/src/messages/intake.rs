@@ -28,6 +28,10 @@ const IMAGE_BYTES_MAX: u64 = 5 * 1024 * 1024;
 const IMAGES_MAX: usize = 4;
 /// How often a turn is begun before it is given up.
 const ATTEMPTS_MAX: i64 = 5;
+/// How many keys a message is given to OpenClaw under, and the words by which it asks for another one.
+/// Source: `assertPendingInputOwnerCurrent` and the admission of pending inputs at 2026.9.6.
+const KEYS_MAX: u32 = 4;
+const NEW_TURN: &str = "submit a new turn to continue";
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// What is waited for where nothing is configured.
 const NO_MODEL: &str = "no model is set: start Ollama on this machine, or add one under models.providers in openclaw.json";
@@ -249,7 +253,7 @@ async fn handle(messages: &Arc<Messages>, row: InboxRow) -> Result<(), StoreErro
     let turn = async {
         let outcome = match &own {
             Some(app) => agents::turn(app, &route.agent, &params).await,
-            None => messages.upstream.turn(params, settings.turn_timeout).await,
+            None => upstream_turn(messages, &row.id, params, settings.turn_timeout).await,
         };
         ended.cancel();
         outcome
@@ -285,6 +289,46 @@ async fn handle(messages: &Arc<Messages>, row: InboxRow) -> Result<(), StoreErro
         }
         Err(error) => fail(messages, &row, &error.to_string()).await,
     }
+}
+
+/// Lets OpenClaw work on the message of this id. One that was killed between taking a message and beginning with it refuses its
+/// key from then on, and asks for a new turn: nothing was done yet, so it is given the next key, which is the same after any crash.
+async fn upstream_turn(
+    messages: &Messages,
+    id: &str,
+    mut params: Value,
+    patience: Duration,
+) -> Result<Turn, CallError> {
+    let mut number = 1;
+    loop {
+        let outcome = messages.upstream.turn(params.clone(), patience).await;
+        let refusal = match &outcome {
+            Ok(turn) => turn.failed.as_deref(),
+            Err(CallError::Refused(error)) => Some(error.as_str()),
+            Err(_) => None,
+        };
+        if number == KEYS_MAX || !refusal.is_some_and(|why| why.contains(NEW_TURN)) {
+            return outcome;
+        }
+        number += 1;
+        tracing::info!(
+            id,
+            number,
+            "OpenClaw did not begin with a message that it took before it was killed; it is given again"
+        );
+        params["idempotencyKey"] = json!(format!("{id}#{number}"));
+    }
+}
+
+/// The chat that a message came from: `{channel, account, target, thread}`.
+pub(super) fn chat_of(row: &InboxRow) -> Option<Value> {
+    let (target, thread) = match serde_json::from_str(&row.payload).ok()? {
+        Inbound::Channel(message) => (message.chat.id, message.chat.thread),
+        Inbound::Api(request) => (request.target, request.thread),
+    };
+    Some(
+        json!({ "channel": row.channel, "account": row.account, "target": target, "thread": thread }),
+    )
 }
 
 /// The API's request as if the target had written it.

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60 * 60);
 /// What is shown of an answer.
 const SUMMARY_CHARS: usize = 2000;
 /// An agent that says this has nothing to tell anybody.
-const SILENT: &str = "NO_REPLY";
+pub(crate) const SILENT: &str = "NO_REPLY";
 
 /// How a run went.
 #[derive(Default)]

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 const FS: &[&str] = &["read", "write", "edit", "apply_patch", "ls", "grep", "find"];
 const RUNTIME: &[&str] = &["exec", "process", "code_execution"];
 const MEMORY: &[&str] = &["memory_search", "memory_get"];
+const SESSIONS: &[&str] = &["sessions_list", "sessions_history", "sessions_send"];
 const WEB: &[&str] = &["web_search", "x_search", "web_fetch"];
 
 /// Where a turn came from.
@@ -131,9 +132,14 @@ fn profile_layer<'a>(
         ]
         .map(str::to_owned)
         .to_vec(),
-        "messaging" => ["group:messaging", "session_status", "bundle-mcp"]
-            .map(str::to_owned)
-            .to_vec(),
+        "messaging" => [
+            "group:messaging",
+            "group:sessions",
+            "session_status",
+            "bundle-mcp",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
         _ => return None,
     };
     names.extend(
@@ -159,6 +165,8 @@ fn covers(pattern: &str, tool: &str) -> bool {
         "group:runtime" => RUNTIME.contains(&tool),
         "group:memory" => MEMORY.contains(&tool),
         "group:web" => WEB.contains(&tool),
+        "group:messaging" => tool == "message",
+        "group:sessions" => SESSIONS.contains(&tool),
         // The tool had another name before.
         "group:automation" | "cron" => tool == "automations",
         "group:openclaw" => {
@@ -172,7 +180,7 @@ fn covers(pattern: &str, tool: &str) -> bool {
     }
 }
 
-fn matches(pattern: &[u8], name: &[u8]) -> bool {
+pub(super) fn matches(pattern: &[u8], name: &[u8]) -> bool {
     match pattern.split_first() {
         None => name.is_empty(),
         Some((b'*', rest)) => (0..=name.len()).any(|at| matches(rest, &name[at..])),

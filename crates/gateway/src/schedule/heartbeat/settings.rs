@@ -9,12 +9,12 @@ use jiff::{Timestamp, Zoned};
 use serde_json::Value;
 
 use crate::native::agents::{Ownership, Roster};
+use crate::schedule::SILENT;
 
 const EVERY_MS: i64 = 30 * 60 * 1000;
 /// Of an answer with the token at its edge: more than this is news.
 const ACK_CHARS_MAX: usize = 300;
 const TOKEN: &str = "HEARTBEAT_OK";
-const SILENT: &str = "NO_REPLY";
 /// A turn's patience where nothing else says.
 const PATIENCE_SECONDS_MAX: f64 = 600.0;
 

@@ -245,6 +245,37 @@ test("what is wrong with a response is refused as the original does", async () =
   assert.match(streamed.text, /event: response\.failed\ndata: [^\n]*scripted failure[^\n]*\n\ndata: \[DONE\]\n\n$/);
 });
 
+test("a tool is invoked without a turn, by either door, and refused, as the original does", async () => {
+  const invoke = (target, body, more) => raw(target, "POST", "/tools/invoke", { body: typeof body === "string" ? body : JSON.stringify(body), ...more });
+  const [theirs, own] = await both(async (target) => {
+    const answers = {};
+    for (const [name, body, more] of [
+      ["no token", { tool: "sessions_list" }, { token: null }],
+      ["not JSON", "{"],
+      ["no name", {}],
+      ["unknown", { tool: "no_such_tool" }],
+      ["files", { tool: "read", args: { path: "x" } }],
+      ["commands", { tool: "exec", args: { command: "true" } }],
+      ["another session's turn", { tool: "sessions_send", args: { sessionKey: "agent:main:main", message: "x" } }],
+      ["jobs", { tool: "cron", args: { action: "list" } }],
+      ["foreign agent", { tool: "sessions_list", sessionKey: "agent:main:main", agentId: "ops" }],
+    ]) {
+      const { status, text } = await invoke(target, body, more);
+      answers[name] = [status, text && JSON.parse(text)];
+    }
+    answers.method = await raw(target, "GET", "/tools/invoke");
+    await raw(target, "POST", "/v1/chat/completions", { body: JSON.stringify(user("SCRIPT say Listed.")), headers: { "x-openclaw-session-key": "agent:main:listed" } });
+    const listed = JSON.parse((await invoke(target, { tool: "sessions_list", agentId: "main", args: { search: "listed" } })).text);
+    answers.listed = [listed.ok, listed.result.details.count, listed.result.details.sessions.map(({ key, agentId, archived }) => ({ key, agentId, archived })), listed.result.content[0].type];
+    const key = listed.result.details.sessions[0].key;
+    const history = JSON.parse((await invoke(target, { name: "sessions_history", agentId: "main", args: { sessionKey: key } })).text);
+    answers.history = [history.result.details.sessionKey, history.result.details.truncated, history.result.details.messages.map(({ role }) => role)];
+    return answers;
+  });
+  const words = ({ "not JSON": syntax, ...rest }) => ({ ...rest, syntax: syntax[0] });
+  assert.deepEqual(words(own), words(theirs));
+});
+
 test("a client that goes away takes its turn with it, streamed or not", async () => {
   for (const [where, asking, stream] of [["chat/completions", user, true], ["chat/completions", user, false], ["responses", input, true], ["responses", input, false]]) {
     const stopping = new AbortController();

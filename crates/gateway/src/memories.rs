@@ -209,7 +209,10 @@ pub(crate) fn find(
             .is_some_and(|tool| tools::NAMES.contains(&tool));
         // Whatever else there is to invoke is the upstream's; without one only it could have it. Bad params are anybody's.
         let is_bad = || tool.is_none() || wire::schema::check(name, params).is_err();
-        if !(is_ours || (alone && is_bad())) {
+        if alone && !is_ours && !is_bad() {
+            return Some(invoke(Arc::clone(app), params.map(ToOwned::to_owned)));
+        }
+        if !(is_ours || alone) {
             return None;
         }
     }
@@ -228,6 +231,17 @@ pub(crate) fn find(
             }
         }
     }))
+}
+
+/// Any tool of an agent of ours.
+fn invoke(app: Arc<App>, params: Option<Box<RawValue>>) -> Task {
+    Box::pin(async move {
+        let params: Value = params
+            .and_then(|params| serde_json::from_str(params.get()).ok())
+            .unwrap_or_default();
+        let answer = crate::assistant::invoke::invoke(&app, &params, "rpc").await?;
+        Ok(answer.to_string())
+    })
 }
 
 fn serve(app: &App, method: &str, params: Option<&RawValue>) -> Result<Value, ErrorShape> {

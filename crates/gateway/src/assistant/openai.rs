@@ -105,7 +105,7 @@ pub(crate) async fn respond(
 
 /// What a client is told instead of an answer.
 #[derive(Debug)]
-struct Refusal {
+pub(super) struct Refusal {
     status: StatusCode,
     kind: &'static str,
     message: String,
@@ -141,12 +141,12 @@ impl Refusal {
         json!({ "error": { "message": self.message, "type": self.kind } })
     }
 
-    fn response(&self) -> Response<Body> {
+    pub(super) fn response(&self) -> Response<Body> {
         answer(self.status, &self.error())
     }
 }
 
-fn answer(status: StatusCode, body: &Value) -> Response<Body> {
+pub(super) fn answer(status: StatusCode, body: &Value) -> Response<Body> {
     let mut response = Response::new(full(body.to_string()));
     *response.status_mut() = status;
     let json = HeaderValue::from_static("application/json; charset=utf-8");
@@ -193,10 +193,14 @@ fn model(app: &App, rest: &str) -> Result<Response<Body>, Refusal> {
     }
 }
 
-async fn read(request: Request<Incoming>) -> Result<(http::HeaderMap, Value), Refusal> {
+/// The headers and the JSON of a body of so many bytes at most.
+pub(super) async fn read(
+    request: Request<Incoming>,
+    bytes_max: usize,
+) -> Result<(http::HeaderMap, Value), Refusal> {
     let (parts, body) = request.into_parts();
     let _turn = READING.acquire().await;
-    let collected = Limited::new(body, BODY_BYTES_MAX).collect();
+    let collected = Limited::new(body, bytes_max).collect();
     let bytes = tokio::time::timeout(BODY_PATIENCE, collected)
         .await
         .map_err(|_elapsed| {
@@ -264,7 +268,7 @@ async fn begin(
 
 async fn complete(app: &Arc<App>, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
     let assistant = assistant(app)?;
-    let (headers, body) = read(request).await?;
+    let (headers, body) = read(request, BODY_BYTES_MAX).await?;
     let asked = request::Asked::of(&body)?;
     let (agent, key) = route(app, &headers, &asked, "openai")?;
     let named = model_of(app, &assistant, &headers, &agent)?;

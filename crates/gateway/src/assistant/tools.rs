@@ -18,7 +18,7 @@ mod sessions;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use agent::{Model, Tool};
+use agent::Tool;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -195,13 +195,13 @@ pub(super) struct Toolbox {
 }
 
 impl Toolbox {
-    /// `session`: the key of the session that they are for.
+    /// `session`: the key of the session that they are for. `model`: provider and id, by which a policy may tell.
     pub(super) fn of(
         facts: &Facts,
         memories: &Arc<Memories>,
         agent_id: &str,
         session: &str,
-        model: &Model,
+        model: (&str, &str),
         origin: Origin,
         bench: Option<Bench>,
     ) -> Self {
@@ -219,7 +219,7 @@ impl Toolbox {
             post: None,
             desk: None,
             offer: None,
-            policy: Policy::read(&facts.config, entry, (&model.provider, &model.id), origin),
+            policy: Policy::read(&facts.config, entry, model, origin),
         }
     }
 
@@ -611,6 +611,8 @@ fn of_the_web() -> Tool {
 
 #[cfg(test)]
 mod tests {
+    use agent::Model;
+
     use super::*;
 
     #[test]
@@ -663,7 +665,7 @@ mod tests {
             &memories,
             "main",
             "agent:main:main",
-            &model,
+            (&model.provider, &model.id),
             Origin::Operator,
             None,
         );

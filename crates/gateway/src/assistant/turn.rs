@@ -149,7 +149,7 @@ impl Turn<'_> {
             &self.app.memories,
             &self.input.agent,
             &self.input.session_key,
-            &model,
+            (&model.provider, &model.id),
             origin,
             Bench::new(
                 self.app,

@@ -23,7 +23,7 @@ use super::outbound::Outbound;
 use super::transport::Transport;
 use super::websocket;
 use crate::app::App;
-use crate::assistant::openai;
+use crate::assistant::{invoke, openai};
 use crate::auth::{Attribution, HttpRefusal};
 use crate::auth::{Door, RemoteEnd};
 use crate::bridge::{self, UpstreamState, link, proxy};
@@ -165,6 +165,9 @@ async fn respond(
         return page;
     }
     let alone = matches!(*app.upstream.borrow(), UpstreamState::Off);
+    if alone && path == invoke::PATH {
+        return secured(invoke::respond(&app, request, peer).await);
+    }
     if alone && openai::is_ours(path) {
         let answered = openai::respond(&app, request, peer).await;
         return secured(answered.unwrap_or_else(|| text(StatusCode::NOT_FOUND, "Not Found")));

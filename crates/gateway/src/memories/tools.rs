@@ -256,13 +256,13 @@ fn corpus<'a>(args: &'a Value, allowed: &[&str]) -> Result<Option<&'a str>, Tool
 }
 
 /// A tool that was not called, as `tools.invoke` says it.
-struct Refused(&'static str, String);
+pub(crate) struct Refused(pub(crate) &'static str, pub(crate) String);
 
 /// `tools.invoke` of one of [`NAMES`]; params are checked against their schema.
 ///
 /// # Errors
 /// What is refused before a tool is looked for.
-pub(super) fn invoke(
+pub(crate) fn invoke(
     memories: &Memories,
     facts: &Facts,
     params: &Value,
@@ -300,7 +300,7 @@ pub(super) fn invoke(
 
 /// The agent and the session that a call is for.
 /// Source: src/gateway/session-request-agent.ts at 2026.9.6, and the guard of session keys before it.
-fn target(
+pub(crate) fn target(
     roster: &Roster,
     params: &Value,
 ) -> Result<Result<(String, String), Refused>, ErrorShape> {

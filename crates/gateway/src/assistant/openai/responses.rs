@@ -87,7 +87,7 @@ pub(super) async fn create(
     user: Option<&str>,
 ) -> Result<Response<Body>, Refusal> {
     let assistant = assistant(app)?;
-    let (headers, body) = read(request).await?;
+    let (headers, body) = read(request, super::BODY_BYTES_MAX).await?;
     let asked = asked(&body)?;
     let (agent, fresh) = route(app, &headers, &asked, "openresponses")?;
     let named = model_of(app, &assistant, &headers, &agent)?;

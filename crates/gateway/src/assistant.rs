@@ -10,6 +10,7 @@ mod compact;
 mod events;
 pub(crate) mod exec;
 mod found;
+mod freshness;
 pub(crate) mod invoke;
 pub(crate) mod methods;
 pub(crate) mod openai;

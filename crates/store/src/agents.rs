@@ -329,6 +329,17 @@ impl Agents<'_> {
     }
 
     /// The last `limit` entries, oldest first; before `before` when given.
+    /// When the first line of a conversation was written.
+    pub fn first(&self, session_id: &str) -> Result<Option<i64>, TxError> {
+        Ok(self
+            .0
+            .prepare_cached(
+                "SELECT at_ms FROM agent_entries WHERE session_id = ?1 ORDER BY seq LIMIT 1",
+            )?
+            .query_row([session_id], |row| row.get(0))
+            .optional()?)
+    }
+
     pub fn entries(
         &self,
         session_id: &str,

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use store::{AgentSession, Begun, Entry, Run, RunState};
 use wire::error::{ErrorCode, ErrorShape};
 
+use super::freshness::{self, Policy};
 use super::queue::{self, Waiting};
 use super::{Assistant, Input, Live, Outcome, clock_ms, ended, events, rows, run, unavailable};
 use crate::app::App;
@@ -131,7 +132,7 @@ impl Assistant {
     ) -> Result<Accepted, ErrorShape> {
         let now = clock_ms();
         let entry = rows::user(&input, now);
-        let begun = match self.write(&input, &entry, waits, now).await {
+        let begun = match self.write(app, &input, &entry, waits, now).await {
             Ok((begun, session)) => {
                 let begun = self.reopened(begun).await;
                 begun.map(|begun| (begun, session))
@@ -179,11 +180,14 @@ impl Assistant {
     /// Puts a run and its input on disk: as a line of the conversation, or as a note on the run while it `waits`.
     async fn write(
         &self,
+        app: &App,
         input: &Input,
         entry: &Entry,
         waits: bool,
         now: i64,
     ) -> Result<(Begun, AgentSession), ErrorShape> {
+        let may_end = !waits && freshness::asks_in_person(input);
+        let facts = app.facts.load_full();
         let (run_id, key, agent) = (
             input.run_id.clone(),
             input.session_key.clone(),
@@ -194,7 +198,18 @@ impl Assistant {
             .write(move |tx| {
                 let agents = tx.agents();
                 let fresh = uuid::Uuid::new_v4().to_string();
-                let session = agents.open(&key, &agent, &fresh, now)?;
+                let mut session = agents.open(&key, &agent, &fresh, now)?;
+                if may_end && agents.run(&run_id)?.is_none() {
+                    let route = tx.sessions().get(&key)?;
+                    let channel = route.as_ref().map(|route| &*route.channel);
+                    let policy = Policy::of(&facts.config, &key, channel);
+                    if let Some(policy) = policy
+                        && policy.ends(&agents, &session, now)?
+                    {
+                        agents.reset(&key, &uuid::Uuid::new_v4().to_string(), now)?;
+                        session = agents.open(&key, &agent, &fresh, now)?;
+                    }
+                }
                 let begun = agents.begin(&run_id, &session, &print, now)?;
                 match &begun {
                     Begun::New if waits => agents.note(&run_id, Some(&queue::note(&entry)))?,

@@ -3,8 +3,8 @@ import { figure, median, medianOf, percent, times } from "./numbers.mjs";
 import { preamble, spread, table } from "./report-parts.mjs";
 import { barChart } from "./svg.mjs";
 
-/** `{markdown, charts: {name: svg}}`; charts are linked from `folder` beside the document. */
-export function renderBenchmarks(recorded, { folder, source }) {
+/** `{markdown, charts: {name: svg}}`; charts are linked from `folder` beside the document. `others`: runs of other days, `{source, recorded}`. */
+export function renderBenchmarks(recorded, { folder, source, others = [] }) {
   const { measures } = recorded;
   const checks = measures.flatMap((measure) => measure.checks.map((check) => ({ measure, ...check })));
   const missed = checks.filter((check) => !check.ok);
@@ -22,6 +22,8 @@ export function renderBenchmarks(recorded, { folder, source }) {
     ...table(["measure", "figure", "measured", "target", ""], checks.map((check) => [
       check.measure.title, check.what, written(check.value, check.unit), `${{ ">=": "≥", "<=": "≤", "<": "<" }[check.compare]} ${written(check.target, check.unit)}`, check.ok ? "met" : "**missed**",
     ])),
+    ...limits(measures, missed),
+    ...otherRuns(others),
   ];
   const charts = {};
   const chart = (name, options) => {
@@ -39,6 +41,34 @@ export function renderBenchmarks(recorded, { folder, source }) {
     if (measure.stops) stops(measure, lines, chart);
   }
   return { markdown: `${lines.join("\n").trimEnd()}\n`, charts };
+}
+
+/** What stands in the way of a missed ratio to the original: how far from it a program that does nothing else comes on this machine. */
+function limits(measures, missed) {
+  const rate = (rows, kind) => medianOf(rows?.find((row) => row.kind === kind)?.rounds ?? [], "perSecond");
+  const bare = (measure) => measure.throughput?.find((row) => row.kind === "peer");
+  const lines = missed.filter((check) => check.what === "against the original").map(({ measure, target }) => {
+    // Where a measure has no peer of its own, the bare WebSocket stands for it; its messages are the smallest there are.
+    const of = bare(measure) ? measure : measures.find((other) => /WebSocket echo/.test(bare(other)?.label ?? ""));
+    if (!of) return undefined;
+    const reach = rate(of.throughput, "peer") / rate(measure.throughput, "original");
+    const microseconds = (row) => figure((medianOf(row.rounds, "cores") / medianOf(row.rounds, "perSecond")) * 1e6);
+    const own = measure.throughput.find((row) => row.kind === "ours");
+    return `- ${measure.title}: ${bare(of).label} reaches ${times(reach)} on this machine, with ${microseconds(bare(of))} µs of CPU for a call; ours takes ${microseconds(own)}.${reach < target ? " The target is beyond the machine's sockets." : ""}`;
+  }).filter(Boolean);
+  return lines.length ? ["Of what was missed, the limit beside it:", "", ...lines, ""] : [];
+}
+
+function otherRuns(others) {
+  if (!others.length) return [];
+  return ["Other machines differ, the original more than we do:", "", ...table(["recorded", "machine", "met", "missed"], others.map(({ source, recorded }) => {
+    const checks = recorded.measures.flatMap((measure) => measure.checks.map((check) => ({ measure, ...check })));
+    const missed = checks.filter((check) => !check.ok);
+    return [
+      `[${recorded.date.slice(0, 10)}](../${source})`, recorded.machine.cpu, `${checks.length - missed.length} of ${checks.length}`,
+      missed.map((check) => `${check.measure.title}, ${check.what}: ${written(check.value, check.unit)}`).join("; ") || "–",
+    ];
+  }))];
 }
 
 function written(value, unit) {

@@ -83,7 +83,16 @@ async function render(recorded, source) {
     return renderBaseline(recorded, { folder: name, source });
   }
   const { renderBenchmarks } = await import("./report.mjs");
-  return renderBenchmarks(recorded, { folder: name, source });
+  return renderBenchmarks(recorded, { folder: name, source, others: others(recorded) });
+}
+
+/** The whole runs of other days that are kept, newest first. */
+function others({ date }) {
+  const folder = "bench/results";
+  const names = fs.readdirSync(path.join(repoRoot, folder)).filter((name) => /^\d{4}-\d\d-\d\d-(quick|full)\.json$/.test(name));
+  return names.toSorted().toReversed()
+    .map((name) => ({ source: `${folder}/${name}`, recorded: JSON.parse(fs.readFileSync(path.join(repoRoot, folder, name), "utf8")) }))
+    .filter(({ recorded }) => recorded.kind === "benchmarks" && recorded.date !== date);
 }
 
 async function write(recorded, source) {

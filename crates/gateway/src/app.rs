@@ -103,6 +103,8 @@ pub struct App {
     /// Method names an upstream advertises that are not core methods.
     plugin_methods: ArcSwap<HashSet<String>>,
     pub(crate) known: ArcSwap<Known>,
+    /// Our own health where there is no upstream.
+    pub(crate) own_health: arc_swap::ArcSwapOption<native::health::AloneText>,
     pub(crate) control: Control,
     pub(crate) auth: Auth,
     /// Configuration and places that native answers are made from.
@@ -167,6 +169,7 @@ impl App {
                 blocking_calls: Arc::new(Semaphore::new(limits::REQUESTS_WAITING_MAX)),
                 plugin_methods: ArcSwap::default(),
                 known: ArcSwap::default(),
+                own_health: arc_swap::ArcSwapOption::default(),
                 control,
                 auth,
                 facts: ArcSwap::default(),
@@ -552,7 +555,7 @@ impl App {
 
     fn tell_health(&self) {
         self.health_version.fetch_add(1, Ordering::Relaxed);
-        let health = crate::dispatch::natives::own_health(self).to_string();
+        let health = crate::dispatch::natives::own_health_text(self);
         self.hub
             .broadcast("health", &health, Some(&self.state_version().to_string()));
     }

@@ -31,7 +31,7 @@ pub(crate) fn find(app: &App, session: &Session, method: &str) -> Option<Native>
         };
     }
     Some(match method {
-        "health" => Native::Now(|app, _, _| reply(Ok(own_health(app)))),
+        "health" => Native::Now(|app, _, _| Ok(own_health_text(app))),
         "last-heartbeat" => Native::Now(|_, _, _| Ok("null".to_owned())),
         "system-presence" => Native::Now(system_presence),
         "system.info" => Native::Blocking(system_info),
@@ -191,6 +191,20 @@ pub(crate) fn known(app: &App, method: &str, params: Option<&RawValue>) -> Optio
 /// Health of a gateway without an upstream.
 pub(crate) fn own_health(app: &App) -> Value {
     health::alone(&app.facts.load().inputs(clock::now_ms(), app.uptime_ms()))
+}
+
+/// The same as text.
+pub(crate) fn own_health_text(app: &App) -> String {
+    let (facts, now_ms) = (app.facts.load(), clock::now_ms());
+    if let Some(known) = &*app.own_health.load()
+        && known.is_of(&facts)
+    {
+        return known.at(now_ms);
+    }
+    let made = health::AloneText::of(&facts);
+    let text = made.at(now_ms);
+    app.own_health.store(Some(Arc::new(made)));
+    text
 }
 
 fn system_presence(app: &App, session: &Session, _: Option<&RawValue>) -> NativeReply {

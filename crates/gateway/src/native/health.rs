@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use wire::raw::Fields;
 
-use super::Inputs;
 use super::agents::MAIN_KEY;
+use super::{Facts, Inputs};
 
 /// How old a cached payload may be; then the upstream is asked. Source: `health` in
 /// src/gateway/server-methods/health.ts, whose own cache lives as long.
@@ -114,6 +114,35 @@ pub fn alone(inputs: &Inputs<'_>) -> Value {
         "sessions": sessions(inputs, &roster.default_id),
         "modelRuntime": { "degraded": false, "pendingAgents": [] },
     })
+}
+
+/// [`alone`] as text, made once for each configuration: only its time differs from call to call.
+#[derive(Debug)]
+pub struct AloneText {
+    facts: Arc<Facts>,
+    before: String,
+    after: String,
+}
+
+impl AloneText {
+    pub fn of(facts: &Arc<Facts>) -> Self {
+        const TIME: &str = "\"ts\":0";
+        let text = alone(&facts.inputs(0, 0)).to_string();
+        let (before, after) = text.split_once(TIME).unwrap_or((&text, ""));
+        Self {
+            facts: Arc::clone(facts),
+            before: format!("{before}\"ts\":"),
+            after: after.to_owned(),
+        }
+    }
+
+    pub fn is_of(&self, facts: &Arc<Facts>) -> bool {
+        Arc::ptr_eq(&self.facts, facts)
+    }
+
+    pub fn at(&self, now_ms: u64) -> String {
+        format!("{}{now_ms}{}", self.before, self.after)
+    }
 }
 
 /// `status` of a gateway without an upstream.
@@ -262,6 +291,19 @@ mod tests {
 
     fn raw(text: &str) -> &RawValue {
         serde_json::from_str(text).expect("JSON")
+    }
+
+    #[test]
+    fn the_text_of_our_own_differs_in_its_time_alone() {
+        let facts = Arc::new(Facts {
+            config: json!({ "agents": { "entries": { "main": { "name": "\"ts\":0" }, "ops": {} } } }),
+            ..Facts::default()
+        });
+        let text = AloneText::of(&facts);
+        for now_ms in [0, 7, 1_795_415_710_722] {
+            assert_eq!(text.at(now_ms), alone(&facts.inputs(now_ms, 0)).to_string());
+        }
+        assert!(text.is_of(&facts) && !text.is_of(&Arc::new(Facts::default())));
     }
 
     #[test]

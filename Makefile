@@ -45,7 +45,7 @@ crash-loop: setup ## Kill -9 under load, KILLS times: what was accepted arrives,
 .PHONY: crash-upstream
 crash-upstream: setup ## Kill OpenClaw and stop it for 30 s with 100 clients and 20 runs in flight
 	$(CARGO) build --locked -p gateway
-	@CRASH_STOPPED_S=30 exec $(XTASK) node --test --test-concurrency=1 tests/crash/runs.test.mjs tests/crash/upstream.test.mjs
+	@CRASH_CLIENTS=100 CRASH_RUNS=20 CRASH_STOPPED_S=30 exec $(XTASK) node --test --test-concurrency=1 tests/crash/runs.test.mjs tests/crash/upstream.test.mjs
 
 .PHONY: tidy
 tidy: toolchain ## Check the source tree: crate edges, file sizes, leftovers, docs in step

@@ -253,11 +253,13 @@ test("a tool is invoked without a turn, by either door, and refused, as the orig
       ["no token", { tool: "sessions_list" }, { token: null }],
       ["not JSON", "{"],
       ["no name", {}],
-      ["unknown", { tool: "no_such_tool" }],
-      ["files", { tool: "read", args: { path: "x" } }],
-      ["commands", { tool: "exec", args: { command: "true" } }],
-      ["another session's turn", { tool: "sessions_send", args: { sessionKey: "agent:main:main", message: "x" } }],
-      ["jobs", { tool: "cron", args: { action: "list" } }],
+      ["nobody's", { tool: "sessions_list" }],
+      ["unknown", { tool: "no_such_tool", agentId: "main" }],
+      ["files", { tool: "read", agentId: "main", args: { path: "x" } }],
+      ["commands", { tool: "exec", agentId: "main", args: { command: "true" } }],
+      ["another session's turn", { tool: "sessions_send", agentId: "main", args: { sessionKey: "agent:main:main", message: "x" } }],
+      ["jobs", { tool: "cron", agentId: "main", args: { action: "list" } }],
+      ["no such agent", { tool: "sessions_list", agentId: "nobody" }],
       ["foreign agent", { tool: "sessions_list", sessionKey: "agent:main:main", agentId: "ops" }],
     ]) {
       const { status, text } = await invoke(target, body, more);
@@ -269,7 +271,7 @@ test("a tool is invoked without a turn, by either door, and refused, as the orig
     answers.listed = [listed.ok, listed.result.details.count, listed.result.details.sessions.map(({ key, agentId, archived }) => ({ key, agentId, archived })), listed.result.content[0].type];
     const key = listed.result.details.sessions[0].key;
     const history = JSON.parse((await invoke(target, { name: "sessions_history", agentId: "main", args: { sessionKey: key } })).text);
-    answers.history = [history.result.details.sessionKey, history.result.details.truncated, history.result.details.messages.map(({ role }) => role)];
+    answers.history = [history.result.details.sessionKey, history.result.details.messages.map(({ role }) => role)];
     return answers;
   });
   const words = ({ "not JSON": syntax, ...rest }) => ({ ...rest, syntax: syntax[0] });

@@ -17,6 +17,7 @@ use crate::app::App;
 use crate::auth::RemoteEnd;
 use crate::ingress::http::{Body, text};
 use crate::memories::tools as memory;
+use crate::native::sessions::parse_agent_key;
 
 pub(crate) const PATH: &str = "/tools/invoke";
 const BODY_BYTES_MAX: usize = 2 << 20;
@@ -61,9 +62,25 @@ pub(crate) async fn respond(
     }
     let (status, body) = match invoke(app, &params, "http").await {
         Ok(answer) => over_http(&answer),
-        Err(error) => refused(StatusCode::BAD_REQUEST, "invalid_request", &error.message),
+        Err(error) => {
+            let why = over_http_words(&params, &error.message);
+            refused(StatusCode::BAD_REQUEST, "invalid_request", &why)
+        }
     };
     openai::answer(status, &body)
+}
+
+/// The two doors say some things differently.
+fn over_http_words(params: &Value, message: &str) -> String {
+    let agent_of_key = params["sessionKey"].as_str().map(str::to_lowercase);
+    let agent_of_key = agent_of_key.as_deref().and_then(parse_agent_key);
+    match (agent_of_key, params["agentId"].as_str()) {
+        _ if message.ends_with("name required") => "tools.invoke requires name".to_owned(),
+        (Some((own, _)), Some(asked)) if message.contains("belongs to") => {
+            format!("agent \"{asked}\" does not match session key agent \"{own}\"")
+        }
+        _ => message.to_owned(),
+    }
 }
 
 fn refused(status: StatusCode, kind: &str, message: &str) -> (StatusCode, Value) {

@@ -161,12 +161,12 @@ async fn respond(
     if path == metrics::route::PATH {
         return secured(metrics::route::respond(&app, request, peer, is_tls).await);
     }
-    if let Some(page) = control_ui::respond(&app, &request, peer).await {
-        return page;
-    }
     let alone = matches!(*app.upstream.borrow(), UpstreamState::Off);
     if alone && path == invoke::PATH {
         return secured(invoke::respond(&app, request, peer).await);
+    }
+    if let Some(page) = control_ui::respond(&app, &request, peer).await {
+        return page;
     }
     if alone && openai::is_ours(path) {
         let answered = openai::respond(&app, request, peer).await;

@@ -338,7 +338,9 @@ pub(crate) fn target(
             roster.default_id.clone()
         }
         // Sessions of before there were several agents are this one's.
-        None if roster.get(IMPLICIT_AGENT).is_some() => IMPLICIT_AGENT.to_owned(),
+        None if !roster.is_explicit && roster.get(IMPLICIT_AGENT).is_some() => {
+            IMPLICIT_AGENT.to_owned()
+        }
         None => {
             let who = "Multiple agents are configured, but session key";
             return match key {

@@ -21,6 +21,8 @@ pub struct Roster {
     pub ownership: Ownership,
     /// Nobody says which agent a client without a choice means.
     pub selection_required: bool,
+    /// `agents.ownership: "explicit"`: nothing without an owner is anybody's.
+    pub is_explicit: bool,
     /// `session.scope`, `per-sender` by default.
     pub scope: String,
 }
@@ -86,6 +88,7 @@ impl Roster {
             default_id,
             ownership,
             selection_required,
+            is_explicit: explicit,
             scope: config
                 .pointer("/session/scope")
                 .and_then(Value::as_str)

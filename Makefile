@@ -84,6 +84,11 @@ bench-media: setup ## The image engine beside sharp, in Rust and through the add
 	$(CARGO) build --release --locked -p media-napi
 	@exec $(XTASK) node --expose-gc bench/media.mjs $(ARGS)
 
+.PHONY: bench-agent
+bench-agent: setup ## Agents that run here beside the original's, same scripted model; writes docs/agent-benchmarks.md
+	$(CARGO) build --release --locked -p gateway
+	@exec $(XTASK) node bench/agent.mjs $(ARGS)
+
 SECONDS_EACH ?= 600
 .PHONY: fuzz
 fuzz: toolchain ## libFuzzer on every parser of outside bytes, SECONDS_EACH=600 each; `make test` replays the corpus

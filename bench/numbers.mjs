@@ -7,6 +7,12 @@ export function median(values) {
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
+/** The value that a share of all are at most: `percentile(latencies, 0.99)`. */
+export function percentile(values, share) {
+  const sorted = values.toSorted((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? null;
+}
+
 /** The value at a dotted path: `pick(row, "latencyMs.p50")`. */
 export function pick(object, keys) {
   return keys.split(".").reduce((value, key) => value?.[key], object);

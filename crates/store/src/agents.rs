@@ -356,6 +356,23 @@ impl Agents<'_> {
         Ok(entries)
     }
 
+    /// An entry by its id, and its position in the conversation, from 1.
+    pub fn placed(&self, session_id: &str, id: &str) -> Result<Option<(Entry, i64)>, TxError> {
+        let entry = self
+            .0
+            .prepare_cached("SELECT seq, id, role, run_id, message, at_ms FROM agent_entries WHERE id = ?1 AND session_id = ?2")?
+            .query_row([id, session_id], entry_of)
+            .optional()?;
+        let Some(entry) = entry else { return Ok(None) };
+        let position = self
+            .0
+            .prepare_cached(
+                "SELECT count(*) FROM agent_entries WHERE session_id = ?1 AND seq <= ?2",
+            )?
+            .query_row(params![session_id, entry.seq], |row| row.get(0))?;
+        Ok(Some((entry, position)))
+    }
+
     /// The last entry of a role in a conversation.
     pub fn last_of_role(&self, session_id: &str, role: &str) -> Result<Option<Entry>, TxError> {
         Ok(self

@@ -165,15 +165,14 @@ async fn tell_input(
     session: &AgentSession,
     input: &Input,
 ) {
-    let Ok(entries) = assistant.entries(&session.session_id, usize::MAX).await else {
-        return;
-    };
-    let own = entries
-        .iter()
-        .enumerate()
-        .find(|(_, entry)| entry.id == rows::user_id(&input.run_id));
-    if let Some((index, entry)) = own {
-        events::session_message(app, assistant, session, entry, index + 1);
+    let (id, own) = (session.session_id.clone(), rows::user_id(&input.run_id));
+    let placed = assistant
+        .store
+        .read(move |reader| reader.agents().placed(&id, &own))
+        .await;
+    if let Ok(Some((entry, position))) = placed {
+        let position = usize::try_from(position).unwrap_or(usize::MAX);
+        events::session_message(app, assistant, session, &entry, position);
     }
 }
 

@@ -70,9 +70,14 @@ async function inTurn(kind, contenders, body) {
     for (const contender of round % 2 ? contenders.toReversed() : contenders) {
       if (contender.side === "original" && round >= PLAN.originalRounds) continue;
       say(`${kind}, ${contender.side}, round ${round + 1}/${contender.side === "original" ? PLAN.originalRounds : PLAN.rounds}`);
-      const measured = contender.pid ? await watched(contender.pid, () => body(contender)) : { result: await body(contender) };
-      const { result, ...used } = measured;
-      record({ kind, side: contender.side, round, ...result, ...used });
+      try {
+        const { result, ...used } = contender.pid ? await watched(contender.pid, () => body(contender)) : { result: await body(contender) };
+        record({ kind, side: contender.side, round, ...result, ...used });
+      } catch (error) {
+        // What the original does not bear is a figure too.
+        if (contender.side !== "original") throw error;
+        record({ kind, side: contender.side, round, error: String(error.message).slice(0, 300) });
+      }
     }
   }
 }

@@ -6,7 +6,7 @@ const SIDES = { ours: "ours", original: "the original", direct: "the model, with
 
 export function agentReport(text, source) {
   const rows = text.trim().split("\n").map((line) => JSON.parse(line));
-  const of = (kind, side) => rows.filter((row) => row.kind === kind && row.side === side);
+  const of = (kind, side) => rows.filter((row) => row.kind === kind && row.side === side && !row.error);
   const conditions = rows.find(({ kind }) => kind === "conditions");
   const recorded = { ...conditions, loadAtEnd: rows.at(-1).load };
   const filled = Object.fromEntries(["ours", "original"].map((side) => [side, of("filled", side)[0]]));
@@ -35,6 +35,7 @@ export function agentReport(text, source) {
     ...streaming(of),
     ...lists(of, filled),
     ...memory(rows),
+    ...failures(rows),
   ].join("\n").trimEnd()}\n`;
 }
 
@@ -165,4 +166,10 @@ function memory(rows) {
     "",
     ...table(["", "when", "processes", "RSS MB", "PSS MB"], all.map(({ side, when, processes, rssMb, pssMb }) => [SIDES[side], when, String(processes), figure(rssMb), figure(pssMb)])),
   ];
+}
+
+function failures(rows) {
+  const failed = rows.filter(({ error }) => error);
+  if (!failed.length) return [];
+  return ["## What the original did not bear", "", ...table(["measure", "round", "error"], failed.map(({ kind, round, error }) => [kind, String(round + 1), error]))];
 }

@@ -55,7 +55,7 @@ test("the model is offered what the user allows, and a tool that is denied does 
   const client = await open();
   const { result } = await turn(client, "policy", calling("edit", { path: "a", edits: [{ oldText: "a", newText: "b" }] }), "p-1");
   assert.equal(result, "Tool edit not found");
-  assert.deepEqual(model.requests.at(-1).call.tools.map(({ function: { name } }) => name), ["read", "write", "ls", "grep", "find", "exec", "process", "memory_search", "memory_get", "web_fetch", "automations"]);
+  assert.deepEqual(model.requests.at(-1).call.tools.map(({ function: { name } }) => name), ["read", "write", "ls", "grep", "find", "exec", "process", "memory_search", "memory_get", "web_fetch", "automations", "sessions_list", "sessions_history", "sessions_send"]);
   await client.end();
 });
 

@@ -561,7 +561,7 @@ impl App {
     }
 
     /// Learns the devices that are paired with the upstream: public keys and scopes, no tokens.
-    fn import_pairings(self: &Arc<Self>) {
+    pub(crate) fn import_pairings(self: &Arc<Self>) {
         let is_there = |ready: &crate::bridge::Ready| ready.device.is_some();
         if self.upstream.borrow().ready().is_some_and(is_there) {
             // Who may come to another machine may not come to this one for that.
@@ -589,7 +589,16 @@ impl App {
                         .map_err(|error| error.to_string())
                 });
             match imported {
-                Ok(imported) => tracing::debug!(?imported, "imported pairings"),
+                Ok(imported) => {
+                    tracing::debug!(?imported, "imported pairings");
+                    let close = |device_id| DeviceClose {
+                        device_id,
+                        role: None,
+                        reason: "device-pair-removed",
+                    };
+                    let closes: Vec<_> = imported.removed.into_iter().map(close).collect();
+                    app.close_devices(&closes);
+                }
                 Err(error) => {
                     tracing::error!(error, "cannot keep the devices paired with OpenClaw")
                 }

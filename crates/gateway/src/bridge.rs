@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 use wire::error::{ErrorCode, ErrorShape};
 
@@ -17,6 +18,14 @@ pub(crate) mod remote;
 
 /// Upstream sockets that may be unauthenticated at once; it allows 32 for our address.
 pub(crate) const DIALS_AT_ONCE_MAX: usize = 24;
+
+/// Hears the upstream's answer to one call before the client does.
+pub(crate) trait Watch: std::fmt::Debug + Send + Sync {
+    /// `answer`: the payload, or the error object of a refusal. What it returns is run once the client's answer is queued.
+    fn hear(self: Box<Self>, ok: bool, answer: Option<&RawValue>) -> Option<Afterwards>;
+}
+
+pub(crate) type Afterwards = Box<dyn FnOnce() + Send>;
 
 /// A secret: prints nothing of itself.
 #[derive(Clone, PartialEq, Eq)]

@@ -25,6 +25,7 @@ pub(crate) mod devices;
 pub(crate) mod fault;
 pub(crate) mod natives;
 mod presence;
+mod setup_code;
 
 /// Who a connection is, as decided by its handshake.
 #[derive(Debug, Clone)]
@@ -38,6 +39,8 @@ pub(crate) struct Principal {
     pub(crate) client_id: String,
     pub(crate) client_mode: String,
     pub(crate) device_id: Option<String>,
+    /// The only device that it may manage: it came by that device's token, without admin.
+    pub(crate) bound_device: Option<String>,
 }
 
 /// One open session.
@@ -91,6 +94,8 @@ pub(crate) enum Native {
     Now(fn(&App, &Session, Option<&RawValue>) -> NativeReply),
     /// On the blocking pool: reads or writes files.
     Blocking(fn(&Arc<App>, &Arc<Session>, Option<&RawValue>) -> NativeReply),
+    /// On the blocking pool too: a row of [`devices`], after whose answer connections may have to end.
+    Device(&'static str),
     /// From what the upstream last told us; `None` hands the call to it.
     Known(fn(&App, &str, Option<&RawValue>) -> Option<String>),
     /// Without an upstream: a pure answer from configuration and state.
@@ -144,6 +149,10 @@ pub(crate) fn receive(app: &Arc<App>, session: &Arc<Session>, text: &str) {
         }
         return forward(app, session, &frame, timing, text);
     }
+    if frame.method == "connect" {
+        let error = ErrorShape::invalid_request("connect is only valid as the first request");
+        return fail(app, session, &frame.id, timing, Owner::Native, &error);
+    }
     let timing = timing.moving(natives::moves(app, &frame));
     if let Some(task) = natives::task(app, session, &frame) {
         app.metrics.taken(timing);
@@ -153,12 +162,25 @@ pub(crate) fn receive(app: &Arc<App>, session: &Arc<Session>, text: &str) {
         };
         return run_task(app, session, &frame, timing, task);
     }
-    match natives::find(app, session, &frame.method) {
+    match natives::find(app, session, &frame) {
         Some(Native::Now(serve)) => {
             let reply = guarded(&frame.method, || serve(app, session, frame.params));
             answer(app, session, &frame.id, timing, reply);
         }
-        Some(Native::Blocking(serve)) => run_blocking(app, session, &frame, timing, serve),
+        Some(Native::Blocking(serve)) => run_blocking(
+            app,
+            session,
+            &frame,
+            timing,
+            move |app, session, params, _| serve(app, session, params),
+        ),
+        Some(Native::Device(name)) => run_blocking(
+            app,
+            session,
+            &frame,
+            timing,
+            move |app, session, params, closes| devices::serve(name, app, session, params, closes),
+        ),
         Some(Native::Alone(serve)) => {
             let reply = guarded(&frame.method, || {
                 natives::alone(app, &frame.method, serve, frame.params)
@@ -266,12 +288,20 @@ fn run_task(
     });
 }
 
+/// `serve` may name devices whose connections end after the answer: the caller's own may be among them.
 fn run_blocking(
     app: &Arc<App>,
     session: &Arc<Session>,
     frame: &RequestFrame<'_>,
     timing: Timing,
-    serve: fn(&Arc<App>, &Arc<Session>, Option<&RawValue>) -> NativeReply,
+    serve: impl FnOnce(
+        &Arc<App>,
+        &Arc<Session>,
+        Option<&RawValue>,
+        &mut Vec<auth::DeviceClose>,
+    ) -> NativeReply
+    + Send
+    + 'static,
 ) {
     let Ok(permit) = Arc::clone(&app.blocking_calls).try_acquire_owned() else {
         let busy = ErrorShape::retryable("The server is busy. Please try again in a moment.", None);
@@ -284,8 +314,12 @@ fn run_blocking(
     );
     let params = frame.params.map(ToOwned::to_owned);
     tokio::task::spawn_blocking(move || {
-        let reply = guarded(&method, || serve(&app, &session, params.as_deref()));
+        let mut closes = Vec::new();
+        let reply = guarded(&method, || {
+            serve(&app, &session, params.as_deref(), &mut closes)
+        });
         answer(&app, &session, &id, timing, reply);
+        app.close_devices(&closes);
         drop(permit);
     });
 }
@@ -309,16 +343,20 @@ fn forward(
         let timing = timing.moving(false);
         return fail(app, session, &frame.id, timing, Owner::Native, &error);
     };
+    let told = match setup_code::told(app, frame, text) {
+        Ok(told) => told,
+        Err(error) => return fail(app, session, &frame.id, timing, Owner::Native, &error),
+    };
     if matches!(&*app.upstream.borrow(), UpstreamState::Asleep) {
         app.wake_upstream();
     }
     let call = UpCall {
         id: frame.id.clone().into_owned(),
         method: frame.method.clone().into_owned(),
-        frame: text.to_owned(),
+        frame: told.unwrap_or_else(|| text.to_owned()),
         repeatable: is_repeatable(frame),
         timing,
-        watch: shadow::sampled(app, frame),
+        watch: shadow::sampled(app, frame).or_else(|| devices::watch(app, frame)),
     };
     app.metrics.bridged.fetch_add(1, Ordering::Relaxed);
     if let Err(call) = link.forward(Box::new(call)) {

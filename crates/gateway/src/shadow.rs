@@ -22,6 +22,7 @@ use wire::scope::Scope;
 
 use crate::app::App;
 use crate::auth::RemoteEnd;
+use crate::bridge::{Afterwards, Watch};
 use crate::clock;
 use crate::dispatch::fault::{self, Fault};
 use crate::dispatch::natives;
@@ -139,7 +140,7 @@ impl Difference {
 }
 
 /// A call that OpenClaw answers and that is compared.
-pub(crate) struct Watch {
+pub(crate) struct Comparison {
     app: Arc<App>,
     method: &'static str,
     own: Own,
@@ -155,9 +156,9 @@ enum Own {
     Alone(Serve),
 }
 
-impl std::fmt::Debug for Watch {
+impl std::fmt::Debug for Comparison {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Watch")
+        f.debug_struct("Comparison")
             .field("method", &self.method)
             .finish()
     }
@@ -165,7 +166,7 @@ impl std::fmt::Debug for Watch {
 
 /// Whether this call is one of the sample: a read that moves with the rollout's percent, or that we could answer from
 /// configuration and state alone.
-pub(crate) fn sampled(app: &Arc<App>, frame: &RequestFrame<'_>) -> Option<Box<Watch>> {
+pub(crate) fn sampled(app: &Arc<App>, frame: &RequestFrame<'_>) -> Option<Box<dyn Watch>> {
     let percent = u64::from(app.settings.load().shadow_percent);
     if percent == 0 {
         return None;
@@ -184,7 +185,7 @@ pub(crate) fn sampled(app: &Arc<App>, frame: &RequestFrame<'_>) -> Option<Box<Wa
     if (asked + 1) * percent / 100 == asked * percent / 100 {
         return None;
     }
-    Some(Box::new(Watch {
+    Some(Box::new(Comparison {
         app: Arc::clone(app),
         method: row.name,
         own,
@@ -192,14 +193,14 @@ pub(crate) fn sampled(app: &Arc<App>, frame: &RequestFrame<'_>) -> Option<Box<Wa
     }))
 }
 
-impl Watch {
-    /// Compares, in a task of its own. `answer`: the payload, or the error object of a refusal.
-    pub(crate) fn compare(self: Box<Self>, ok: bool, answer: Option<&RawValue>) {
+impl Watch for Comparison {
+    /// Compares, in a task of its own.
+    fn hear(self: Box<Self>, ok: bool, answer: Option<&RawValue>) -> Option<Afterwards> {
         let text = answer.map_or("null", RawValue::get);
         let room = Arc::clone(&self.app.shadow.room);
         let (Ok(permit), true) = (room.try_acquire_owned(), text.len() <= ANSWER_BYTES_MAX) else {
             self.app.shadow.skipped.fetch_add(1, Ordering::Relaxed);
-            return;
+            return None;
         };
         let theirs = text.to_owned();
         tokio::task::spawn_blocking(move || {
@@ -221,8 +222,11 @@ impl Watch {
             }
             drop(permit);
         });
+        None
     }
+}
 
+impl Comparison {
     /// `None`: we would have asked the upstream as well.
     fn own(&self) -> Option<(bool, Value)> {
         if fault::planted(self.method) == Some(Fault::Differ) {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use wire::connect::{ClientInfo, ConnectParams, DeviceProof};
+use wire::connect::{ClientInfo, ConnectParams};
 
 use super::attribution::Attribution;
 use super::credentials::Denied;
@@ -278,19 +278,7 @@ impl<'a> Handshake<'a> {
     fn finish(&mut self, mut refusal: Refusal) -> Refusal {
         refusal.delay = (!self.delay.is_zero()).then_some(self.delay);
         refusal.events = std::mem::take(&mut self.effects.events);
-        let client = &self.params.client;
-        let log = &mut refusal.log;
-        log.at_ms = self.now_ms;
-        log.client_id = client.id.clone();
-        log.client_mode = client.mode.clone();
-        log.client_version = client.version.clone();
-        log.ip = Some(self.attempt.attribution.client_ip);
-        log.origin = self.attempt.attribution.origin.clone();
-        log.device_id = self
-            .params
-            .device
-            .as_ref()
-            .map(|device: &DeviceProof| device.id.clone());
+        refusal.log.about(&self.attempt, self.now_ms);
         refusal
     }
 

@@ -12,9 +12,9 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use wire::connect::{ConnectAuth, ConnectParams, client_id, client_mode};
 
-use super::AuthEvent;
 use super::credentials::Denied;
 use super::settings::Mode;
+use super::{AuthEvent, ConnectAttempt};
 
 /// Longest close reason of a refused handshake, bytes. Source: src/gateway/server/close-reason.ts.
 const CLOSE_REASON_MAX: usize = 120;
@@ -56,6 +56,59 @@ pub struct RefusalLog {
     pub device_id: Option<String>,
     /// A command or setting that makes the next attempt succeed.
     pub fix: String,
+}
+
+impl RefusalLog {
+    /// Who was refused, and when.
+    pub(super) fn about(&mut self, attempt: &ConnectAttempt<'_>, now_ms: u64) {
+        let client = &attempt.params.client;
+        self.at_ms = now_ms;
+        self.client_id = client.id.clone();
+        self.client_mode = client.mode.clone();
+        self.client_version = client.version.clone();
+        self.ip = Some(attempt.attribution.client_ip);
+        self.origin = attempt.attribution.origin.clone();
+        self.device_id = attempt
+            .params
+            .device
+            .as_ref()
+            .map(|device| device.id.clone());
+    }
+
+    /// Of the error with which the upstream refused a relayed handshake.
+    pub(super) fn of_upstream(error: &Value, params: &ConnectParams) -> Self {
+        let text = |name: &str| error["details"][name].as_str();
+        let (cause, reason, fix) = match text("code") {
+            Some("PAIRING_REQUIRED") => (
+                "pairing-required",
+                text("reason"),
+                approval(text("requestId")),
+            ),
+            _ => {
+                let reason = text("authReason").or_else(|| text("reason"));
+                let fix = fix_for(reason.unwrap_or_default(), params);
+                ("upstream-refused", reason.or_else(|| text("code")), fix)
+            }
+        };
+        Self {
+            cause,
+            reason: plain(
+                reason
+                    .or_else(|| error["message"].as_str())
+                    .unwrap_or_default(),
+            ),
+            fix,
+            ..Self::default()
+        }
+    }
+}
+
+/// The command that lets a device in.
+fn approval(request_id: Option<&str>) -> String {
+    match request_id {
+        Some(request_id) => format!("openclaw devices approve {}", plain(request_id)),
+        None => "openclaw devices list, then openclaw devices approve <requestId>".to_owned(),
+    }
 }
 
 impl std::fmt::Display for RefusalLog {
@@ -526,10 +579,7 @@ impl PairingRequired<'_> {
                 put(name, json!(list));
             }
         }
-        let fix = match self.request_id {
-            Some(request_id) => format!("openclaw devices approve {request_id}"),
-            None => "openclaw devices list, then openclaw devices approve <requestId>".to_owned(),
-        };
+        let fix = approval(self.request_id);
         let close = match self.request_id {
             Some(request_id) => format!("{message} (requestId: {request_id})"),
             None => message.to_owned(),

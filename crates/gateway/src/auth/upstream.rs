@@ -6,15 +6,15 @@
 use std::collections::VecDeque;
 
 use parking_lot::Mutex;
-use serde_json::Value;
+use serde_json::{Value, json};
 use wire::connect::client_mode;
 
 use super::handshake::counted_under;
 use super::limiter::Class;
 use super::pairing::store::StoreError;
 use super::pairing::tokens::TokenEntry;
-use super::pairing::{About, Book, MadeBy, PAIRED_MAX, Paired};
-use super::{Auth, ConnectAttempt, device, scopes, secret};
+use super::pairing::{About, Book, MadeBy, PAIRED_MAX, Paired, Pending};
+use super::{Auth, ConnectAttempt, RefusalLog, device, scopes, secret};
 
 /// Refused tokens remembered, so that a repeated connect asks the upstream once.
 const VERDICTS_MAX: usize = 1_024;
@@ -236,9 +236,67 @@ impl Auth {
         })
     }
 
+    /// The upstream refused a relayed handshake with `error`: noted as a refusal of ours, and worth a line in the log.
+    pub fn note_relayed_refusal(
+        &self,
+        attempt: &ConnectAttempt<'_>,
+        error: &Value,
+        now_ms: u64,
+    ) -> RefusalLog {
+        let mut log = RefusalLog::of_upstream(error, attempt.params);
+        log.about(attempt, now_ms);
+        self.note_refusal(log.clone());
+        log
+    }
+
+    /// The upstream took a device's pairing away, or its token of `role`: what we know of it goes, so that the upstream
+    /// is asked at its next connect.
+    ///
+    /// # Errors
+    /// When the book cannot be written; nothing is changed then.
+    pub fn forget_upstreams(&self, device_id: &str, role: Option<&str>) -> Result<(), StoreError> {
+        self.bearers.clear();
+        self.commit(|book| match role {
+            None => {
+                book.remove(device_id);
+            }
+            Some(role) => {
+                let own = book.paired.get_mut(device_id.trim());
+                if let Some(entry) = own.and_then(|own| own.tokens.get_mut(role.trim())) {
+                    entry.hash = None;
+                    entry.salt = None;
+                }
+            }
+        })
+    }
+
+    /// Whether a request waits in our own book.
+    pub fn has_request(&self, request_id: &str, now_ms: u64) -> bool {
+        self.read(|book| book.pending_request(request_id.trim(), now_ms).is_some())
+    }
+
+    /// `{pending, paired}` of what only this gateway knows. Paired devices carry `madeBy: "local"`, which tells them from
+    /// the upstream's.
+    pub fn own_devices(&self, is_connected: &dyn Fn(&str) -> bool, now_ms: u64) -> Value {
+        self.read(|book| {
+            let pending = book.pending.iter().filter(|own| !own.expired(now_ms));
+            let pending: Vec<Value> = pending.map(Pending::public).collect();
+            let paired = book.paired.values();
+            let paired: Vec<Value> = paired
+                .filter(|own| own.made_by == MadeBy::Local)
+                .map(|own| {
+                    let mut row = own.public(Some(is_connected(own.device_id.trim())));
+                    row["madeBy"] = "local".into();
+                    row
+                })
+                .collect();
+            json!({ "pending": pending, "paired": paired })
+        })
+    }
+
     /// Which gateway a device belongs to: changes to the upstream's devices must be made there.
     pub fn made_by(&self, device_id: &str) -> Option<MadeBy> {
-        self.read(|book| book.device(device_id).map(|own| own.made_by))
+        self.read(|book| book.device(device_id.trim()).map(|own| own.made_by))
     }
 }
 

@@ -17,10 +17,9 @@ use wire::error::ErrorShape;
 use wire::frame::{EventText, UpstreamFrame, response_error};
 use wire::websocket::Opcode;
 
-use super::{Ready, UpstreamState};
+use super::{Ready, UpstreamState, Watch};
 use crate::ingress::outbound::{Close, Outbound};
 use crate::metrics::{Metrics, Owner, Timing};
-use crate::shadow::Watch;
 
 mod runs;
 
@@ -50,8 +49,7 @@ pub(crate) struct UpCall {
     /// Reads only, or carries an idempotency key: may be sent twice.
     pub(crate) repeatable: bool,
     pub(crate) timing: Timing,
-    /// Compares the answer with our own.
-    pub(crate) watch: Option<Box<Watch>>,
+    pub(crate) watch: Option<Box<dyn Watch>>,
 }
 
 /// The handle a session holds. Dropping it ends the link.
@@ -268,7 +266,7 @@ struct Pending {
     since: Instant,
     /// Until its first answer.
     timing: Option<Timing>,
-    watch: Option<Box<Watch>>,
+    watch: Option<Box<dyn Watch>>,
     /// Of a call that starts a run: where.
     starts_in: Option<String>,
 }
@@ -588,9 +586,8 @@ impl Task {
                     .pending
                     .get_mut(&*id)
                     .and_then(|call| call.watch.take());
-                if let Some(watch) = watch {
-                    watch.compare(ok, if ok { payload } else { error });
-                }
+                let afterwards =
+                    watch.and_then(|watch| watch.hear(ok, if ok { payload } else { error }));
                 if let Some(Pending {
                     starts_in: Some(session_key),
                     ..
@@ -612,6 +609,9 @@ impl Task {
                     None => {}
                 }
                 self.outbound.send(text);
+                if let Some(afterwards) = afterwards {
+                    afterwards();
+                }
             }
             Ok(UpstreamFrame::Event {
                 event,

@@ -47,7 +47,11 @@ pub(super) fn run(profile: Option<&str>, command: Command) -> anyhow::Result<Exi
 }
 
 /// Connects with the least scope the method needs.
-async fn connect(profile: Option<&str>, to: &To, method: &str) -> anyhow::Result<Client> {
+pub(super) async fn connect(
+    profile: Option<&str>,
+    to: &To,
+    method: &str,
+) -> anyhow::Result<Client> {
     let target = Target::resolve(profile, to)?;
     let scopes: Vec<String> = wire::methods::required_scopes(method, None)
         .iter()
@@ -261,10 +265,15 @@ fn devices_text(list: &Value) -> String {
     }
     for device in list["paired"].as_array().into_iter().flatten() {
         lines.push(format!(
-            "paired   {}  {}  {}",
+            "paired   {}  {}  {}{}",
             row(device, "deviceId"),
             row(device, "clientId"),
-            row(device, "platform")
+            row(device, "platform"),
+            if device["madeBy"] == "local" {
+                "  known to this gateway alone: `devices remove` lets it pair with OpenClaw at its next connect"
+            } else {
+                ""
+            }
         ));
     }
     if lines.is_empty() {

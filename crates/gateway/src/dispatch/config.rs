@@ -90,7 +90,7 @@ fn credentials(app: &Arc<App>, params: Option<&RawValue>) -> Option<Task> {
 }
 
 /// The upstream's own error, or that there was no answer.
-fn refusal(error: &str) -> ErrorShape {
+pub(super) fn refusal(error: &str) -> ErrorShape {
     serde_json::from_str(error).unwrap_or_else(|_not_json| ErrorShape::retryable(error, None))
 }
 

@@ -16,12 +16,21 @@ use crate::native::{self, Answer, health, presence, system};
 use crate::{bridge, clock};
 
 /// The native row of a method, unless it is handed back to the upstream (`native.disable`).
-pub(crate) fn find(app: &App, session: &Session, method: &str) -> Option<Native> {
+pub(crate) fn find(
+    app: &App,
+    session: &Session,
+    frame: &wire::frame::RequestFrame<'_>,
+) -> Option<Native> {
+    let method = &*frame.method;
     let alone = matches!(&*app.upstream.borrow(), bridge::UpstreamState::Off);
     if is_disabled(app, method) {
         return None;
     }
     if !alone {
+        // Of this gateway alone, wherever its caller is served.
+        if let Some(row) = super::devices::ours(app, frame) {
+            return Some(row);
+        }
         if !crate::rollout::includes(crate::rollout::in_force(app), session.place) {
             return None;
         }
@@ -74,6 +83,7 @@ pub(crate) fn task(
         .or_else(|| crate::memories::find(app, session, method, params))
         .or_else(|| crate::log_stream::find(app, session, method, params))
         .or_else(|| super::presence::find(app, session, method, params))
+        .or_else(|| super::devices::list(app, session, method, params))
         .or_else(|| crate::messages::methods::find(app.messages()?, method, params))
 }
 
@@ -253,7 +263,13 @@ mod tests {
             let with = match method.name {
                 "health" | "last-heartbeat" => "here, from what it last said",
                 "logs.tail" => "here, with its lines",
-                "system-presence" => "here, with its rows",
+                "system-presence" | "device.pair.list" => "here, with its rows",
+                name if name.starts_with("device.pair.")
+                    && super::super::devices::NAMES.contains(&name) =>
+                {
+                    "OpenClaw; devices of ours here"
+                }
+                "device.token.revoke" | "device.token.rotate" => "OpenClaw; devices of ours here",
                 "send" | "message.action" | "channels.status" | "channels.start"
                 | "channels.stop" | "channels.logout" => "OpenClaw; accounts of ours here",
                 "memory.search" | "tools.invoke" => "OpenClaw; memory here with `memory.native`",

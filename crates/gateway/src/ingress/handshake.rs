@@ -23,6 +23,9 @@ use crate::dispatch::{self, Principal, Session};
 use crate::events::Subscriber;
 use crate::native::presence;
 
+const ADMIN: &str = "operator.admin";
+const PAIRING: &str = "operator.pairing";
+
 /// How long a client that is let in may wait for its upstream socket.
 const BACKEND_WAIT: Duration = Duration::from_secs(1);
 
@@ -207,7 +210,8 @@ impl Attempt {
                         Some(dialled)
                             if trust == UpstreamTrust::Reachable
                                 && principal.method != auth::Method::Tailscale
-                                && self.wants_exact_identity() =>
+                                && (self.wants_exact_identity()
+                                    || self.manages_itself_there(&principal)) =>
                         {
                             self.relay(dialled).await
                         }
@@ -282,6 +286,14 @@ impl Attempt {
         }
     }
 
+    /// Whether this is a device of the upstream's that may manage itself alone: a backend client could manage every device.
+    fn manages_itself_there(&self, judged: &auth::Principal) -> bool {
+        bound_device(judged).is_some_and(|device| {
+            judged.scopes.iter().any(|scope| scope == PAIRING)
+                && self.app.auth.made_by(&device) != Some(auth::pairing::MadeBy::Local)
+        })
+    }
+
     /// Answers and closes as the original, after the delay it would take.
     async fn refuse(&self, refusal: Refusal) -> Verdict {
         tracing::warn!(conn = %self.facts.conn_id, "{}", refusal.log);
@@ -348,7 +360,16 @@ impl Attempt {
             caps: judged.caps.clone(),
             client_mode: judged.client.mode.clone(),
             device_id: judged.device.as_ref().map(|device| device.id.clone()),
+            bound_device: bound_device(&judged),
         };
+        // Whoever may manage one device alone would be no such device there.
+        let mut scopes_there = principal.scopes.clone();
+        scopes_there.retain(|scope| principal.bound_device.is_none() || scope != PAIRING);
+        if principal.role == "node" && principal.device_id.is_none() {
+            // Without a word, as the original, whose nodes are known by their devices.
+            self.outbound.close(Close::plain());
+            return Verdict::Refused;
+        }
         self.app.announce(&judged.effects.events);
         self.app.close_devices(&judged.effects.closes);
         let shown = &judged.hello_auth;
@@ -361,7 +382,7 @@ impl Attempt {
         let mut connected = None;
         let mut payload = None;
         if let Some(mut dialled) = dialled {
-            let frame = dialled.backend_connect("hello", &principal.scopes, &principal.caps);
+            let frame = dialled.backend_connect("hello", &scopes_there, &principal.caps);
             match dialled.connect(&frame).await {
                 Ok(answer) => {
                     let answer: Value = serde_json::from_str(&answer).unwrap_or_default();
@@ -383,7 +404,7 @@ impl Attempt {
         };
         let frame = wire::frame::response_ok(&self.id, &hello.to_string());
         let identity = Identity::Backend {
-            scopes: principal.scopes.clone(),
+            scopes: scopes_there,
             caps: principal.caps.clone(),
             headers: self.reconnect_headers(&principal),
         };
@@ -411,6 +432,13 @@ impl Attempt {
             Ok(UpstreamFrame::Response { ok: true, .. })
         );
         if !accepted {
+            let error: Value = serde_json::from_str(&answer).unwrap_or_default();
+            let log = self.app.auth.note_relayed_refusal(
+                &self.relayed(),
+                &error["error"],
+                crate::clock::now_ms(),
+            );
+            tracing::warn!(conn = %self.facts.conn_id, "{log}");
             self.outbound.send(answer);
             let (code, reason) = dialled.closing().await;
             self.outbound.close(Close::new(code, reason));
@@ -433,6 +461,19 @@ impl Attempt {
                 self.outbound.close(Close::new(1011, "unknown hello"));
                 Verdict::Refused
             }
+        }
+    }
+
+    /// This attempt as one that the upstream judges.
+    fn relayed(&self) -> ConnectAttempt<'_> {
+        ConnectAttempt {
+            attribution: &self.attribution,
+            headers: &self.headers,
+            challenge: &self.facts.nonce,
+            params: &self.params,
+            upstream: UpstreamTrust::Reachable,
+            tailscale_user: None,
+            is_connected: &|_| false,
         }
     }
 
@@ -469,21 +510,19 @@ impl Attempt {
                 .pointer("/params/device/id")
                 .and_then(Value::as_str)
                 .map(str::to_owned),
+            bound_device: None,
+        };
+        let is_bound = auth.get("method").and_then(Value::as_str) == Some("device-token")
+            && !principal.scopes.iter().any(|scope| scope == ADMIN);
+        let principal = Principal {
+            bound_device: principal.device_id.clone().filter(|_| is_bound),
+            ..principal
         };
         self.app.learn_hello(hello);
-        let attempt = ConnectAttempt {
-            attribution: &self.attribution,
-            headers: &self.headers,
-            challenge: &self.facts.nonce,
-            params: &self.params,
-            upstream: UpstreamTrust::Reachable,
-            tailscale_user: None,
-            is_connected: &|_| false,
-        };
-        if let Err(error) = self
-            .app
-            .auth
-            .remember_relayed(&attempt, hello, crate::clock::now_ms())
+        if let Err(error) =
+            self.app
+                .auth
+                .remember_relayed(&self.relayed(), hello, crate::clock::now_ms())
         {
             tracing::error!(%error, "cannot remember a pairing made by the upstream; it will be asked again");
         }
@@ -543,6 +582,16 @@ impl Attempt {
         }
     }
 }
+/// The only device that a client may manage. Source: `resolveDeviceSessionAuthz` at 2026.9.6.
+fn bound_device(judged: &auth::Principal) -> Option<String> {
+    let is_admin = judged.scopes.iter().any(|scope| scope == ADMIN);
+    judged
+        .device
+        .as_ref()
+        .filter(|_| judged.is_device_token_auth() && !is_admin)
+        .map(|device| device.id.clone())
+}
+
 /// Source: `canDeliverApprovals`, src/gateway/server-request-context.ts at 2026.9.6.
 fn shows_approvals(principal: &Principal) -> bool {
     const CLIENTS: [&str; 4] = [

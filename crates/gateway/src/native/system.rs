@@ -186,7 +186,7 @@ pub fn info(inputs: &Inputs<'_>) -> Value {
 }
 
 /// The address other machines reach this one by: of the interface with the default route.
-fn lan_address() -> Option<Ipv4Addr> {
+pub(crate) fn lan_address() -> Option<Ipv4Addr> {
     let candidates = local_addresses(&read("/proc/net/fib_trie"));
     if let [only] = candidates[..] {
         return Some(only);

@@ -166,9 +166,46 @@ pub(crate) fn tree(root: u32) -> Option<Tree> {
     }
 }
 
-/// The process that listens on a TCP port, as `name (pid N)`; `None` when it is free or cannot be told.
+/// A process that listens on a port.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// A gateway of this program.
+    Us(String),
+    /// OpenClaw's own gateway, which calls itself as this program. Source: `process.title` in the package's entry.
+    OpenClaw(String),
+    Other(String),
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Us(process) | Self::Other(process) => out.write_str(process),
+            Self::OpenClaw(process) => write!(out, "OpenClaw's gateway, {process}"),
+        }
+    }
+}
+
+impl Holder {
+    /// `command`: as it calls itself. `program`: the name of its file.
+    fn of(pid: &str, command: &str, program: &str) -> Self {
+        const OWN: &str = "openclaw-gateway";
+        let process = format!(
+            "{} (pid {pid})",
+            command.chars().take(80).collect::<String>()
+        );
+        if program.starts_with(OWN) {
+            Self::Us(process)
+        } else if command.starts_with(OWN) || command.contains("openclaw.mjs") {
+            Self::OpenClaw(process)
+        } else {
+            Self::Other(process)
+        }
+    }
+}
+
+/// The process that listens on a TCP port; `None` when it is free or cannot be told.
 /// Source: /proc/net/tcp and the socket inodes under /proc/<pid>/fd.
-pub(crate) fn holder_of(port: u16) -> Option<String> {
+pub(crate) fn holder_of(port: u16) -> Option<Holder> {
     let wanted = format!(":{port:04X}");
     let inode = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
@@ -203,13 +240,12 @@ pub(crate) fn holder_of(port: u16) -> Option<String> {
         }) {
             let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
             let command = String::from_utf8_lossy(&command).replace('\0', " ");
-            return Some(format!(
-                "{} (pid {pid})",
-                command.trim().chars().take(80).collect::<String>()
-            ));
+            let program = std::fs::read_link(process.path().join("exe")).unwrap_or_default();
+            let program = program.file_name().unwrap_or_default().to_string_lossy();
+            return Some(Holder::of(pid, command.trim(), &program));
         }
     }
-    Some("another user's process".to_owned())
+    Some(Holder::Other("another user's process".to_owned()))
 }
 
 #[cfg(test)]
@@ -230,6 +266,27 @@ mod tests {
         for wrong in ["", "7", "7 (x", "7 (x) S 1", "x (x) S 1 2 3"] {
             assert_eq!(Stat::parse(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn openclaw_s_gateway_is_not_taken_for_this_one() {
+        let of = |command, program| Holder::of("7", command, program);
+        let title = "openclaw-gateway";
+        assert_eq!(
+            of("target/x run", title),
+            Holder::Us("target/x run (pid 7)".to_owned())
+        );
+        assert!(matches!(of(title, "node"), Holder::OpenClaw(_)));
+        assert!(matches!(
+            of("node /x/openclaw.mjs gateway", "node"),
+            Holder::OpenClaw(_)
+        ));
+        assert!(matches!(of("nginx: master", "nginx"), Holder::Other(_)));
+        // Replaced while it runs.
+        assert!(matches!(
+            of("x", "openclaw-gateway (deleted)"),
+            Holder::Us(_)
+        ));
     }
 
     #[test]

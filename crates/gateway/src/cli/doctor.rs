@@ -2,20 +2,30 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use client::{Client, ClientError, ConnectOptions};
 use serde_json::{Value, json};
 
-use super::print;
 use super::target::environment;
+use super::{To, call, print};
 use crate::assistant;
 use crate::bridge::process::find;
+use crate::bridge::remote::Target;
 use crate::config::{
-    AdminListen, ConfigDocument, Keepers, OwnSettings, Paths, Secrets, UpstreamMode,
+    AdminListen, ConfigDocument, Env, Keepers, OwnSettings, Paths, Secrets, UpstreamMode,
 };
 use crate::lower;
 use crate::procfs;
+
+/// Longest wait for a gateway's answer, milliseconds.
+const ANSWER_MS: u64 = 3_000;
+/// 2026-09-01: no clock is earlier.
+const RELEASED: Duration = Duration::from_secs(1_788_220_800);
+/// As far as a device's clock may be off. Source: `DEVICE_SIGNATURE_SKEW_MS`, 2 minutes, at 2026.9.6.
+const CLOCK_SKEW: Duration = Duration::from_secs(120);
 
 struct Finding {
     check: &'static str,
@@ -78,7 +88,8 @@ pub(super) fn look(profile: Option<&str>) -> anyhow::Result<Findings> {
             "correct the file; `openclaw-gateway config example` prints every key",
         ),
     });
-    findings.push(permissions(&paths.config_file));
+    findings.push(permissions(&[&paths.config_file, &paths.own_dir]));
+    findings.push(clock(&[&paths.config_file, &paths.own_dir], clock_now()));
     findings.extend(
         own.as_ref()
             .ok()
@@ -89,15 +100,24 @@ pub(super) fn look(profile: Option<&str>) -> anyhow::Result<Findings> {
         .and_then(|port| port.as_u64())
         .and_then(|port| u16::try_from(port).ok());
     let port = crate::config::gateway_port(&env, configured);
-    findings.push(match procfs::holder_of(port) {
+    // Before anything is asked of it that it may refuse.
+    let refusals = own.as_ref().ok().and_then(|own| ask(own, "refusals"));
+    let holder = procfs::holder_of(port);
+    let is_ours = matches!(holder, Some(procfs::Holder::Us(_)));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    findings.extend(runtime.block_on(token(profile, &document, &paths, is_ours)));
+    findings.push(match holder {
         None => fine("port", format!("port {port} is free: no gateway runs")),
-        Some(holder) if holder.contains("openclaw-gateway") => {
-            fine("port", format!("port {port} is ours: {holder}"))
-        }
+        Some(holder) if is_ours => fine("port", format!("port {port} is ours: {holder}")),
         Some(holder) => broken(
             "port",
             format!("port {port} is held by {holder}"),
-            "stop it, or choose another port with gateway.port",
+            match holder {
+                procfs::Holder::OpenClaw(_) => "stop it with `openclaw gateway stop`",
+                _ => "stop it, or choose another port with gateway.port",
+            },
         ),
     });
     if let Ok(own) = &own
@@ -122,22 +142,8 @@ pub(super) fn look(profile: Option<&str>) -> anyhow::Result<Findings> {
         findings.extend(mcp(&document, own));
     }
     if let Ok(own) = &own {
-        findings.push(
-            match find::package(&find::Places::from_env(&env), &own.upstream.command) {
-                Ok(found) => fine(
-                    "openclaw",
-                    format!("openclaw {} at {}", found.version, found.root.display()),
-                ),
-                Err(why) => Finding {
-                    check: "openclaw",
-                    ok: true,
-                    what: format!("none: {why}"),
-                    fix: None,
-                },
-            },
-        );
+        findings.extend(runtime.block_on(openclaw(&env, &document, own)));
     }
-    let refusals = own.as_ref().ok().and_then(|own| ask(own, "refusals"));
     if let Some(refusals) = &refusals {
         findings.push(fine(
             "clients",
@@ -180,6 +186,192 @@ pub(super) fn run(profile: Option<&str>, json: bool) -> anyhow::Result<ExitCode>
         }
     }
     Ok(ExitCode::from(u8::from(!found.healthy())))
+}
+
+/// Whether the running gateway takes the secret that is configured, and OpenClaw's command line can know it.
+async fn token(
+    profile: Option<&str>,
+    document: &ConfigDocument,
+    paths: &Paths,
+    is_running: bool,
+) -> Option<Finding> {
+    let here = To {
+        port: None,
+        token: None,
+        timeout: ANSWER_MS,
+    };
+    let refused = match is_running {
+        true => match call::connect(profile, &here, "health").await {
+            Ok(_) => None,
+            Err(error) => match error.downcast_ref::<ClientError>() {
+                Some(ClientError::Refused(shape)) => Some(shape.message.clone()),
+                _ => None,
+            },
+        },
+        false => None,
+    };
+    let variable = document.env.trimmed("OPENCLAW_GATEWAY_TOKEN").is_some();
+    if let Some(why) = refused {
+        let (what, fix) = match variable {
+            true => (
+                "the variable OPENCLAW_GATEWAY_TOKEN".to_owned(),
+                "unset it, or give the gateway the same one and restart it",
+            ),
+            false => (
+                paths.config_file.display().to_string(),
+                "restart the gateway, which was started with another secret",
+            ),
+        };
+        let what = format!("the running gateway does not take the secret of {what}: {why}");
+        return Some(broken("token", what, fix));
+    }
+    let stored = paths.own_dir.join("token");
+    let auth = |key: &str| document.get(&["gateway", "auth", key]);
+    let is_configured = variable
+        || auth("token").is_some()
+        || auth("password").is_some()
+        || auth("mode").is_some_and(|mode| mode != "token");
+    if !is_configured && stored.exists() {
+        return Some(broken(
+            "token",
+            format!(
+                "{} has no gateway.auth.token: OpenClaw's command line can't know the gateway's",
+                paths.config_file.display()
+            ),
+            &format!(
+                "openclaw config set gateway.auth.token \"$(cat '{}')\"",
+                stored.display()
+            ),
+        ));
+    }
+    is_running.then(|| {
+        fine(
+            "token",
+            "the running gateway takes the configured secret".to_owned(),
+        )
+    })
+}
+
+/// The package, a Node that can run it, and the gateway that is attached to.
+async fn openclaw(env: &Env, document: &ConfigDocument, own: &OwnSettings) -> Vec<Finding> {
+    let settings = &own.upstream;
+    let places = find::Places::from_env(env);
+    let package = match find::package(&places, &settings.command) {
+        Ok(package) => package,
+        Err(why) if settings.mode == UpstreamMode::Supervise => {
+            return vec![broken(
+                "openclaw",
+                why.to_string(),
+                "or run without it: [upstream] mode = \"off\" in openclaw-gateway.toml",
+            )];
+        }
+        Err(why) => {
+            let none = fine("openclaw", format!("none: {why}"));
+            return std::iter::once(none)
+                .chain(attached(document, own).await)
+                .collect();
+        }
+    };
+    let found = fine(
+        "openclaw",
+        format!("openclaw {} at {}", package.version, package.root.display()),
+    );
+    let node = match settings.mode {
+        UpstreamMode::Supervise | UpstreamMode::Auto => {
+            let node = find::node(
+                &places,
+                &package,
+                &settings.command,
+                settings.node.as_deref(),
+            );
+            Some(match node.await {
+                Ok(node) => fine(
+                    "node",
+                    format!("Node {} at {}", node.version, node.program.display()),
+                ),
+                Err(why) => broken(
+                    "node",
+                    why.to_string(),
+                    "until then OpenClaw is not started behind this gateway",
+                ),
+            })
+        }
+        UpstreamMode::Attach | UpstreamMode::Off => attached(document, own).await,
+    };
+    std::iter::once(found).chain(node).collect()
+}
+
+/// Whether the gateway at `[upstream] url` answers and takes our token, where it is on this machine.
+async fn attached(document: &ConfigDocument, own: &OwnSettings) -> Option<Finding> {
+    let settings = &own.upstream;
+    let url = settings.url.as_deref()?;
+    let Target::Here(address) = Target::parse(url).ok()? else {
+        return None;
+    };
+    if settings.mode != UpstreamMode::Attach {
+        return None;
+    }
+    let configured = document.get(&["gateway", "auth", "token"]);
+    let token = settings
+        .token
+        .as_ref()
+        .map(|token| token.expose().to_owned());
+    let options = ConnectOptions {
+        token: token.or_else(|| configured.and_then(Value::as_str).map(str::to_owned)),
+        password: None,
+        scopes: vec!["operator.read".to_owned()],
+        timeout: Duration::from_millis(ANSWER_MS),
+    };
+    Some(match Client::connect(address, &options).await {
+        Ok(_) => fine("upstream", format!("{url} answers and takes our token")),
+        Err(ClientError::Refused(shape)) => broken(
+            "upstream",
+            format!("{url} refuses our token: {}", shape.message),
+            "set token or token_file under [upstream] in openclaw-gateway.toml to the gateway.auth.token of that gateway",
+        ),
+        Err(why) => broken(
+            "upstream",
+            format!("{url}: {why}"),
+            "start that gateway (`openclaw gateway run`), or correct [upstream] url",
+        ),
+    })
+}
+
+/// A clock that is off makes certificates and the signatures of devices worthless.
+fn clock(written: &[&Path], now: SystemTime) -> Finding {
+    let fix = "set this machine's clock (`timedatectl set-ntp true`): devices are refused when it is 2 minutes off";
+    if now < UNIX_EPOCH + RELEASED {
+        let what = "this machine's clock is before the release of OpenClaw 2026.9.6";
+        return broken("clock", what.to_owned(), fix);
+    }
+    let folders = written.iter().filter_map(|path| path.read_dir().ok());
+    let inside = folders.flatten().flatten().map(|entry| entry.path());
+    let all = written.iter().map(|path| path.to_path_buf()).chain(inside);
+    let ahead = all
+        .filter_map(|path| {
+            let at = path.metadata().and_then(|file| file.modified()).ok()?;
+            Some((at.duration_since(now).ok()?, path))
+        })
+        .max();
+    match ahead {
+        Some((ahead, path)) if ahead > CLOCK_SKEW => broken(
+            "clock",
+            format!(
+                "{} was written {} s from now: this machine's clock was set back",
+                path.display(),
+                ahead.as_secs()
+            ),
+            fix,
+        ),
+        _ => fine(
+            "clock",
+            "the clock agrees with what was written here".to_owned(),
+        ),
+    }
+}
+
+fn clock_now() -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(crate::clock::now_ms())
 }
 
 /// The references that this gateway follows itself, followed now. `None` without any.
@@ -297,17 +489,44 @@ fn broken(check: &'static str, what: String, fix: &str) -> Finding {
     }
 }
 
-fn permissions(file: &std::path::Path) -> Finding {
+/// The first of these files that others can read.
+fn permissions(files: &[&Path]) -> Finding {
     use std::os::unix::fs::PermissionsExt as _;
-    match file.metadata() {
-        Ok(metadata) if metadata.permissions().mode() & 0o077 != 0 => broken(
+    let is_open = |file: &&&Path| {
+        file.metadata()
+            .is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
+    };
+    match files.iter().find(is_open) {
+        Some(file) => broken(
             "secrets",
             format!("{} can be read by others", file.display()),
-            &format!("chmod 600 {}", file.display()),
+            &format!("chmod go= {}", file.display()),
         ),
-        _ => fine(
+        None => fine(
             "secrets",
             "the configuration is readable by its owner only".to_owned(),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_back_or_never_set_is_seen() {
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::write(dir.path().join("token"), "x").expect("written");
+        let looked = |now| clock(&[dir.path()], now);
+        let now = dir.path().metadata().and_then(|own| own.modified());
+        let now = now.expect("a time");
+        assert!(looked(now).ok);
+        let earlier = looked(now - Duration::from_secs(200));
+        assert!(
+            !earlier.ok && earlier.what.contains("set back"),
+            "{}",
+            earlier.what
+        );
+        assert!(!looked(UNIX_EPOCH).ok);
     }
 }

@@ -146,8 +146,11 @@ fn held(address: SocketAddr, error: &Error) -> String {
     }
     let port = address.port();
     match procfs::holder_of(port) {
+        Some(holder @ procfs::Holder::OpenClaw(_)) => format!(
+            "port {port} is held by {holder}; stop it with `openclaw gateway stop`, or start this gateway with --port <other>"
+        ),
         Some(holder) => format!(
-            "port {port} is held by {holder}; stop it (`openclaw gateway stop` if it is OpenClaw), or start this gateway with --port <other>"
+            "port {port} is held by {holder}; stop it, or start this gateway with --port <other>"
         ),
         None => format!(
             "port {port} is in use; stop what holds it, or start this gateway with --port <other>"

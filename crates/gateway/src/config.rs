@@ -11,7 +11,6 @@ mod env;
 mod env_policy;
 mod error;
 mod file;
-pub mod first_start;
 mod json5;
 pub(crate) mod origins;
 pub mod overlay;
@@ -29,7 +28,9 @@ pub use document::ConfigDocument;
 pub(crate) use document::type_name;
 pub use env::Env;
 pub use error::{ConfigError, EXIT_CODE_CONFIG, Issue};
-pub(crate) use file::{create_private_dir, replace as replace_private};
+pub(crate) use file::{
+    create_new as create_private, create_private_dir, random_hex, replace as replace_private,
+};
 pub use own::{
     AdminListen, GuardSettings, IdentityMode, InDoubt, Limits, LogFormat, MessageSettings,
     OwnSettings, UpstreamMode, UpstreamSettings, example,

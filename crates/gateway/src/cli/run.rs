@@ -8,7 +8,6 @@ use std::process::ExitCode;
 use std::sync::{Arc, Weak};
 
 use anyhow::Context as _;
-use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -27,7 +26,7 @@ use crate::bridge::process::{self, Plan, Supervisor, find, plan};
 use crate::bridge::{Secret, UpstreamState, attach, remote};
 use crate::config::{
     AdminListen, AuthMode, ConfigDocument, ConfigError, Env, LogFormat, OwnSettings, Paths,
-    Settings, UpstreamMode,
+    Settings, UpstreamMode, create_private, random_hex, replace_private,
 };
 use crate::control_ui::ControlUi;
 use crate::discovery::{self, Advertiser};
@@ -582,7 +581,7 @@ fn credentials(
         return Ok((
             document,
             settings,
-            Secret::new(new_token()),
+            Secret::new(new_token()?),
             TokenSource::Configured,
         ));
     }
@@ -590,12 +589,14 @@ fn credentials(
         let token = Secret::new(token.expose());
         return Ok((document, settings, token, TokenSource::Configured));
     }
-    let stored = stored_token(paths);
-    let is_new = stored.is_none();
-    let token = stored.unwrap_or_else(new_token);
-    if is_new {
-        write_private(&paths.own_dir.join("token"), &token)?;
-    }
+    let token = match stored_token(paths) {
+        Some(token) => token,
+        None => {
+            let (token, file) = (new_token()?, paths.own_dir.join("token"));
+            replace_private(&file, token.as_bytes()).with_context(|| unwritable(&file))?;
+            token
+        }
+    };
     if document.exists {
         return Ok((
             document,
@@ -609,7 +610,9 @@ fn credentials(
     if let Some(parent) = paths.config_file.parent() {
         create_own_dir(parent)?;
     }
-    write_private(&paths.config_file, &format!("{config:#}\n"))?;
+    // Never over a file that came meanwhile.
+    create_private(&paths.config_file, format!("{config:#}\n").as_bytes())
+        .with_context(|| unwritable(&paths.config_file))?;
     let document = ConfigDocument::load(paths, env)?;
     let settings = Settings::read(&document, paths)?;
     Ok((
@@ -631,29 +634,16 @@ pub(super) fn stored_token(paths: &Paths) -> Option<String> {
     Some(text.trim().to_owned()).filter(|token| !token.is_empty())
 }
 
-fn new_token() -> String {
-    let mut bytes = [0; 24];
-    SystemRandom::new()
-        .fill(&mut bytes)
-        .expect("the kernel gives random bytes");
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// As long as the original's own: 48 hexadecimal digits.
+fn new_token() -> anyhow::Result<String> {
+    random_hex(24).context("no token can be made")
 }
 
-/// Temp file, fsync, rename: whole or not at all, readable by its owner only.
-fn write_private(file: &Path, text: &str) -> anyhow::Result<()> {
-    let temp = file.with_extension("tmp");
-    let write = || -> std::io::Result<()> {
-        let mut out = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temp)?;
-        out.write_all(text.as_bytes())?;
-        out.sync_all()?;
-        std::fs::rename(&temp, file)
-    };
-    write().with_context(|| format!("cannot write {}", file.display()))
+fn unwritable(file: &Path) -> String {
+    format!(
+        "cannot write {}; make its folder writable, or set OPENCLAW_STATE_DIR",
+        file.display()
+    )
 }
 
 /// One gateway per state directory. The lock ends with the process, however that ends.

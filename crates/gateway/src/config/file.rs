@@ -27,11 +27,18 @@ pub(crate) fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Writes `file` with mode 0600 if nothing is there, in one step; `AlreadyExists` otherwise.
-pub(super) fn create_new(file: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn create_new(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = write_beside(file, bytes)?;
-    let linked = fs::hard_link(&temporary, file);
+    let made = fs::hard_link(&temporary, file).or_else(|error| {
+        // Not every file system has links.
+        match error.kind() {
+            io::ErrorKind::AlreadyExists => Err(error),
+            _ if file.symlink_metadata().is_ok() => Err(io::ErrorKind::AlreadyExists.into()),
+            _ => fs::rename(&temporary, file),
+        }
+    });
     discard(&temporary);
-    linked?;
+    made?;
     sync_dir_of(file);
     Ok(())
 }
@@ -49,7 +56,7 @@ pub(super) fn target_of(file: &Path) -> io::Result<PathBuf> {
 }
 
 /// `count` random bytes in hexadecimal.
-pub(super) fn random_hex(count: usize) -> io::Result<String> {
+pub(crate) fn random_hex(count: usize) -> io::Result<String> {
     let mut bytes = vec![0; count];
     SystemRandom::new()
         .fill(&mut bytes)

@@ -51,7 +51,7 @@ pub struct AuthOverrides {
 }
 
 /// Resolved authentication. Mode `Token` without a token is possible here: it is the first start, and
-/// the caller makes one (`first_start`).
+/// the caller makes one (`cli::run`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthSettings {
     pub mode: AuthMode,

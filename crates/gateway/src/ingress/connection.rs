@@ -80,6 +80,9 @@ pub(crate) struct Connection<P> {
     /// Our close frame is queued; nothing is read as a request any more.
     closing: bool,
     peer_close: Option<(u16, String)>,
+    /// What the peer sends can't be framed any more: it is read and thrown away until our close has reached it, since a
+    /// socket that is dropped with bytes unread takes back what the peer has not read yet.
+    draining: bool,
     preauth_permit: Option<Box<dyn Send>>,
 }
 
@@ -105,6 +108,7 @@ impl<P: Peer + Unpin> Connection<P> {
             awaiting_pong: false,
             closing: false,
             peer_close: None,
+            draining: false,
             preauth_permit: Some(preauth_permit),
         }
     }
@@ -145,6 +149,13 @@ impl<P: Peer + Unpin> Connection<P> {
             };
             // Both sides have said goodbye.
             if self.closing && flushed && self.peer_close.is_some() {
+                return Poll::Ready(());
+            }
+            if self.closing
+                && flushed
+                && self.draining
+                && let Poll::Ready(Err(_gone)) = Pin::new(&mut self.transport).poll_shutdown(cx)
+            {
                 return Poll::Ready(());
             }
             if self.poll_timer(cx).is_ready() {
@@ -283,7 +294,7 @@ impl<P: Peer + Unpin> Connection<P> {
     /// Decodes and handles every complete frame at the start of `bytes`; answers how many bytes they took.
     fn consume(&mut self, bytes: &mut [u8]) -> usize {
         let mut used = 0;
-        while self.peer_close.is_none() {
+        while self.peer_close.is_none() && !self.draining {
             let mut decoder = std::mem::replace(&mut self.decoder, Decoder::new(Role::Server, 0));
             let outcome = decoder.decode(&mut bytes[used..]);
             let step = match outcome {
@@ -301,8 +312,7 @@ impl<P: Peer + Unpin> Connection<P> {
                         "client broke the WebSocket protocol"
                     );
                     self.outbound.close(Close::new(error.code, ""));
-                    // Whatever follows can't be framed: end as if the peer had closed.
-                    self.peer_close = Some((1006, String::new()));
+                    self.draining = true;
                     Some(bytes.len() - used)
                 }
             };
@@ -319,7 +329,7 @@ impl<P: Peer + Unpin> Connection<P> {
                 None => break,
             }
         }
-        used
+        if self.draining { bytes.len() } else { used }
     }
 
     fn handle(&mut self, message: Message<'_>) {

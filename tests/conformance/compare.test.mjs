@@ -1,7 +1,8 @@
-// The original against ours with another original behind it: an unmodified client can't tell them apart.
+// The original against ours with another original behind it: an unmodified client can't tell them apart. And against ours alone,
+// as far as that can answer.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { explain, knownDifferences, PLAN, runSuite } from "./suite.mjs";
+import { explain, knownAlone, knownDifferences, ownViolations, PLAN, runSuite } from "./suite.mjs";
 import { judge } from "./valid.mjs";
 
 const without = (part) => Object.fromEntries(Object.entries(PLAN).map(([variant, parts]) => [variant, parts.filter((one) => one !== part)]));
@@ -12,7 +13,8 @@ function assertShare({ total, differing }, comparison, least) {
 }
 
 test("ours answers calls and handshakes like the original", async () => {
-  const { comparison, results, broken } = await runSuite("compare", ["original", "attached"], { plan: without("runs"), known: knownDifferences() });
+  const known = { known: knownDifferences(), knownAlone: knownAlone() };
+  const { comparison, alone, results, broken } = await runSuite("compare", ["original", "attached", "native"], { plan: without("runs"), ...known });
   if (PLAN.token?.includes("valid")) {
     const { answered, refused, left, complaints, unexpected } = judge(results[0].frames);
     console.log(`valid calls: ${answered} methods answer, ${refused} are turned down as announced, ${left} are left out`);
@@ -23,10 +25,16 @@ test("ours answers calls and handshakes like the original", async () => {
     assert.ok(answered >= 330, `only ${answered} methods have a valid call that answers`);
   }
   assertShare(comparison, comparison, 0.999);
+  assert.deepEqual(ownViolations(results), [], "frames that the published schema forbids, and the original does not send");
+  if (alone.total > 0) assertShare(alone, alone, 0.999);
   // Less was asked for.
   if (process.env.CONFORMANCE_PLAN) return;
   assert.ok(comparison.total > 2400, `only ${comparison.total} cases ran`);
   assert.deepEqual(comparison.stale, [], "no longer different: take these out of known-differences.json");
+  const checked = Object.keys(results[1].schema).length;
+  assert.ok(checked > 100, `frames of only ${checked} definitions were seen`);
+  assert.ok(alone.total > 1500, `only ${alone.total} cases ran without OpenClaw`);
+  assert.deepEqual(alone.stale, [], "no longer different: take these out of known-alone.json");
 });
 
 // Two of the 150 depend on when a row or an abort is seen, on two gateways that share two cores.

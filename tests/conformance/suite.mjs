@@ -4,6 +4,7 @@ import fs from "node:fs";
 import path from "node:path";
 import { startModel } from "../lib/model.mjs";
 import { repoRoot } from "../lib/tools.mjs";
+import { comparable, PARTS_ALONE } from "./alone.mjs";
 import { handshakes, VARIANTS } from "./cases/handshake.mjs";
 import { matrix } from "./cases/matrix.mjs";
 import { scripts } from "./cases/runs.mjs";
@@ -17,6 +18,7 @@ import { runValid } from "./valid.mjs";
 
 const here = (name) => new URL(name, import.meta.url);
 export const knownDifferences = () => JSON.parse(fs.readFileSync(here("known-differences.json"), "utf8"));
+export const knownAlone = () => JSON.parse(fs.readFileSync(here("known-alone.json"), "utf8"));
 
 /** A node is cut off after ten refusals in a row: an allowed call now and then starts the count again. */
 const REFUSALS_IN_A_ROW = 8;
@@ -58,8 +60,10 @@ function onlyParts(text) {
 }
 
 /** One side through the plan of one variant. */
-async function runSide(session, variant, parts, result) {
-  await session.warm();
+async function runSide(session, variant, planned, result) {
+  const alone = session.side.kind === "native";
+  const parts = planned.filter((part) => !alone || PARTS_ALONE.includes(part));
+  if (!alone) await session.warm();
   const admin = variant === "token" ? await session.caller("admin") : undefined;
   if (admin) session.saved.buildId = admin.hello.payload.server.buildId;
   for (const part of parts) {
@@ -77,8 +81,11 @@ async function runSide(session, variant, parts, result) {
   result.leaves.plain += session.mask.count.plain;
 }
 
-/** `kinds`: two kinds of startSide; `name` of the artifact. Answers both sides' results and their comparison. */
-export async function runSuite(name, kinds, { plan = PLAN, known = [] } = {}) {
+/**
+ * `kinds`: two kinds of startSide, and perhaps "native" as a third; `name` of the artifact. Answers the sides' results, the
+ * comparison of the first two, and that of the third (`alone`) with the first.
+ */
+export async function runSuite(name, kinds, { plan = PLAN, known = [], knownAlone = [] } = {}) {
   const started = Date.now();
   const model = await startModel();
   const shared = fixtures(model);
@@ -101,19 +108,30 @@ export async function runSuite(name, kinds, { plan = PLAN, known = [] } = {}) {
   const broken = results.flatMap(({ answers }, i) => [...answers].filter(([, answer]) => hasFailed(answer)).map(([id]) => `${kinds[i]}: ${id}`));
   const comparison = compareAll(results[0].answers, results[1].answers, known);
   const { line, share } = summary(comparison);
+  const alone = kinds[2] && compareAlone(results, knownAlone);
   const seconds = Math.round((Date.now() - started) / 1000);
-  write(name, { line, kinds, seconds, results, comparison, broken });
+  write(name, { line, kinds, seconds, results, comparison, alone, broken });
   console.log(`${line} in ${seconds} s`);
-  return { results, comparison, share, seconds, broken };
+  if (alone) console.log(`alone: ${alone.total} cases, ${alone.equal} equal, ${alone.explained.length} explained, ${alone.differing.length} differing; ${alone.left.length} calls are OpenClaw's`);
+  return { results, comparison, alone, share, seconds, broken };
 }
+
+function compareAlone(results, known) {
+  const { expected, got, left } = comparable(results[0].answers, results[2].answers);
+  return { ...compareAll(expected, got, known), left };
+}
+
+/** What the second side violates of the published schema and the first does not, as readable lines. */
+export const ownViolations = ([theirs, ours]) => Object.entries(ours.schema).flatMap(([definition, { violations }]) =>
+  Object.entries(violations).filter(([error]) => !(error in (theirs.schema[definition]?.violations ?? {}))).map(([error, where]) => `${definition}: ${error} (${where})`));
 
 const hasFailed = (answer) => [answer].flat().some((one) => one?.failed !== undefined);
 
-function write(name, { line, kinds, seconds, results, comparison, broken }) {
+function write(name, { line, kinds, seconds, results, comparison, alone, broken }) {
   const dir = path.join(repoRoot, "artifacts/conformance");
   fs.mkdirSync(dir, { recursive: true });
   const parts = results.map(({ seconds, leaves, schema }) => ({ seconds, leaves, schema }));
-  fs.writeFileSync(path.join(dir, `${name}.json`), JSON.stringify({ line, kinds, seconds, broken, parts, comparison }, null, 1));
+  fs.writeFileSync(path.join(dir, `${name}.json`), JSON.stringify({ line, kinds, seconds, broken, parts, comparison, alone }, null, 1));
   for (const [i, { answers }] of results.entries()) {
     fs.writeFileSync(path.join(dir, `${name}.${i}-${kinds[i]}.answers.json`), JSON.stringify(Object.fromEntries(answers), null, 1));
   }

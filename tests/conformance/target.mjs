@@ -5,7 +5,7 @@ import path from "node:path";
 import { startOriginal, startOurs, TOKEN } from "../lib/gateway.mjs";
 import { modelConfig } from "../lib/model.mjs";
 import { Device } from "../lib/raw.mjs";
-import { tempDir } from "../lib/tools.mjs";
+import { openclawPackage, tempDir } from "../lib/tools.mjs";
 
 /** What both sides share: device keys and the scripted model, so that answers that show them are equal. */
 export function fixtures(model) {
@@ -69,7 +69,9 @@ export async function startSide(kind, model, { gateway = {}, token = TOKEN } = {
     // The workspace is the upstream's: ours only passes such questions on.
     target = await startOurs({ stateDir: own, config: { ...seedConfig(model, behind), gateway }, upstream: { attach: upstream }, env: ENV, timeoutMs: START_MS });
   } else if (kind === "native") {
-    target = await startOurs({ stateDir: own, config: { ...seedConfig(model, own), gateway }, upstream: "off", env: ENV, timeoutMs: START_MS });
+    // The build that pages must be of is that of the package, as with the original.
+    const toml = `[control_ui]\npackage = ${JSON.stringify(openclawPackage)}`;
+    target = await startOurs({ stateDir: own, config: { ...seedConfig(model, own), gateway }, upstream: "off", toml, env: ENV, timeoutMs: START_MS });
   } else {
     throw new Error(`unknown kind of side: ${kind}`);
   }

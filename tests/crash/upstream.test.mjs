@@ -73,6 +73,12 @@ test("clients outlive the upstream", async (t) => {
     }
     assert.ok(clients.every((client) => !client.close_), "no client was disconnected");
     assert.equal(relayed.close_, undefined, "a relayed client stays while the upstream is down");
+    const probe = await until("readiness to say so", async () => {
+      const response = await fetch(`${ours.url}/readyz`);
+      return response.status === 503 && response.json();
+    });
+    assert.deepEqual([probe.ready, probe.failing], [false, ["upstream-down"]]);
+    assert.equal((await fetch(`${ours.url}/healthz`)).status, 200, "it lives all the same");
     const native = await clients[0].call("health");
     assert.equal(native.ok, true, "what is native goes on");
     const refused = await clients[0].call("cron.run", { id: "none" });
@@ -120,11 +126,24 @@ test("clients outlive the upstream", async (t) => {
   });
 
   await t.test("subscriptions are in force again, and no event came twice", async () => {
-    const from = clients.map((client) => client.frames.length);
-    const created = await clients[0].call("sessions.create", { agentId: "main", label: "after the crash" });
-    assert.equal(created.ok, true, JSON.stringify(created));
-    await Promise.all(clients.map((client, index) =>
-      client.frame("sessions.changed", (frame) => frame.event === "sessions.changed", { from: from[index] })));
+    // Who has never been cut off shows how often each event is sent.
+    const [witness] = await connectAll(original, 1);
+    assert.equal((await witness.call("sessions.subscribe", {})).ok, true);
+    const all = [...clients, witness];
+    const from = all.map((client) => client.frames.length);
+    const told = (client, index, key) => client.frames.slice(from[index])
+      .filter((frame) => frame.event === "sessions.changed" && JSON.stringify(frame.payload).includes(key)).length;
+    const keys = [];
+    // The second one closes what is told of the first.
+    for (const label of ["after the crash", "and another"]) {
+      const created = await clients[0].call("sessions.create", { agentId: "main", label });
+      assert.equal(created.ok, true, JSON.stringify(created));
+      keys.push(created.payload.key);
+      await until("everybody to be told", () => all.every((client, index) => told(client, index, created.payload.key) > 0));
+    }
+    const times = told(witness, clients.length, keys[0]);
+    assert.deepEqual(clients.map((client, index) => told(client, index, keys[0])), clients.map(() => times), "as often as without us");
     assertNoEventTwice(clients);
+    await witness.end();
   });
 });

@@ -111,3 +111,16 @@ test("our own command line accepts the gateway's certificate and no other", asyn
   await assert.rejects(ask("call", "health"), /another certificate/);
   assert.equal((await shown(target)).fingerprint, served, "half a pair was taken");
 });
+
+test("with OpenClaw behind: the door is TLS and open to the network, the child's is neither", async (t) => {
+  const target = await secure(startOurs)({ upstream: "supervise", config: { gateway: { ...GATEWAY, bind: "lan", controlUi: { allowedOrigins: ["https://allowed.example"] } } } });
+  t.after(() => target.stop());
+  const client = await open(target);
+  await until("a bridged call to be answered", async () => (await client.call("sessions.list", { limit: 1 })).ok, { timeoutMs: 240_000 });
+  const status = JSON.parse((await run(gatewayBinary(), ["upstream", "status", "--json"], { env: target.env, cwd: target.stateDir })).stdout);
+  assert.match(status.address, /^127\.0\.0\.1:/);
+  assert.equal((await fetch(`http://${status.address}/healthz`)).status, 200, "the child speaks TLS to us");
+  const written = JSON.parse(fs.readFileSync(path.join(target.stateDir, "openclaw.json"), "utf8"));
+  assert.deepEqual([written.gateway.bind, written.gateway.tls.enabled], ["lan", true], "the person's file was changed");
+  await client.end();
+});

@@ -17,6 +17,7 @@ mod sse;
 
 use serde::Serialize;
 use serde_json::Value;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use answer::Answer;
@@ -111,7 +112,7 @@ pub struct Tool {
 #[derive(Debug, Clone, Default)]
 pub struct Prompt {
     pub messages: Vec<Message>,
-    pub tools: Vec<Tool>,
+    pub tools: Arc<[Tool]>,
     pub sampling: Sampling,
 }
 

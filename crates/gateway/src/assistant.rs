@@ -68,6 +68,7 @@ pub(crate) struct Assistant {
     /// Messages that wait for their turn.
     lines: queue::Lines,
     uncompacted: compact::Failures,
+    offered: tools::Shared,
     /// Models that the user's file does not name.
     found: found::Found,
 }
@@ -199,6 +200,7 @@ impl Assistant {
             lanes: Mutex::default(),
             lines: queue::Lines::default(),
             uncompacted: compact::Failures::default(),
+            offered: tools::Shared::default(),
             found: found::Found::default(),
         }
     }

@@ -535,7 +535,7 @@ impl Writer<'_> {
                     Message::text("system", summary::SYSTEM),
                     Message::text("user", summary::request(conversation, previous, &how)),
                 ],
-                tools: Vec::new(),
+                tools: Arc::default(),
                 sampling: Sampling {
                     max_tokens: Some(tokens_max),
                     ..Sampling::default()

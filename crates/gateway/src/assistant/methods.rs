@@ -349,12 +349,14 @@ impl Call {
             "sessionKey": asked,
             "sessionId": session.session_id,
             "hasMore": more,
-            "messages": messages,
+            "messages": null,
             "pendingInputs": { "total": pending.len(), "items": pending },
             "totalMessages": total,
             "defaults": rows::defaults(&self.app, &self.assistant, &session.agent),
             "sessionInfo": info,
         });
+        // `json!` would copy them all.
+        answer["messages"] = Value::Array(messages);
         let live = self.assistant.live_of(&key);
         if let Some(live) = live.iter().find(|live| !live.waits()) {
             answer["inFlightRun"] = json!({

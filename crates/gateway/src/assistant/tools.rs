@@ -14,6 +14,7 @@ mod policy;
 mod root;
 mod search;
 mod sessions;
+mod shared;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use policy::Policy;
 use root::Root;
 pub(crate) use root::beneath;
 pub(super) use sessions::Desk;
+pub(super) use shared::Shared;
 
 use super::exec::{Bench, Progress};
 use super::{Image, servers};

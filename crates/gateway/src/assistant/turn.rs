@@ -341,7 +341,8 @@ impl Turn<'_> {
         let callers = &self.input.caller_tools;
         tools.retain(|tool| callers.iter().all(|own| own.name != tool.name));
         tools.extend(callers.iter().cloned());
-        let known = tools.clone();
+        let tools = self.assistant.offered.of(tools);
+        let known = Arc::clone(&tools);
         let system =
             tokio::task::spawn_blocking(move || prompt::system(&facts, &agent, &known, extra))
                 .await

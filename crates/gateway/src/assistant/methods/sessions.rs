@@ -73,7 +73,7 @@ impl Call {
         } else {
             Value::Null
         };
-        answer["sessions"] = json!(rows);
+        answer["sessions"] = Value::Array(rows);
         Ok(answer)
     }
 

@@ -30,7 +30,7 @@ async fn an_entry_has_its_place_in_its_own_conversation() {
             }
             let place = |session: &str, id: &str| {
                 let placed = agents.placed(session, id)?;
-                Ok(placed.map(|(entry, place)| (entry.id, place)))
+                Ok::<_, store::TxError>(placed.map(|(entry, place)| (entry.id, place)))
             };
             Ok([
                 place("a", "a1")?,

@@ -365,8 +365,9 @@ impl Attempt {
         // Whoever may manage one device alone would be no such device there.
         let mut scopes_there = principal.scopes.clone();
         scopes_there.retain(|scope| principal.bound_device.is_none() || scope != PAIRING);
-        if principal.role == "node" && principal.device_id.is_none() {
-            // Without a word, as the original, whose nodes are known by their devices.
+        if principal.role == "node" && principal.client_mode == wire::connect::client_mode::BACKEND
+        {
+            // Without a word, as the original. Seen: `client-backend-node-role` of tests/conformance.
             self.outbound.close(Close::plain());
             return Verdict::Refused;
         }

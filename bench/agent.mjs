@@ -34,15 +34,15 @@ const mode = options.smoke ? "smoke" : options.quick ? "quick" : "full";
 const PLAN = {
   full: {
     rounds: 5, originalRounds: 3, settleS: 20, warm: 20, first: 200, originalFirst: 15, paced: 40, originalPaced: 10, turns: 5000, originalTurns: 150,
-    streams: 200, originalStreams: [200, 100, 50, 20], tokens: 200, gatherS: 150, messages: 10_000, sessions: 10_000, fillS: 900, calls: 200, callsS: 20,
+    streams: 200, originalStreams: [200, 100, 50, 20], tokens: 200, gatherS: 150, messages: 10_000, sessions: 10_000, fillS: 900, originalFillS: 900, calls: 200, callsS: 20,
   },
   quick: {
     rounds: 3, originalRounds: 1, settleS: 3, warm: 8, first: 60, originalFirst: 10, paced: 20, originalPaced: 6, turns: 2000, originalTurns: 50,
-    streams: 200, originalStreams: [20], tokens: 80, gatherS: 60, messages: 10_000, sessions: 10_000, fillS: 20, calls: 100, callsS: 5,
+    streams: 200, originalStreams: [20], tokens: 80, gatherS: 60, messages: 10_000, sessions: 10_000, fillS: 100, originalFillS: 20, calls: 100, callsS: 5,
   },
   smoke: {
     rounds: 1, originalRounds: 1, settleS: 0, warm: 1, first: 4, originalFirst: 1, paced: 2, originalPaced: 1, turns: 50, originalTurns: 2,
-    streams: 20, originalStreams: [2], tokens: 10, gatherS: 60, messages: 20, sessions: 60, fillS: 2, calls: 5, callsS: 1,
+    streams: 20, originalStreams: [2], tokens: 10, gatherS: 60, messages: 20, sessions: 60, fillS: 2, originalFillS: 2, calls: 5, callsS: 1,
   },
 }[mode];
 
@@ -159,11 +159,11 @@ async function calls({ client }, method, params) {
 // === what there is to measure on ===
 
 /** `body(n)` for n from 0, `width` at once, until `count` are done or time is up; how many were. */
-async function fill(count, width, body) {
+async function fill({ count, width, seconds }, body) {
   let [next, done] = [0, 0];
   const from = now();
   await Promise.all(Array.from({ length: width }, async () => {
-    while (next < count && now() - from < PLAN.fillS * 1000) {
+    while (next < count && now() - from < seconds * 1000) {
       await body(next++);
       done += 1;
     }
@@ -174,8 +174,8 @@ async function fill(count, width, body) {
 /** Ours is filled by turns, as use fills it. */
 async function fillOurs({ client }, model) {
   const turn = (sessionKey) => client.turn({ id: fresh("fill"), sessionKey, tokens: 8, gapMs: 0 });
-  const messages = await fill(PLAN.messages / 2, 1, () => turn(LONG));
-  const sessions = await fill(PLAN.sessions, 32, (n) => turn(`agent:main:bench-many-${n}`));
+  const messages = await fill({ count: PLAN.messages / 2, width: 1, seconds: PLAN.fillS }, () => turn(LONG));
+  const sessions = await fill({ count: PLAN.sessions, width: 32, seconds: PLAN.fillS }, (n) => turn(`agent:main:bench-many-${n}`));
   await model.taken();
   record({ kind: "filled", side: "ours", by: "turns", messages: { ...messages, done: messages.done * 2 }, sessions });
 }
@@ -183,8 +183,8 @@ async function fillOurs({ client }, model) {
 /** A turn of the original takes too long for that: `chat.inject` and `sessions.create`. */
 async function fillOriginal({ client }) {
   await client.call("sessions.create", { key: LONG, label: "Long" });
-  const messages = await fill(PLAN.messages, 4, (n) => client.call("chat.inject", { sessionKey: LONG, message: `Message ${n} of a long conversation.` }));
-  const sessions = await fill(PLAN.sessions, 4, (n) => client.call("sessions.create", { key: `agent:main:bench-many-${n}`, label: `Filled ${n}` }));
+  const messages = await fill({ count: PLAN.messages, width: 4, seconds: PLAN.originalFillS }, (n) => client.call("chat.inject", { sessionKey: LONG, message: `Message ${n} of a long conversation.` }));
+  const sessions = await fill({ count: PLAN.sessions, width: 4, seconds: PLAN.originalFillS }, (n) => client.call("sessions.create", { key: `agent:main:bench-many-${n}`, label: `Filled ${n}` }));
   record({ kind: "filled", side: "original", by: "chat.inject, sessions.create", messages, sessions });
 }
 

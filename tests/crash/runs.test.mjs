@@ -83,6 +83,10 @@ test(`${CLIENTS} clients and ${RUNS} runs outlive OpenClaw`, async (t) => {
       (await sender.call("chat.send", { sessionKey: "agent:main:back", message: "SCRIPT say And on.", idempotencyKey: runId })).ok);
     const { payload } = await sender.frame("its end", (frame) => isEnd(frame) && frame.payload.runId === runId);
     assert.equal(payload.state, "final", JSON.stringify(payload));
+    for (const client of clients) {
+      const ends = client.frames.filter(isEnd).map((frame) => frame.payload.runId).filter((id) => id.startsWith("killed-"));
+      assert.equal(new Set(ends).size, ends.length, "a run that ended ends no second time");
+    }
     noneWasCut();
   });
 

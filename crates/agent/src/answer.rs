@@ -1,8 +1,13 @@
 //! An answer as it grows, whatever the protocol: bounded, and handed out piece by piece.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use serde::de::DeserializeOwned;
 
 use crate::{CallError, Completion, Limits, Model, Piece, ToolCall, http};
+
+/// Answers without an id so far.
+static ANSWERS: AtomicU64 = AtomicU64::new(1);
 
 /// A model that asks for more at once asks for nothing sensible.
 const CALLS_MAX: usize = 64;
@@ -125,10 +130,12 @@ impl<'a> Answer<'a> {
             // Some servers leave it out; results must still find their calls.
             if call.id.is_empty() {
                 fresh += 1;
-                call.id = format!(
-                    "call_{}_{fresh}",
-                    self.out.response_id.as_deref().unwrap_or("unnamed")
-                );
+                let answer = self.out.response_id.as_deref();
+                call.id = match answer {
+                    Some(answer) => format!("call_{answer}_{fresh}"),
+                    // Not the same as in another answer of the same turn.
+                    None => format!("call_{}_{fresh}", ANSWERS.fetch_add(1, Ordering::Relaxed)),
+                };
             }
         }
         let is_empty =

@@ -210,7 +210,16 @@ pub(crate) fn find(
         // Whatever else there is to invoke is the upstream's; without one only it could have it. Bad params are anybody's.
         let is_bad = || tool.is_none() || wire::schema::check(name, params).is_err();
         if alone && !is_ours && !is_bad() {
-            return Some(invoke(Arc::clone(app), params.map(ToOwned::to_owned)));
+            let is_owner = session
+                .principal
+                .scopes
+                .iter()
+                .any(|scope| scope == "operator.admin");
+            return Some(invoke(
+                Arc::clone(app),
+                params.map(ToOwned::to_owned),
+                is_owner,
+            ));
         }
         if !(is_ours || alone) {
             return None;
@@ -234,12 +243,12 @@ pub(crate) fn find(
 }
 
 /// Any tool of an agent of ours.
-fn invoke(app: Arc<App>, params: Option<Box<RawValue>>) -> Task {
+fn invoke(app: Arc<App>, params: Option<Box<RawValue>>, is_owner: bool) -> Task {
     Box::pin(async move {
         let params: Value = params
             .and_then(|params| serde_json::from_str(params.get()).ok())
             .unwrap_or_default();
-        let answer = crate::assistant::invoke::invoke(&app, &params, "rpc").await?;
+        let answer = crate::assistant::invoke::invoke(&app, &params, "rpc", is_owner).await?;
         Ok(answer.to_string())
     })
 }

@@ -312,12 +312,13 @@ impl Messages {
     }
 
     /// The chat whose message a run works on, as [`last_route`](Self::last_route); `null` for any other run.
-    pub(crate) async fn chat_of_run(&self, run_id: &str) -> serde_json::Value {
+    pub(crate) async fn chat_of_run(&self, run_id: &str) -> Result<serde_json::Value, StoreError> {
         let id = run_id.to_owned();
         let read = self.store.read(move |reader| reader.inbox().get(&id));
-        let row = read.await.ok().flatten();
-        row.and_then(|row| intake::chat_of(&row))
-            .unwrap_or_default()
+        let row = read.await?;
+        Ok(row
+            .and_then(|row| intake::chat_of(&row))
+            .unwrap_or_default())
     }
 
     /// Since when the longest due message has not been taken up; `None` without one, and when that can't be read now.

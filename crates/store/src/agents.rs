@@ -329,6 +329,28 @@ impl Agents<'_> {
     }
 
     /// The last `limit` entries, oldest first; before `before` when given.
+    /// When somebody last asked in a conversation who is none of these clients, and in no run whose id begins so.
+    pub fn last_asked(
+        &self,
+        session_id: &str,
+        clients: &[&str],
+        runs: &str,
+    ) -> Result<Option<i64>, TxError> {
+        let mut statement = self.0.prepare_cached(
+            "SELECT at_ms, json_extract(message, '$.__openclaw.transport.clients[0].id') FROM agent_entries
+             WHERE session_id = ?1 AND role = 'user' AND (run_id IS NULL OR substr(run_id, 1, length(?2)) <> ?2)
+             ORDER BY seq DESC",
+        )?;
+        let mut rows = statement.query(params![session_id, runs])?;
+        while let Some(row) = rows.next()? {
+            let client: Option<String> = row.get(1)?;
+            if !client.is_some_and(|client| clients.contains(&&*client)) {
+                return Ok(Some(row.get(0)?));
+            }
+        }
+        Ok(None)
+    }
+
     /// When the first line of a conversation was written.
     pub fn first(&self, session_id: &str) -> Result<Option<i64>, TxError> {
         Ok(self

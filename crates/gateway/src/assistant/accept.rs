@@ -133,7 +133,11 @@ impl Assistant {
         let now = clock_ms();
         let entry = rows::user(&input, now);
         let begun = match self.write(app, &input, &entry, waits, now).await {
-            Ok((begun, session)) => {
+            Ok((begun, session, was_over)) => {
+                if was_over {
+                    self.servers.retire(&input.session_key);
+                    events::session_changed(app, self, &session, "reset");
+                }
                 let begun = self.reopened(begun).await;
                 begun.map(|begun| (begun, session))
             }
@@ -185,7 +189,7 @@ impl Assistant {
         entry: &Entry,
         waits: bool,
         now: i64,
-    ) -> Result<(Begun, AgentSession), ErrorShape> {
+    ) -> Result<(Begun, AgentSession, bool), ErrorShape> {
         let may_end = !waits && freshness::asks_in_person(input);
         let facts = app.facts.load_full();
         let (run_id, key, agent) = (
@@ -199,6 +203,7 @@ impl Assistant {
                 let agents = tx.agents();
                 let fresh = uuid::Uuid::new_v4().to_string();
                 let mut session = agents.open(&key, &agent, &fresh, now)?;
+                let mut was_over = false;
                 if may_end && agents.run(&run_id)?.is_none() {
                     let route = tx.sessions().get(&key)?;
                     let channel = route.as_ref().map(|route| &*route.channel);
@@ -208,6 +213,7 @@ impl Assistant {
                     {
                         agents.reset(&key, &uuid::Uuid::new_v4().to_string(), now)?;
                         session = agents.open(&key, &agent, &fresh, now)?;
+                        was_over = true;
                     }
                 }
                 let begun = agents.begin(&run_id, &session, &print, now)?;
@@ -216,7 +222,7 @@ impl Assistant {
                     Begun::New => drop(agents.append(&session.session_id, &entry)?),
                     Begun::Known(_) | Begun::Conflict => {}
                 }
-                Ok((begun, session))
+                Ok((begun, session, was_over))
             })
             .await
             .map_err(|error| unavailable(&error))

@@ -6,12 +6,13 @@
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 use serde_json::Value;
-use store::{AgentSession, Entry, TxError};
+use store::{AgentSession, TxError};
 
+use super::tools::BY_A_SESSION;
 use super::{HEARTBEAT_RUN, Input};
 
-/// Lines that are looked at for the last one of a person; before them it was long ago.
-const LINES: usize = 64;
+/// Clients in the transcript that are no person.
+const NOBODY: [&str; 2] = ["cron", BY_A_SESSION];
 const AT_HOUR: f64 = 4.0;
 
 /// When a conversation is over.
@@ -98,34 +99,21 @@ impl Policy {
         };
         let spoken = match self.idle_ms {
             None => now_ms,
-            Some(_) => {
-                let lines = agents.entries(&session.session_id, None, LINES)?;
-                let spoken = lines.iter().rev().find(|entry| is_of_a_person(entry));
-                let oldest = lines.first().map_or(first, |entry| entry.at_ms);
-                spoken.map_or(oldest, |entry| entry.at_ms)
-            }
+            Some(_) => agents
+                .last_asked(&session.session_id, &NOBODY, HEARTBEAT_RUN)?
+                .unwrap_or(first),
         };
         Ok(self.is_over(first, spoken, now_ms, &TimeZone::system()))
     }
 }
 
-/// Whether a turn is asked for by a person, and not by the clock: only those end a conversation, or keep it going.
+/// Whether a turn is asked for by a person, and not by the clock or another session: only those end a conversation, or keep it going.
 pub(super) fn asks_in_person(input: &Input) -> bool {
-    let by_clock = input.client.as_ref().is_some_and(|(id, _)| id == "cron");
-    !by_clock && !input.run_id.starts_with(HEARTBEAT_RUN)
-}
-
-fn is_of_a_person(entry: &Entry) -> bool {
-    if entry.role != "user"
-        || entry
-            .run_id
-            .as_deref()
-            .is_some_and(|run| run.starts_with(HEARTBEAT_RUN))
-    {
-        return false;
-    }
-    let message: Value = serde_json::from_str(&entry.message).unwrap_or_default();
-    message["__openclaw"]["transport"]["clients"][0]["id"] != "cron"
+    let by_nobody = input
+        .client
+        .as_ref()
+        .is_some_and(|(id, _)| NOBODY.contains(&&**id));
+    !by_nobody && !input.run_id.starts_with(HEARTBEAT_RUN)
 }
 
 fn kind(session_key: &str) -> Kind {

@@ -32,6 +32,8 @@ const OFFERED: [&str; 6] = [
 ];
 /// Of them, what is called so only if `gateway.tools.allow` names it.
 const DENIED: [&str; 2] = ["sessions_send", "automations"];
+/// A list of the file shows it and lends no rights: it takes `operator.admin`.
+const OWNERS: &str = "automations";
 /// What the original says of a fault of its own.
 const FAULT: &str = "tool execution failed";
 
@@ -47,11 +49,12 @@ pub(crate) async fn respond(
         response.headers_mut().insert(header::ALLOW, allow);
         return response;
     }
-    let admitted =
-        crate::messages::api::admit(app, request.headers(), peer, "operator.write").await;
-    if let Err(refusal) = admitted {
+    let headers = request.headers();
+    if let Err(refusal) = crate::messages::api::admit(app, headers, peer, "operator.write").await {
         return *refusal;
     }
+    let admitted = crate::messages::api::admit(app, headers, peer, "operator.admin").await;
+    let is_owner = admitted.is_ok();
     let mut params = match openai::read(request, BODY_BYTES_MAX).await {
         Ok((_, params)) => params,
         Err(refusal) => return refusal.response(),
@@ -60,7 +63,7 @@ pub(crate) async fn respond(
     if params["name"].as_str().is_none_or(str::is_empty) && params.is_object() {
         params["name"] = params["tool"].clone();
     }
-    let (status, body) = match invoke(app, &params, "http").await {
+    let (status, body) = match invoke(app, &params, "http", is_owner).await {
         Ok(answer) => over_http(&answer),
         Err(error) => {
             let why = over_http_words(&params, &error.message);
@@ -105,7 +108,7 @@ fn over_http(answer: &Value) -> (StatusCode, Value) {
     }
 }
 
-/// `{ok, toolName, output: {content, details}, source}`, or `{ok: false, toolName, error: {code, message}}`. `prefix`: of the call's id.
+/// `{ok, toolName, output: {content, details}, source}`, or `{ok: false, toolName, error: {code, message}}`. `prefix`: of the call's id; `is_owner`: who calls holds `operator.admin`.
 ///
 /// # Errors
 /// What is refused before a tool is looked for.
@@ -113,6 +116,7 @@ pub(crate) async fn invoke(
     app: &Arc<App>,
     params: &Value,
     prefix: &str,
+    is_owner: bool,
 ) -> Result<Value, ErrorShape> {
     let name = params["name"].as_str().map_or("", str::trim);
     if name.is_empty() || memory::NAMES.contains(&name) {
@@ -136,9 +140,9 @@ pub(crate) async fn invoke(
         Ok(target) => target,
         Err(memory::Refused(code, why)) => return Ok(failed(name, code, &why)),
     };
-    let Some(toolbox) = toolbox(app, &facts, (&agent, &session_key), params, prefix)
-        .filter(|_| OFFERED.contains(&name) && !is_denied(&facts.config, name))
-    else {
+    let Some(toolbox) = toolbox(app, &facts, (&agent, &session_key), params, prefix).filter(|_| {
+        OFFERED.contains(&name) && !is_denied(&facts.config, name) && (is_owner || name != OWNERS)
+    }) else {
         return Ok(unavailable(name));
     };
     let tools = toolbox.list();
@@ -219,6 +223,7 @@ fn toolbox(
         None,
     );
     let (agent, session_key) = (agent.to_owned(), session_key.to_owned());
+    let agent_of_post = agent.clone();
     Some(
         toolbox
             .with_clock(Clock {
@@ -235,6 +240,7 @@ fn toolbox(
             })
             .with_post(Post {
                 app: Arc::clone(app),
+                agent: agent_of_post,
                 session_key,
                 run_id: id,
                 origin,

@@ -177,6 +177,7 @@ impl Turn<'_> {
         }
         let toolbox = toolbox.with_post(Post {
             app: Arc::clone(self.app),
+            agent: self.input.agent.clone(),
             session_key: self.input.session_key.clone(),
             run_id: self.input.run_id.clone(),
             origin,

@@ -252,6 +252,7 @@ pub(crate) fn start(
         pending: HashMap::new(),
         repeatable_bytes: 0,
         epoch: None,
+        place: None,
         subscriptions: HashMap::new(),
         runs: Runs::default(),
     };
@@ -281,6 +282,8 @@ struct Task {
     repeatable_bytes: usize,
     /// Of the upstream last served from.
     epoch: Option<u64>,
+    /// Where that listened, on this machine.
+    place: Option<std::net::SocketAddr>,
     /// The last frame of each subscription, by method and params, to be sent again on a new socket.
     subscriptions: HashMap<String, String>,
     runs: Runs,
@@ -343,9 +346,9 @@ impl Task {
     /// Waits until a new socket is connected, answering calls meanwhile. `None`: the client is gone.
     async fn wait_for_upstream(&mut self) -> Option<Dialled> {
         let mut backoff = Duration::from_millis(20);
-        let lost = Instant::now();
+        let (lost, lost_ms) = (Instant::now(), crate::clock::now_ms());
         loop {
-            self.end_lost_runs();
+            self.end_runs_of_the_dead().await;
             let ready = match &*self.upstream.borrow_and_update() {
                 UpstreamState::Ready(ready) => Some(ready.clone()),
                 _ => None,
@@ -367,8 +370,13 @@ impl Task {
                     continue;
                 };
                 match reconnect(&ready, &scopes, &caps, &headers).await {
-                    Ok(dialled) => {
-                        self.end_lost_runs();
+                    Ok((dialled, up_ms)) => {
+                        // Back before anybody noticed: it says itself since when it runs.
+                        let began =
+                            crate::clock::now_ms().saturating_sub(up_ms.unwrap_or(u64::MAX));
+                        if began > lost_ms || Some(ready.epoch) != self.epoch {
+                            self.end_runs();
+                        }
                         return Some(dialled);
                     }
                     Err(why) => tracing::debug!(%why, "upstream link could not be made again"),
@@ -385,16 +393,46 @@ impl Task {
         }
     }
 
-    /// Tells the client that the runs of an upstream that is gone have ended. One that was merely cut off goes on with them.
-    fn end_lost_runs(&mut self) {
-        if self.runs.is_empty() || self.epoch.is_none() {
+    /// Tells the client that its runs have ended, once the upstream that worked on them is known to be gone. One that was merely
+    /// cut off, or that hangs, goes on with them.
+    async fn end_runs_of_the_dead(&mut self) {
+        if self.runs.is_empty() {
             return;
         }
+        let Some(place) = self.place else { return };
         let epoch = self.upstream.borrow().ready().map(|ready| ready.epoch);
-        if epoch == self.epoch {
+        let is_another = epoch.is_some() && epoch != self.epoch;
+        // Nobody listens where it was. Our way to one on another machine is always there, and proves nothing.
+        let is_refused = || async {
+            let tried = tokio::net::TcpStream::connect(place);
+            let tried = tokio::time::timeout(DIAL_TIMEOUT, tried).await;
+            matches!(tried, Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused)
+        };
+        if is_another || is_refused().await {
+            self.end_runs();
+        }
+    }
+
+    fn end_runs(&mut self) {
+        for (event, text) in self.runs.lost() {
+            self.outbound
+                .event(&text, crate::events::drop_if_slow(event));
+        }
+    }
+
+    /// What is known of the upstream has changed while its socket works: one that has another epoch began after the runs that were
+    /// carried over to this socket.
+    fn look_at_epoch(&mut self) {
+        let epoch = self
+            .upstream
+            .borrow_and_update()
+            .ready()
+            .map(|ready| ready.epoch);
+        if epoch.is_none() || epoch == self.epoch {
             return;
         }
-        for (event, text) in self.runs.lost() {
+        self.epoch = epoch;
+        for (event, text) in self.runs.lost_before_this_socket() {
             self.outbound
                 .event(&text, crate::events::drop_if_slow(event));
         }
@@ -476,6 +514,8 @@ impl Task {
             ..
         } = dialled;
         self.epoch = Some(ready.epoch);
+        self.place = ready.device.is_none().then_some(ready.address);
+        self.runs.carry_over();
         for frame in self.subscriptions.values() {
             writer.feed(Opcode::Text, frame.as_bytes());
         }
@@ -501,6 +541,10 @@ impl Task {
                         return Ended::UpstreamGone(error.to_string());
                     }
                 }
+                changed = self.upstream.changed() => match changed {
+                    Ok(()) => self.look_at_epoch(),
+                    Err(_gateway_stops) => return Ended::ClientGone,
+                },
                 incoming = reader.next() => match incoming {
                     Ok(Incoming::Text(text)) => self.receive(text),
                     Ok(Incoming::Ping(payload)) => {
@@ -651,12 +695,28 @@ fn ready_known(upstream: &watch::Receiver<UpstreamState>) -> bool {
     matches!(&*upstream.borrow(), UpstreamState::Ready(_))
 }
 
+/// For how long an upstream has been running, as its hello says.
+fn up_ms(hello: &RawValue) -> Option<u64> {
+    #[derive(serde::Deserialize)]
+    struct Hello {
+        snapshot: Snapshot,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Snapshot {
+        uptime_ms: u64,
+    }
+    let hello: Hello = serde_json::from_str(hello.get()).ok()?;
+    Some(hello.snapshot.uptime_ms)
+}
+
+/// The new socket, and for how long the upstream behind it has been running.
 async fn reconnect(
     ready: &Ready,
     scopes: &[String],
     caps: &[String],
     headers: &DialHeaders,
-) -> Result<Dialled, String> {
+) -> Result<(Dialled, Option<u64>), String> {
     let _permit = ready
         .dial_permits
         .acquire()
@@ -669,7 +729,9 @@ async fn reconnect(
         .await
         .map_err(|error| error.to_string())?;
     match UpstreamFrame::parse(&answer) {
-        Ok(UpstreamFrame::Response { ok: true, .. }) => Ok(dialled),
+        Ok(UpstreamFrame::Response {
+            ok: true, payload, ..
+        }) => Ok((dialled, payload.and_then(up_ms))),
         _ => Err(format!(
             "the upstream refused our connect: {}",
             answer.chars().take(300).collect::<String>()

@@ -14,6 +14,8 @@ use crate::routing::lane;
 
 /// How long `mode: "wait"` waits for the outcome.
 const WAIT: Duration = Duration::from_secs(20);
+/// How long an agent's word, a job's answer or a beat's news is carried at most.
+const SAID_WITHIN_MS: i64 = 60 * 60 * 1000;
 
 /// The commit: key, row and answer in one transaction. Answers the id, and whether the key had been seen.
 pub(super) async fn accept(
@@ -133,9 +135,11 @@ impl Messages {
         request: SendRequest,
         source: &str,
     ) -> Result<Said, String> {
-        let row = request
+        let mut row = request
             .outbound(self, source)
             .map_err(|invalid| format!("{}: {}", invalid.field, invalid.message))?;
+        // What nobody waits for any more must not stand before the rest of the chat.
+        row.expires_ms = Some(now_ms() + SAID_WITHIN_MS);
         let mut finished = self.finished.subscribe();
         let (id, _) = accept(self, &request, row)
             .await

@@ -29,8 +29,8 @@ async fn an_entry_has_its_place_in_its_own_conversation() {
                 agents.append(session, &entry(id))?;
             }
             let place = |session: &str, id: &str| {
-                let placed = agents.placed(session, id)?;
-                Ok::<_, store::TxError>(placed.map(|(entry, place)| (entry.id, place)))
+                let placed = agents.placed(session, id);
+                placed.map(|placed| placed.map(|(entry, place)| (entry.id, place)))
             };
             Ok([
                 place("a", "a1")?,

@@ -12,6 +12,7 @@ use crate::messages::{Said, SendRequest};
 /// Who speaks, and from which conversation.
 pub(in crate::assistant) struct Post {
     pub(in crate::assistant) app: Arc<App>,
+    pub(in crate::assistant) agent: String,
     pub(in crate::assistant) session_key: String,
     pub(in crate::assistant) run_id: String,
     pub(in crate::assistant) origin: Origin,
@@ -26,15 +27,36 @@ impl Post {
     }
 
     /// The chat that this conversation is held in: `{channel, account, target, thread}`; `null` where there is none.
-    async fn here(&self) -> Value {
+    ///
+    /// # Errors
+    /// It can't be told from which chat the message came.
+    async fn here(&self) -> Result<Value, Why> {
         let Some(messages) = self.app.messages() else {
-            return Value::Null;
+            return Ok(Value::Null);
         };
         match self.origin {
             // The very chat that the message came from: its session may be shared with others.
-            Origin::Channel => messages.chat_of_run(&self.run_id).await,
-            Origin::Operator => messages.last_route(&self.session_key).await,
+            Origin::Channel => {
+                let chat = messages.chat_of_run(&self.run_id).await;
+                chat.map_err(|error| Why::Error(error.to_string()))
+            }
+            Origin::Operator => Ok(messages.last_route(&self.session_key).await),
         }
+    }
+
+    /// Whether the user's file denies speaking elsewhere: the agent's own entry before what holds for all.
+    fn denies(&self, key: &str) -> bool {
+        let facts = self.app.facts.load();
+        let roster = facts.inputs(0, 0).roster();
+        let own = roster
+            .get(&self.agent)
+            .and_then(|agent| agent.entry.get("tools"));
+        let of = |tools: Option<&Value>| {
+            tools?
+                .pointer(&format!("/message/crossContext/{key}"))?
+                .as_bool()
+        };
+        of(own).or_else(|| of(facts.config.get("tools"))) == Some(false)
     }
 }
 
@@ -54,11 +76,12 @@ pub(super) async fn call(post: &Post, id: &str, args: &Value) -> Result<Done, Wh
     let Some(messages) = post.app.messages() else {
         return Err(Why::Error("this gateway has no message store".to_owned()));
     };
-    let here = post.here().await;
+    let here = post.here().await?;
     let body = body(args, &here)?;
-    may_send(post.origin, &post.app.facts.load().config, &body, &here).map_err(Why::Refused)?;
-    // The same call after a crash is the same message.
-    let key = format!("{}:message-tool:{id}", post.run_id);
+    may_send(post.origin, |key| post.denies(key), &body, &here).map_err(Why::Refused)?;
+    // By what is said too: there are models' servers that number the calls of each answer anew.
+    let call = json!([post.run_id, id, body]).to_string();
+    let key = format!("message-tool:{}", crate::auth::sha256_hex(call.as_bytes()));
     let mut request = SendRequest::parse(&body, Some(&key)).map_err(|invalid| {
         Why::Arguments(format!("{}: {}", named(invalid.field), invalid.message))
     })?;
@@ -143,25 +166,31 @@ fn body(args: &Value, here: &Value) -> Result<Value, Why> {
 
 /// Who writes in a chat need not be the owner: from there an agent speaks in that chat alone. For everyone else it is as the
 /// user's file says. Source: `tools.message.crossContext` in docs/gateway/security/tool-permissions.md at 2026.9.6.
-fn may_send(origin: Origin, config: &Value, body: &Value, here: &Value) -> Result<(), String> {
+fn may_send(
+    origin: Origin,
+    denies: impl Fn(&str) -> bool,
+    body: &Value,
+    here: &Value,
+) -> Result<(), String> {
     let is_same = |key: &str| body[key] == here[key];
     let is_same_channel = body["channel"]
         .as_str()
         .is_some_and(|channel| here["channel"] == channel.to_lowercase());
     let is_here = is_same_channel && is_same("target") && is_same("account");
-    if here.is_null() || is_here {
+    if is_here {
         return Ok(());
     }
     if origin == Origin::Channel {
-        return Err("from this chat messages are sent to this chat alone; tell the user that the owner can send it from the Control UI or a job".to_owned());
+        return Err("from here messages are sent to the chat that this came from alone; tell the user that the owner can send it from the Control UI or a job".to_owned());
     }
-    let key = if is_same_channel {
-        "allowWithinProvider"
-    } else {
-        "allowAcrossProviders"
+    if here.is_null() {
+        return Ok(());
+    }
+    let key = match is_same_channel {
+        true => "allowWithinProvider",
+        false => "allowAcrossProviders",
     };
-    let allowed = config.pointer(&format!("/tools/message/crossContext/{key}"));
-    match allowed == Some(&Value::Bool(false)) {
+    match denies(key) {
         true => Err(format!(
             "Cross-context messaging denied: tools.message.crossContext.{key} is false"
         )),
@@ -224,19 +253,21 @@ mod tests {
         let own = of(json!({ "message": "hi" }));
         let within = of(json!({ "target": "43", "message": "hi" }));
         let across = of(json!({ "channel": "irc", "target": "#a", "message": "hi" }));
-        let open = json!({});
+        let open = |_: &str| false;
         for (body, from_chat) in [(&own, true), (&within, false), (&across, false)] {
             assert_eq!(
-                may_send(Origin::Channel, &open, body, &here()).is_ok(),
+                may_send(Origin::Channel, open, body, &here()).is_ok(),
                 from_chat,
                 "{body}"
             );
-            assert!(may_send(Origin::Operator, &open, body, &here()).is_ok());
-            assert!(may_send(Origin::Channel, &open, body, &Value::Null).is_ok());
+            assert!(may_send(Origin::Operator, open, body, &here()).is_ok());
+            assert!(may_send(Origin::Operator, open, body, &Value::Null).is_ok());
+            // From where it came is not known.
+            assert!(may_send(Origin::Channel, open, body, &Value::Null).is_err());
         }
-        let shut = json!({ "tools": { "message": { "crossContext": { "allowAcrossProviders": false } } } });
-        assert!(may_send(Origin::Operator, &shut, &within, &here()).is_ok());
-        let why = may_send(Origin::Operator, &shut, &across, &here()).expect_err("denied");
+        let shut = |key: &str| key == "allowAcrossProviders";
+        assert!(may_send(Origin::Operator, shut, &within, &here()).is_ok());
+        let why = may_send(Origin::Operator, shut, &across, &here()).expect_err("denied");
         assert!(why.contains("allowAcrossProviders"), "{why}");
     }
 

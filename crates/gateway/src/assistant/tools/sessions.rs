@@ -14,7 +14,7 @@ use store::{AgentSession, Entry, RunState};
 use super::policy::matches;
 use super::{Done, Why, count, text, tool};
 use crate::app::App;
-use crate::assistant::{Assistant, Input, rows};
+use crate::assistant::{Accepted, Assistant, Input, rows};
 
 const LIST_LIMIT: usize = 100;
 const LIST_MAX: usize = 200;
@@ -28,6 +28,11 @@ const HISTORY_BYTES_MAX: usize = 80 * 1024;
 /// How long `sessions_send` waits for the answer, seconds: where nothing is said, and at most.
 const WAIT_S: usize = 30;
 const WAIT_S_MAX: usize = 600;
+/// Agents that ask each other on: so many hops, and no more.
+const HOPS_MAX: usize = 3;
+/// Who asks, in the transcript: no person.
+pub(in crate::assistant) const BY_A_SESSION: &str = "sessions-send";
+const HOP: &str = ":sessions-send:";
 /// Another agent's conversation is there for what this says.
 const TO_OTHERS: &str = "/tools/agentToAgent";
 
@@ -124,8 +129,14 @@ impl Desk {
         let facts = self.app.facts.load_full();
         let roster = facts.inputs(0, 0).roster();
         let key = crate::native::sessions::canonical_key(&roster, named, Some(&self.agent));
-        let found = self.assistant.session(&key).await;
-        let session = found.map_err(|error| Why::Error(error.message))?;
+        let mut session = None;
+        // As it is listed first: some services tell names apart by their case.
+        for key in [named, &key] {
+            if session.is_none() {
+                let found = self.assistant.session(key).await;
+                session = found.map_err(|error| Why::Error(error.message))?;
+            }
+        }
         let session = session.ok_or_else(|| {
             Why::Error(format!(
                 "No session found: {named}; sessions_list shows them"
@@ -288,8 +299,17 @@ fn send<'a>(
                 "this is the session that asks: answer here instead".to_owned(),
             ));
         }
-        // The same call after a crash is the same turn.
-        let run_id = format!("{}:sessions-send:{id}", desk.run_id);
+        let hops = desk.run_id.matches(HOP).count();
+        if hops >= HOPS_MAX {
+            return Err(Why::Refused(format!(
+                "sessions have asked each other on {hops} times: answer with what there is"
+            )));
+        }
+        // By what is said too: there are models' servers that number the calls of each answer anew.
+        let call = json!([id, key, message]).to_string();
+        let digest = crate::auth::sha256_hex(call.as_bytes());
+        let short = digest.get(..16).unwrap_or(&digest);
+        let run_id = format!("{}{HOP}{short}", desk.run_id);
         let input = Input {
             run_id: run_id.clone(),
             session_key: key.clone(),
@@ -299,21 +319,26 @@ fn send<'a>(
             extra_system: None,
             is_chat: false,
             queue: false,
-            client: Some(("gateway-client".to_owned(), "backend".to_owned())),
+            client: Some((BY_A_SESSION.to_owned(), "backend".to_owned())),
             model: None,
             sampling: Sampling::default(),
             caller_tools: Vec::new(),
         };
-        let (app, assistant) = (Arc::clone(&desk.app), Arc::clone(&desk.assistant));
-        // It goes on, whether it is waited for or not.
-        let works = tokio::spawn(async move { assistant.turn(&app, input).await });
-        let accepted = json!({ "runId": run_id, "status": "accepted", "sessionKey": key });
-        let wait = Duration::from_secs(u64::try_from(wait).unwrap_or(0));
-        let ended = match tokio::time::timeout(wait, works).await {
-            Err(_elapsed) => return Ok(Done::json(accepted)),
-            Ok(Err(error)) => return Err(Why::Error(error.to_string())),
-            Ok(Ok(Err(error))) => return Err(Why::Error(error.message)),
-            Ok(Ok(Ok(outcome))) => outcome,
+        // On disk before it is said to be accepted; it goes on, whether it is waited for or not.
+        let accepted = desk.assistant.accept(&desk.app, input).await;
+        let ended = match accepted.map_err(|error| Why::Error(error.message))? {
+            Accepted::Started(live) | Accepted::InFlight(live) => {
+                let wait = Duration::from_secs(u64::try_from(wait).unwrap_or(0));
+                match tokio::time::timeout(wait, live.ended()).await {
+                    Ok(outcome) => outcome,
+                    Err(_elapsed) => {
+                        let accepted =
+                            json!({ "runId": run_id, "status": "accepted", "sessionKey": key });
+                        return Ok(Done::json(accepted));
+                    }
+                }
+            }
+            Accepted::Ended(run) => crate::assistant::ended(&run),
         };
         let mut answer = json!({ "runId": run_id, "sessionKey": key, "status": "ok" });
         let reply = ended.text.trim();
@@ -333,6 +358,11 @@ fn send<'a>(
 async fn target(desk: &Desk, args: &Value) -> Result<(String, String), Why> {
     if let Some(named) = args["sessionKey"].as_str() {
         let session = desk.session(named).await?;
+        if session.archived {
+            return Err(Why::Refused(format!(
+                "{named} is archived: restore it first"
+            )));
+        }
         return Ok((session.agent, session.key));
     }
     let agent = crate::native::agents::normalize_id(text(args, "agentId")?);

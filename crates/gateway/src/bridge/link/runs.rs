@@ -33,6 +33,10 @@ struct Run {
     agent: Option<String>,
     /// Of its last event.
     seq: u64,
+    /// A chat's: its end is told by `chat`, and a failure of its model may be followed by another try.
+    is_chat: bool,
+    /// Nothing was heard of it on the socket in use.
+    is_old: bool,
 }
 
 /// What `chat` and `agent` events have in common. Source: the events in docs/protocol.md.
@@ -104,6 +108,8 @@ impl Runs {
                 session_key: session_key.to_owned(),
                 agent: None,
                 seq: 0,
+                is_chat: true,
+                is_old: false,
             });
         }
     }
@@ -128,21 +134,28 @@ impl Runs {
         let phase = told.data.as_ref().and_then(|data| data.phase.as_deref());
         match (event, told.state.as_deref(), told.stream.as_deref(), phase) {
             ("chat", Some("final" | "aborted" | "error"), ..)
-            | ("agent", _, Some("lifecycle"), Some("end" | "error")) => self.end(&told.run_id),
-            ("chat", Some(_), ..) | ("agent", _, Some("lifecycle"), Some("start")) => {
-                self.goes_on(&told);
+            | ("agent", _, Some("lifecycle"), Some("end")) => self.end(&told.run_id),
+            ("agent", _, Some("lifecycle"), Some("error")) => {
+                let is_chat = |run: &Run| run.id == told.run_id && run.is_chat;
+                if !self.open.iter().any(is_chat) {
+                    self.end(&told.run_id);
+                }
             }
+            ("chat", Some(_), ..) => self.goes_on(&told, true),
+            ("agent", _, Some("lifecycle"), Some("start")) => self.goes_on(&told, false),
             _ => {}
         }
     }
 
-    fn goes_on(&mut self, told: &Told<'_>) {
+    fn goes_on(&mut self, told: &Told<'_>, is_chat: bool) {
         let Some(session_key) = told.session_key.as_deref() else {
             return;
         };
         let agent = told.agent_id.as_deref();
         if let Some(run) = self.open.iter_mut().find(|run| run.id == told.run_id) {
             run.seq = run.seq.max(told.seq);
+            run.is_chat |= is_chat;
+            run.is_old = false;
             // The answer to the call knew the session by the client's own name for it.
             if run.session_key != session_key {
                 session_key.clone_into(&mut run.session_key);
@@ -157,6 +170,8 @@ impl Runs {
             session_key: session_key.to_owned(),
             agent: agent.map(str::to_owned),
             seq: told.seq,
+            is_chat,
+            is_old: false,
         });
     }
 
@@ -179,10 +194,25 @@ impl Runs {
         self.open.is_empty()
     }
 
+    /// Another socket takes the place of the one on which these were heard of.
+    pub(super) fn carry_over(&mut self) {
+        self.open.iter_mut().for_each(|run| run.is_old = true);
+    }
+
+    /// As [`lost`](Self::lost), of those of which nothing was heard since [`carry_over`](Self::carry_over).
+    pub(super) fn lost_before_this_socket(&mut self) -> Vec<(&'static str, EventText)> {
+        let (old, new) = std::mem::take(&mut self.open)
+            .into_iter()
+            .partition(|run| run.is_old);
+        self.open = new;
+        let old: VecDeque<Run> = old;
+        old.into_iter().flat_map(Run::ended).collect()
+    }
+
     /// The upstream that worked on them is gone: the events that tell of it, with their names.
     pub(super) fn lost(&mut self) -> Vec<(&'static str, EventText)> {
         let open = std::mem::take(&mut self.open);
-        open.into_iter().flat_map(|run| run.ended()).collect()
+        open.into_iter().flat_map(Run::ended).collect()
     }
 }
 
@@ -286,6 +316,32 @@ mod tests {
             ]
         );
         assert!(runs.is_empty() && runs.lost().is_empty());
+    }
+
+    #[test]
+    fn a_chat_whose_model_failed_may_be_tried_again_and_ends_by_its_chat() {
+        let mut runs = Runs::default();
+        runs.told("chat", Some(&chat("a", "delta", 3)));
+        runs.told("agent", Some(&lifecycle("a", "error")));
+        runs.told("agent", Some(&lifecycle("b", "start")));
+        runs.told("agent", Some(&lifecycle("b", "error")));
+        let told = lost(&mut runs);
+        assert_eq!(told.len(), 2);
+        assert_eq!(told[1].1, "a");
+    }
+
+    #[test]
+    fn of_those_carried_over_only_the_silent_are_lost() {
+        let mut runs = Runs::default();
+        runs.told("chat", Some(&chat("silent", "delta", 1)));
+        runs.told("chat", Some(&chat("alive", "delta", 1)));
+        runs.carry_over();
+        runs.told("chat", Some(&chat("alive", "delta", 2)));
+        runs.told("chat", Some(&chat("new", "delta", 1)));
+        let told = runs.lost_before_this_socket();
+        assert_eq!(told.len(), 2);
+        assert!(told[1].1.render(None).contains("silent"));
+        assert_eq!(lost(&mut runs).len(), 4);
     }
 
     #[test]

@@ -131,3 +131,22 @@ export function gates(seed, configs, each) {
     return { config, envelopes };
   });
 }
+
+/** Who may give commands on Telegram, among those who are answered. */
+export function standings(seed, configs, each) {
+  const r = random(seed ^ 0x5eed);
+  const people = ["42", "77", "discord:42", "*", 77];
+  return gates(seed, configs, each).map(({ config, envelopes }) => {
+    const commands = {};
+    if (r.chance(0.4)) commands.allowFrom = Object.fromEntries(r.some(["telegram", "discord", "*"]).map((id) => [id, r.some(["42", "77", "*"], 0.4)]));
+    if (r.chance(0.5)) commands.ownerAllowFrom = r.some(people, 0.3);
+    // Without a loaded channel the original does not know its prefixes in these.
+    const { telegram } = config.channels;
+    const bare = (list) => list?.map((entry) => String(entry).trim()).filter((entry) => /^(\d+|\*)$/.test(entry));
+    for (const level of [telegram, ...Object.values(telegram.groups ?? {}), ...Object.values(telegram.direct ?? {})].flatMap((one) => [one, ...Object.values(one.topics ?? {})])) {
+      for (const key of ["allowFrom", "groupAllowFrom"]) if (level[key]) level[key] = bare(level[key]);
+    }
+    for (const { message } of envelopes) Object.assign(message, { text: "/status", mentionsUs: true });
+    return { config: { ...config, commands }, envelopes };
+  });
+}

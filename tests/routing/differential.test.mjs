@@ -4,7 +4,7 @@ import { spawnSync } from "node:child_process";
 import fs from "node:fs";
 import { after, before, test } from "node:test";
 import { gatewayBinary, isolatedEnv, tempDir } from "../lib/tools.mjs";
-import { gates, routes } from "./cases.mjs";
+import { gates, routes, standings } from "./cases.mjs";
 import { known } from "./known.mjs";
 
 const home = tempDir("routing");
@@ -80,6 +80,13 @@ test("who is answered on Telegram is whom the original answers", async (t) => {
     decision === "route" ? "pass" : decision === "pair" ? "pair" : rule.startsWith("not mentioned") ? "unmentioned" : "deny");
   t.diagnostic(`${count} cases: ${JSON.stringify(Object.fromEntries(seen))}`);
   for (const outcome of ["pass", "pair", "deny", "unmentioned"]) assert.ok(seen.get(outcome) >= 50, outcome);
+});
+
+test("who may give commands on Telegram is who may with the original", async (t) => {
+  const { seen, count } = await compare(standings(seed, 500, 4), theirs.telegramStanding, ({ decision, commands, reset }) =>
+    decision !== "route" ? "unanswered" : commands ? "all" : reset ? "reset" : "none");
+  t.diagnostic(`${count} cases: ${JSON.stringify(Object.fromEntries(seen))}`);
+  for (const outcome of ["all", "reset", "none", "unanswered"]) assert.ok(seen.get(outcome) >= 30, outcome);
 });
 
 test("every known difference is still one", () => {

@@ -35,6 +35,9 @@ export async function original() {
     "mergeTelegramAccountConfig",
     "normalizeDmAllowFromWithStore",
     "telegramAllowEntries",
+    "normalizeAllowFrom",
+    "resolveCommandAuthorization",
+    "isResetAuthorizedForContext",
     "resolveScopeRequireMention",
     "buildChannelGroupsScopeTree",
     "matchesMentionPatterns",
@@ -117,7 +120,44 @@ export async function original() {
       : "unmentioned";
   }
 
+  /** `all`, `reset` or `none`: what the sender of a message that is answered may order. */
+  async function telegramStanding(cfg, envelope) {
+    if ((await telegramGate(cfg, envelope)) !== "pass") return "unanswered";
+    const { account, message: { chat, sender }, paired } = envelope;
+    const settings = own.mergeTelegramAccountConfig(cfg, account);
+    const isGroup = chat.kind !== "direct";
+    const thread = chat.thread ? Number(chat.thread) : undefined;
+    const { groupConfig, topicConfig } = own.resolveTelegramScopedGroupConfig(settings, chat.id, thread);
+    const override = topicConfig?.allowFrom ?? groupConfig?.allowFrom;
+    const dmPolicy = own.resolveTelegramEffectiveDmPolicy({ isGroup, groupConfig, dmPolicy: settings.dmPolicy });
+    const direct = own.normalizeDmAllowFromWithStore({
+      allowFrom: (isGroup ? undefined : override) ?? settings.allowFrom, storeAllowFrom: paired && !isGroup ? [sender.id] : [], dmPolicy,
+    });
+    const group = own.normalizeAllowFrom(override ?? settings.groupAllowFrom ?? settings.allowFrom);
+    const ctx = { Provider: "telegram", Surface: "telegram", AccountId: account, ChatType: isGroup ? "group" : "direct", SenderId: sender.id };
+    // As its channel asks, which needs a running gateway: `resolveTelegramCommandIngressAuthorization`.
+    const byConfig = own.resolveCommandAuthorization({ cfg, ctx, commandAuthorized: false });
+    const listed = Array.isArray(cfg.commands?.allowFrom?.telegram) || Array.isArray(cfg.commands?.allowFrom?.["*"]);
+    const resolver = ingress.createChannelIngressResolver({
+      channelId: "telegram", accountId: account, cfg, identity: { primary: { key: "sender", normalize: (value) => value } }, readStoreAllowFrom: async () => [],
+    });
+    const { commandAccess } = await resolver.command({
+      subject: { stableId: sender.id },
+      conversation: { kind: isGroup ? "group" : "direct", id: chat.id },
+      event: { kind: "native-command" },
+      dmPolicy,
+      groupPolicy: "allowlist",
+      allowFrom: [...own.telegramAllowEntries(direct), ...byConfig.ownerList],
+      groupAllowFrom: isGroup ? own.telegramAllowEntries(group) : [],
+      command: { allowTextCommands: false, hasControlCommand: false, modeWhenAccessGroupsOff: "configured" },
+    });
+    const authorized = listed ? byConfig.isAuthorizedSender : byConfig.senderIsOwner || commandAccess.authorized;
+    const params = { cfg, commandAuthorized: authorized, ctx };
+    if (own.resolveCommandAuthorization(params).isAuthorizedSender) return "all";
+    return own.isResetAuthorizedForContext(params) ? "reset" : "none";
+  }
+
   const mentioned = (cfg, agent, text) => own.matchesMentionPatterns(text, own.buildMentionRegexes(cfg, agent));
 
-  return { route, telegramGate };
+  return { route, telegramGate, telegramStanding };
 }

@@ -25,6 +25,7 @@ mod tools;
 mod turn;
 
 pub(crate) use accept::Accepted;
+pub(crate) use commands::is_command;
 pub(crate) use compact::unhonoured as unhonoured_compaction;
 pub(crate) use servers::{findings as server_findings, unhonoured as unhonoured_servers};
 pub(crate) use tools::{beneath, may_use};

@@ -11,6 +11,7 @@ use wire::error::{ErrorCode, ErrorShape};
 
 pub mod attach;
 pub(crate) mod control;
+pub(crate) mod errand;
 pub(crate) mod link;
 pub mod process;
 pub(crate) mod proxy;

@@ -9,9 +9,12 @@ pub(crate) mod api;
 mod burst;
 pub(crate) mod crash;
 pub(crate) mod draft;
+mod halt;
 mod intake;
 pub(crate) mod methods;
+mod orders;
 pub(crate) mod owned;
+mod pairing;
 pub(crate) mod request;
 mod signs;
 mod spool;
@@ -94,6 +97,9 @@ pub(crate) struct Messages {
     pub(crate) inbox: Arc<Notify>,
     /// The same, for turns that wait for more of a message.
     arrived: Notify,
+    /// What is not to wait its turn in the spool.
+    urgent: Arc<halt::Urgent>,
+    working: halt::Working,
     pub(crate) finished: broadcast::Sender<Finished>,
     own_dir: PathBuf,
     /// Where fetched media lies until it was sent.
@@ -139,7 +145,12 @@ impl Messages {
             store::Options::default(),
         )?;
         let inbox = Arc::new(Notify::new());
-        let spool = Arc::new(spool::StoreSpool::new(store.clone(), Arc::clone(&inbox)));
+        let urgent = Arc::new(halt::Urgent::default());
+        let spool = Arc::new(spool::StoreSpool::new(
+            store.clone(),
+            Arc::clone(&inbox),
+            Arc::clone(&urgent),
+        ));
         let alone = matches!(*setup.state.borrow(), UpstreamState::Off);
         let mut config = owned::with_own(setup.config, setup.own_dir).unwrap_or_else(|error| {
             tracing::error!(%error, "the channels of this file are not started");
@@ -161,6 +172,8 @@ impl Messages {
             outbox: Notify::new(),
             inbox,
             arrived: Notify::new(),
+            urgent,
+            working: halt::Working::default(),
             finished: broadcast::channel(1024).0,
             media_dir: setup.own_dir.join("outgoing"),
             own_dir: setup.own_dir.to_owned(),

@@ -4,8 +4,10 @@
 //! Source: docs/channels/channel-routing.md, groups.md and pairing.md of the installed package at 2026.9.6.
 
 mod bindings;
+pub(crate) mod commands;
 pub(crate) mod explain;
 mod gate;
+pub(crate) mod rights;
 mod session_key;
 
 use std::collections::BTreeSet;
@@ -18,6 +20,7 @@ use serde_json::Value;
 use crate::native::agents::{Roster, normalize_id};
 use bindings::{Bindings, normalize_account};
 use gate::Gate;
+pub use rights::Standing;
 use session_key::{DmScope, Scopes, SessionRules};
 pub(crate) use session_key::{SessionKey, lane};
 
@@ -48,6 +51,8 @@ pub struct Route {
     pub matched_by: &'static str,
     /// Whether this message may become the session's `lastRoute`: in a shared main session only the owner's.
     pub pins_route: bool,
+    /// What the sender may order here.
+    pub standing: Standing,
 }
 
 /// The rules of one configuration; made anew when it changes.
@@ -115,6 +120,7 @@ impl Routing {
             session_key,
             matched_by,
             pins_route,
+            standing: self.gate.standing(channel, account_settings, message),
         })
     }
 

@@ -184,6 +184,34 @@ impl<'a> Inbox<'a> {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    /// What an order to stop ends: open rows of its lane that came before it, and turns of its session, oldest first.
+    pub fn before(
+        &self,
+        stop: &str,
+        lane: &str,
+        session_key: &str,
+        limit: usize,
+    ) -> Result<Vec<InboxRow>, TxError> {
+        let mut statement = self.connection.prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM inbox WHERE state IN ('waiting', 'turn') AND id <> ?1
+             AND ((lane = ?2 AND seq < (SELECT seq FROM inbox WHERE id = ?1)) OR (state = 'turn' AND session_key = ?3))
+             ORDER BY seq LIMIT ?4"
+        ))?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = statement.query_map(params![stop, lane, session_key, limit], row)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Ends a row that is open; `false`: it had ended already.
+    pub fn halt(&self, id: &str, why: &str, now_ms: i64) -> Result<bool, TxError> {
+        let state = self.get(id)?.map(|row| row.state);
+        let is_open = matches!(state, Some(InboxState::Waiting | InboxState::Turn));
+        if is_open {
+            self.done(id, why, now_ms)?;
+        }
+        Ok(is_open)
+    }
+
     /// Makes one message of several: the first goes on with `payload`, the others come to rest in it and whoever asks for
     /// one of them is shown it too.
     pub fn join(

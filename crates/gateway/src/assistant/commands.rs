@@ -11,7 +11,8 @@ use super::compact::{self, NotCompacted};
 use super::events::{self, Teller};
 use super::queue::settings::{self, Settings};
 use super::{
-    Assistant, Entered, Input, Live, Outcome, clock_ms, conflict, fingerprint, rows, unavailable,
+    Assistant, Entered, Input, Live, Outcome, clock_ms, conflict, ended, fingerprint, rows,
+    unavailable,
 };
 use crate::app::App;
 
@@ -77,6 +78,43 @@ pub(super) fn parse(message: &str) -> Option<Command> {
         ("model", "") => Some(Command::Model(None)),
         ("model", name) => Some(Command::Model(Some(name.to_owned()))),
         _ => None,
+    }
+}
+
+/// Whether a text is one.
+pub(crate) fn is_command(message: &str) -> bool {
+    parse(message).is_some()
+}
+
+impl Assistant {
+    /// Does what the command that `input` is says. Asking again with the same id answers the same.
+    ///
+    /// # Errors
+    /// What the sender is told.
+    pub(crate) async fn command(
+        self: &Arc<Self>,
+        app: &Arc<App>,
+        input: Input,
+    ) -> Result<Outcome, ErrorShape> {
+        let Some(command) = parse(&input.message) else {
+            return Err(ErrorShape::invalid_request(format!(
+                "{} is no command here",
+                input.message
+            )));
+        };
+        run(app, self, &input, command).await?;
+        if let Some(live) = self.live(&input.run_id) {
+            return Ok(live.ended().await);
+        }
+        let run_id = input.run_id.clone();
+        let run = self
+            .store
+            .read(move |reader| reader.agents().run(&run_id))
+            .await
+            .map_err(|error| unavailable(&error))?;
+        run.as_ref()
+            .map(ended)
+            .ok_or_else(|| ErrorShape::invalid_request(format!("{} left no answer", input.message)))
     }
 }
 

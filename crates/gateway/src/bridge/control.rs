@@ -27,6 +27,10 @@ pub(crate) const ALL_SCOPES: [&str; 8] = [
 
 const CALLS_WAITING_MAX: usize = 64;
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many keys a message is given to OpenClaw under, and the words by which it asks for another one.
+/// Source: `assertPendingInputOwnerCurrent` and the admission of pending inputs at 2026.9.6.
+pub(crate) const KEYS_MAX: u32 = 4;
+pub(crate) const NEW_TURN: &str = "submit a new turn to continue";
 const REFUSED: &str = "refused";
 /// Until we ask again, who were refused: what is wrong takes a person.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);

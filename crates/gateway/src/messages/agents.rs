@@ -5,11 +5,12 @@ use std::sync::{Arc, Weak};
 use agent::ModelError;
 use serde_json::Value;
 use store::RunState;
+use wire::error::ErrorShape;
 
 use super::Messages;
 use super::upstream::{Reply, Turn};
 use crate::app::App;
-use crate::assistant::{Assistant, Image, Input};
+use crate::assistant::{Assistant, Image, Input, Outcome};
 use crate::bridge::control::CallError;
 use crate::schedule::SILENT;
 
@@ -37,12 +38,48 @@ impl Messages {
     }
 }
 
+impl Messages {
+    /// Ends what agents of ours do in a session.
+    pub(super) fn abort_own(&self, session_key: &str) {
+        let app = self.agents.get().and_then(Weak::upgrade);
+        if let Some(assistant) = app.as_ref().and_then(|app| app.assistant()) {
+            let live = assistant.live_of(session_key);
+            live.iter().for_each(|live| live.abort());
+        }
+    }
+}
+
+/// Whether agents of ours know it as a command.
+pub(super) fn is_command(line: &str) -> bool {
+    crate::assistant::is_command(line)
+}
+
+/// Carries out a command in a session of ours; `params` as for the upstream's `agent`. Asking again with the same id answers
+/// the same.
+pub(super) async fn command(
+    app: &Arc<App>,
+    agent: &str,
+    params: &Value,
+) -> Result<Turn, CallError> {
+    let Some(assistant) = app.assistant() else {
+        return Err(CallError::NotSent("no agent runs here".to_owned()));
+    };
+    done(assistant.command(app, input(agent, params)).await)
+}
+
 /// Lets an agent of ours work on a message; `params` as for the upstream's `agent`. Asking again with the same id
 /// resumes and does not repeat.
 pub(super) async fn turn(app: &Arc<App>, agent: &str, params: &Value) -> Result<Turn, CallError> {
+    let Some(assistant) = app.assistant() else {
+        return Err(CallError::NotSent("no agent runs here".to_owned()));
+    };
+    done(assistant.turn(app, input(agent, params)).await)
+}
+
+fn input(agent: &str, params: &Value) -> Input {
     let text = |key: &str| params[key].as_str().unwrap_or_default().to_owned();
     let images = params["attachments"].as_array();
-    let input = Input {
+    Input {
         run_id: text("idempotencyKey"),
         session_key: text("sessionKey"),
         agent: agent.to_owned(),
@@ -62,11 +99,11 @@ pub(super) async fn turn(app: &Arc<App>, agent: &str, params: &Value) -> Result<
         model: None,
         sampling: agent::Sampling::default(),
         caller_tools: Vec::new(),
-    };
-    let Some(assistant) = app.assistant() else {
-        return Err(CallError::NotSent("no agent runs here".to_owned()));
-    };
-    let outcome = match assistant.turn(app, input).await {
+    }
+}
+
+fn done(outcome: Result<Outcome, ErrorShape>) -> Result<Turn, CallError> {
+    let outcome = match outcome {
         Ok(outcome) => outcome,
         Err(error) => {
             let error = serde_json::to_string(&error).unwrap_or_default();

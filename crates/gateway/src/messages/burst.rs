@@ -13,6 +13,7 @@ use store::{InboxRow, StoreError};
 
 use super::intake::Inbound;
 use super::{Messages, crash_point, now_ms};
+use crate::routing::commands;
 
 const TELEGRAM: &str = "telegram";
 const TELEGRAM_QUIET_MS: i64 = 300;
@@ -27,53 +28,6 @@ const TEXTS_MAX: usize = 12;
 const UNITS_MAX: usize = 50_000;
 /// How far back in a conversation is looked, past what others wrote.
 const LOOK_MAX: usize = 64;
-
-/// Source: `ABORT_TRIGGERS` in src/auto-reply/reply/abort-trigger-text.ts.
-const STOP_WORDS: &[&str] = &[
-    "stop",
-    "esc",
-    "abort",
-    "exit",
-    "interrupt",
-    "detente",
-    "deten",
-    "detén",
-    "arrete",
-    "arrête",
-    "停止",
-    "停下来",
-    "暂停",
-    "やめて",
-    "止めて",
-    "रुको",
-    "توقف",
-    "стоп",
-    "остановись",
-    "останови",
-    "остановить",
-    "прекрати",
-    "halt",
-    "anhalten",
-    "aufhören",
-    "hoer auf",
-    "stopp",
-    "pare",
-    "stop openclaw",
-    "openclaw stop",
-    "stop action",
-    "stop current action",
-    "stop run",
-    "stop current run",
-    "stop agent",
-    "stop the agent",
-    "stop don't do anything",
-    "stop dont do anything",
-    "stop do not do anything",
-    "stop doing anything",
-    "do not do that",
-    "please stop",
-    "stop please",
-];
 
 /// `messages.inbound`: how long a conversation must be quiet before its texts are taken up.
 #[derive(Debug, Default)]
@@ -209,13 +163,8 @@ fn is_command(text: &str) -> bool {
 }
 
 fn is_stop(message: &InboundMessage) -> bool {
-    let end = |c: char| ".!?！？…,，。;；:：'\"’”)]}".contains(c);
-    let text = message.text.to_lowercase().replace(['’', '`'], "'");
-    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let words = words.trim_end_matches(end).trim();
-    STOP_WORDS.contains(&words)
-        || words == "/stop"
-        || (message.mentions_us && words.starts_with("/stop@"))
+    let order = commands::read(message).map(|order| order.kind);
+    matches!(order, Some(commands::Kind::Stop | commands::Kind::StopWord))
 }
 
 fn length(message: &InboundMessage) -> usize {

@@ -10,28 +10,27 @@ use base64::Engine as _;
 use channels::message::{ChatKind, InboundMessage};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use store::{InboxRow, NewOutbound, NewSession, StoreError};
+use store::{InboxRow, InboxState, NewOutbound, NewSession, StoreError};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::orders::{self, Judged};
 use super::upstream::Turn;
 use super::{Messages, crash_point, now_ms};
-use super::{agents, burst, draft, signs};
+use super::{agents, burst, draft, halt, pairing, signs};
 use crate::bridge::control::CallError;
 use crate::delivery::{Media, Payload};
-use crate::routing::{Decision, Known, Route, lane};
+use crate::routing::{Decision, Known, Route, Standing, commands, lane};
 
 /// Conversations that are worked on at a time; the upstream has its own limit behind it.
 const TURNS_MAX: usize = 64;
+/// Orders that are carried out beside them, so that one to stop is not kept waiting by what it should stop.
+const URGENT_MAX: usize = 32;
 /// Largest file that is shown to the agent, and how many of one message.
 const IMAGE_BYTES_MAX: u64 = 5 * 1024 * 1024;
 const IMAGES_MAX: usize = 4;
 /// How often a turn is begun before it is given up.
 const ATTEMPTS_MAX: i64 = 5;
-/// How many keys a message is given to OpenClaw under, and the words by which it asks for another one.
-/// Source: `assertPendingInputOwnerCurrent` and the admission of pending inputs at 2026.9.6.
-const KEYS_MAX: u32 = 4;
-const NEW_TURN: &str = "submit a new turn to continue";
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// What is waited for where nothing is configured.
 const NO_MODEL: &str = "no model is set: start Ollama on this machine, or add one under models.providers in openclaw.json";
@@ -71,13 +70,34 @@ pub(super) async fn run(messages: Arc<Messages>) {
             Ok(rows) => {
                 for row in rows {
                     let lane = row.lane.clone();
-                    lanes.insert(tasks.spawn(work(Arc::clone(&messages), row)).id(), lane);
+                    lanes.insert(tasks.spawn(resume(Arc::clone(&messages), row)).id(), lane);
                 }
             }
             Err(error) => tracing::warn!(%error, "interrupted turns can't be read"),
         }
+        if let Err(error) = halt::look(&messages).await {
+            tracing::warn!(%error, "orders to stop that wait can't be read");
+        }
     }
     while !messages.stop.is_cancelled() {
+        for id in messages.urgent.take() {
+            if tasks.len() >= TURNS_MAX + URGENT_MAX {
+                messages.urgent.push(&id);
+                continue;
+            }
+            match messages
+                .store
+                .read(move |reader| reader.inbox().get(&id))
+                .await
+            {
+                Ok(Some(row)) if row.state == InboxState::Waiting => {
+                    let lane = row.lane.clone();
+                    lanes.insert(tasks.spawn(ahead(Arc::clone(&messages), row)).id(), lane);
+                }
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%error, "an urgent message waits its turn"),
+            }
+        }
         if tasks.len() < TURNS_MAX {
             match messages
                 .store
@@ -117,8 +137,48 @@ pub(super) async fn run(messages: Arc<Messages>) {
     tasks.shutdown().await;
 }
 
+/// Goes on with a turn that a crash interrupted, unless it was told to stop and the crash came before that.
+async fn resume(messages: Arc<Messages>, row: InboxRow) {
+    match halt::behind(&messages, &row).await {
+        Ok(stops) if stops.is_empty() => return work(messages, row).await,
+        Ok(stops) => {
+            for stop in stops {
+                ahead(Arc::clone(&messages), stop).await;
+            }
+        }
+        Err(error) => tracing::warn!(%error, "whether a turn was stopped can't be read"),
+    }
+    if is_open(&messages, &row.id).await {
+        work(messages, row).await;
+    }
+}
+
+/// An order that passes what came before it. What turns out to be none stays where it is.
+async fn ahead(messages: Arc<Messages>, row: InboxRow) {
+    let id = row.id.clone();
+    let mut work = messages.working.enter(&id);
+    work.is_ahead = true;
+    if let Err(error) = handle(&messages, row, &work).await {
+        tracing::error!(id, %error, "an order in a chat could not be carried out; it waits its turn");
+    }
+}
+
+async fn is_open(messages: &Messages, id: &str) -> bool {
+    let id = id.to_owned();
+    let row = messages.store.read(move |reader| reader.inbox().get(&id));
+    let state = row.await.ok().flatten().map(|row| row.state);
+    !matches!(state, Some(InboxState::Done | InboxState::Failed))
+}
+
 async fn work(messages: Arc<Messages>, row: InboxRow) {
-    if let Err(error) = handle(&messages, row).await {
+    let id = row.id.clone();
+    let work = messages.working.enter(&id);
+    if let Err(error) = handle(&messages, row, &work).await {
+        if !is_open(&messages, &id).await {
+            // Somebody said stop just then.
+            tracing::debug!(id, %error, "a message was closed while it was worked on");
+            return;
+        }
         tracing::error!(%error, "a message from a chat could not be worked on; it waits");
         // Nothing was committed, so it is the head of its lane again; not at once.
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -134,7 +194,12 @@ pub(super) struct Back {
     pub(super) reply_to: Option<String>,
 }
 
-async fn handle(messages: &Arc<Messages>, row: InboxRow) -> Result<(), StoreError> {
+async fn handle(
+    messages: &Arc<Messages>,
+    row: InboxRow,
+    work: &halt::Work<'_>,
+) -> Result<(), StoreError> {
+    let halted = &work.halted;
     let inbound: Inbound = match serde_json::from_str(&row.payload) {
         Ok(inbound) => inbound,
         Err(error) => {
@@ -148,10 +213,15 @@ async fn handle(messages: &Arc<Messages>, row: InboxRow) -> Result<(), StoreErro
     };
     // The message that a person sees acknowledged; none for what an API asked for.
     let mut shown = None;
+    let mut order = None;
     let (route, back, message) = match inbound {
         Inbound::Channel(message) => {
             shown = Some(message.message_id.clone());
-            let Some(message) = burst::gather(messages, &row, message).await? else {
+            let gathered = tokio::select! {
+                gathered = burst::gather(messages, &row, message) => gathered?,
+                () = halted.cancelled() => return Ok(()),
+            };
+            let Some(message) = gathered else {
                 return Ok(());
             };
             let back = Back {
@@ -172,8 +242,16 @@ async fn handle(messages: &Arc<Messages>, row: InboxRow) -> Result<(), StoreErro
                 Decision::Drop { rule } => {
                     return done(messages, &row, &format!("not answered: {rule}")).await;
                 }
-                Decision::Pair => return offer_pairing(messages, &row, &message, &back).await,
-                Decision::Route(route) => (route, back, message),
+                Decision::Pair => return pairing::offer(messages, &row, &message, &back).await,
+                Decision::Route(route) => {
+                    match orders::judge(messages, &row, &message, &route, &back).await? {
+                        Judged::Text if work.is_ahead => return Ok(()),
+                        Judged::Text => {}
+                        Judged::Order(one) => order = Some(one),
+                        Judged::Done => return Ok(()),
+                    }
+                    (route, back, message)
+                }
             }
         }
         Inbound::Api(request) => {
@@ -188,6 +266,7 @@ async fn handle(messages: &Arc<Messages>, row: InboxRow) -> Result<(), StoreErro
                 session_key,
                 matched_by: "turn",
                 pins_route: false,
+                standing: Standing::default(),
             };
             let back = Back {
                 channel: row.channel.clone(),
@@ -221,6 +300,7 @@ async fn handle(messages: &Arc<Messages>, row: InboxRow) -> Result<(), StoreErro
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = halted.cancelled() => return Ok(()),
             () = messages.stop.cancelled() => return Ok(()),
         }
     };
@@ -236,12 +316,22 @@ async fn handle(messages: &Arc<Messages>, row: InboxRow) -> Result<(), StoreErro
     tokio::select! {
         () = messages.upstream.ready(), if own.is_none() => {}
         () = std::future::ready(()), if own.is_some() => {}
+        () = halted.cancelled() => return Ok(()),
         () = messages.stop.cancelled() => return Ok(()),
     }
     let settings = messages.settings.load_full();
     let age_max = i64::try_from(settings.inbound_age_max.as_millis()).unwrap_or(i64::MAX);
     if !begun && now_ms().saturating_sub(row.received_ms) > age_max {
         return ask_instead(messages, &row, &message, &back, settings.reply_age_max).await;
+    }
+    if let Some(order) = &order
+        && orders::run(messages, &row, (&route, &back), order, own.as_ref(), halted).await?
+    {
+        return Ok(());
+    }
+    if work.is_ahead {
+        // A text after all: it waits its turn.
+        return Ok(());
     }
     begin(messages, &row, &route, &back).await?;
     crash_point!("intake.turn_begun");
@@ -251,9 +341,22 @@ async fn handle(messages: &Arc<Messages>, row: InboxRow) -> Result<(), StoreErro
     let params = turn_params(messages, &row, &route, &message).await;
     let ended = CancellationToken::new();
     let turn = async {
-        let outcome = match &own {
-            Some(app) => agents::turn(app, &route.agent, &params).await,
-            None => upstream_turn(messages, &row.id, params, settings.turn_timeout).await,
+        let work = async {
+            match &own {
+                Some(app) => agents::turn(app, &route.agent, &params).await,
+                None => {
+                    messages
+                        .upstream
+                        .turn(&row.id, params, settings.turn_timeout)
+                        .await
+                }
+            }
+        };
+        let outcome = tokio::select! {
+            biased;
+            // Its row is closed by who said so.
+            () = halted.cancelled() => None,
+            outcome = work => Some(outcome),
         };
         ended.cancel();
         outcome
@@ -266,57 +369,43 @@ async fn handle(messages: &Arc<Messages>, row: InboxRow) -> Result<(), StoreErro
         // The row stays a turn: the next start asks for the same run again.
         () = messages.stop.cancelled() => return Ok(()),
     };
+    let Some(outcome) = outcome else {
+        return Ok(());
+    };
     signs::show_typing(messages, &back, false).await;
     crash_point!("intake.turn_done");
+    settle(messages, &row, outcome, &back, draft).await
+}
+
+/// Ends a row with what became of it, or puts it back.
+pub(super) async fn settle(
+    messages: &Messages,
+    row: &InboxRow,
+    outcome: Result<Turn, CallError>,
+    back: &Back,
+    draft: Option<String>,
+) -> Result<(), StoreError> {
+    let reply_age = messages.settings.load().reply_age_max;
     match outcome {
-        Ok(turn) => close(messages, &row, &turn, &back, draft, settings.reply_age_max).await,
+        Ok(turn) => close(messages, row, &turn, back, draft, reply_age).await,
         Err(CallError::Refused(error)) => {
             let error: Value = serde_json::from_str(&error).unwrap_or(Value::Null);
             let why = channels::web::head(error["message"].as_str().unwrap_or("the agent refused"));
             if error["retryable"] == true && row.attempts < ATTEMPTS_MAX {
-                return wait(messages, &row, &why).await;
+                return wait(messages, row, &why).await;
             }
             let turn = Turn {
                 replies: Vec::new(),
                 failed: Some(why),
             };
-            close(messages, &row, &turn, &back, draft, settings.reply_age_max).await
+            close(messages, row, &turn, back, draft, reply_age).await
         }
         Err(error @ (CallError::NotSent(_) | CallError::Lost(_)))
             if row.attempts < ATTEMPTS_MAX =>
         {
-            wait(messages, &row, &error.to_string()).await
+            wait(messages, row, &error.to_string()).await
         }
-        Err(error) => fail(messages, &row, &error.to_string()).await,
-    }
-}
-
-/// Lets OpenClaw work on the message of this id. One that was killed between taking a message and beginning with it refuses its
-/// key from then on, and asks for a new turn: nothing was done yet, so it is given the next key, which is the same after any crash.
-async fn upstream_turn(
-    messages: &Messages,
-    id: &str,
-    mut params: Value,
-    patience: Duration,
-) -> Result<Turn, CallError> {
-    let mut number = 1;
-    loop {
-        let outcome = messages.upstream.turn(params.clone(), patience).await;
-        let refusal = match &outcome {
-            Ok(turn) => turn.failed.as_deref(),
-            Err(CallError::Refused(error)) => Some(error.as_str()),
-            Err(_) => None,
-        };
-        if number == KEYS_MAX || !refusal.is_some_and(|why| why.contains(NEW_TURN)) {
-            return outcome;
-        }
-        number += 1;
-        tracing::info!(
-            id,
-            number,
-            "OpenClaw did not begin with a message that it took before it was killed; it is given again"
-        );
-        params["idempotencyKey"] = json!(format!("{id}#{number}"));
+        Err(error) => fail(messages, row, &error.to_string()).await,
     }
 }
 
@@ -390,7 +479,7 @@ async fn decide(
 }
 
 /// The session and the turn, in one transaction.
-async fn begin(
+pub(super) async fn begin(
     messages: &Messages,
     row: &InboxRow,
     route: &Route,
@@ -439,6 +528,13 @@ async fn turn_params(
     route: &Route,
     message: &InboundMessage,
 ) -> Value {
+    let reset = commands::read(message).filter(|order| order.kind == commands::Kind::Reset);
+    if let Some(order) = reset {
+        // The agent knows it by its beginning alone.
+        return json!({
+            "message": order.line, "sessionKey": route.session_key, "idempotencyKey": row.id, "deliver": false,
+        });
+    }
     let mut text = String::new();
     if message.chat.kind != ChatKind::Direct {
         let name = message
@@ -550,7 +646,28 @@ async fn close(
     Ok(())
 }
 
-async fn finish(
+/// What is said in answer to a row.
+pub(super) fn reply(back: &Back, payload: &Payload, cause: &str, age: Duration) -> NewOutbound {
+    let expires = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+    NewOutbound {
+        id: None,
+        lane: lane(
+            &back.channel,
+            &back.account,
+            &back.target,
+            back.thread.as_deref(),
+        ),
+        channel: back.channel.clone(),
+        account: back.account.clone(),
+        target: back.target.clone(),
+        payload: serde_json::to_string(payload).unwrap_or_default(),
+        source: "reply".to_owned(),
+        cause: Some(cause.to_owned()),
+        expires_ms: Some(now_ms().saturating_add(expires)),
+    }
+}
+
+pub(super) async fn finish(
     messages: &Messages,
     row: &InboxRow,
     payloads: Vec<Payload>,
@@ -559,25 +676,9 @@ async fn finish(
     reply_age: Duration,
 ) -> Result<(), StoreError> {
     let (id, why) = (row.id.clone(), why.to_owned());
-    let expires = i64::try_from(reply_age.as_millis()).unwrap_or(i64::MAX);
     let rows: Vec<NewOutbound> = payloads
         .iter()
-        .map(|payload| NewOutbound {
-            id: None,
-            lane: lane(
-                &back.channel,
-                &back.account,
-                &back.target,
-                back.thread.as_deref(),
-            ),
-            channel: back.channel.clone(),
-            account: back.account.clone(),
-            target: back.target.clone(),
-            payload: serde_json::to_string(payload).unwrap_or_default(),
-            source: "reply".to_owned(),
-            cause: Some(id.clone()),
-            expires_ms: Some(now_ms().saturating_add(expires)),
-        })
+        .map(|payload| reply(back, payload, &id, reply_age))
         .collect();
     let (channel, account) = (back.channel.clone(), back.account.clone());
     crash_point!("intake.before_close");
@@ -630,83 +731,7 @@ async fn ask_instead(
     .await
 }
 
-async fn offer_pairing(
-    messages: &Messages,
-    row: &InboxRow,
-    message: &InboundMessage,
-    back: &Back,
-) -> Result<(), StoreError> {
-    let (channel, account, sender) = (
-        row.channel.clone(),
-        row.account.clone(),
-        message.sender.id.clone(),
-    );
-    let name = message
-        .sender
-        .username
-        .clone()
-        .or_else(|| message.sender.name.clone());
-    let code = pairing_code();
-    let text = format!(
-        "I don't know you yet.\n\nYour id here: {sender}\nPairing code: {code}\n\nAsk the owner of this bot to run:\n\n    openclaw-gateway pairing approve {channel} {code}"
-    );
-    let payload = serde_json::to_string(&Payload {
-        content: text,
-        ..Payload::default()
-    })
-    .unwrap_or_default();
-    let reply = NewOutbound {
-        id: None,
-        lane: lane(&back.channel, &back.account, &back.target, None),
-        channel: channel.clone(),
-        account: account.clone(),
-        target: back.target.clone(),
-        payload,
-        source: "pairing".to_owned(),
-        cause: Some(row.id.clone()),
-        expires_ms: Some(now_ms() + 60 * 60 * 1000),
-    };
-    let id = row.id.clone();
-    messages
-        .store
-        .write(move |tx| {
-            let now = now_ms();
-            let asked =
-                tx.pairings()
-                    .ask(&channel, &account, &sender, name.as_deref(), &code, now)?;
-            if asked.is_some() {
-                tx.outbox().enqueue(reply, now)?;
-                tx.inbox()
-                    .done(&id, "the sender was offered a pairing code", now)
-            } else {
-                tx.inbox().done(
-                    &id,
-                    "not answered: the sender has a pairing code already, or too many wait",
-                    now,
-                )
-            }
-        })
-        .await?;
-    messages.outbox.notify_one();
-    Ok(())
-}
-
-/// Eight characters, none that look alike. Source: docs/channels/pairing.md.
-fn pairing_code() -> String {
-    const SIGNS: &[u8] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
-    let mut bytes = [0_u8; 8];
-    if ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes).is_err() {
-        bytes = uuid::Uuid::new_v4().as_bytes()[..8]
-            .try_into()
-            .unwrap_or(bytes);
-    }
-    bytes
-        .iter()
-        .map(|byte| char::from(SIGNS[usize::from(*byte) % SIGNS.len()]))
-        .collect()
-}
-
-async fn note(
+pub(super) async fn note(
     messages: &Messages,
     id: &str,
     step: &'static str,

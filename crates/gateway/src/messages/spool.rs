@@ -7,17 +7,23 @@ use channels::{Accepted, Batch, SinkError, Spool};
 use store::{NewInbound, Spooled, Store};
 use tokio::sync::Notify;
 
+use super::halt::Urgent;
 use super::{crash_point, now_ms};
-use crate::routing::lane;
+use crate::routing::{commands, lane};
 
 pub(super) struct StoreSpool {
     store: Store,
     inbox: Arc<Notify>,
+    urgent: Arc<Urgent>,
 }
 
 impl StoreSpool {
-    pub(super) fn new(store: Store, inbox: Arc<Notify>) -> Self {
-        Self { store, inbox }
+    pub(super) fn new(store: Store, inbox: Arc<Notify>, urgent: Arc<Urgent>) -> Self {
+        Self {
+            store,
+            inbox,
+            urgent,
+        }
     }
 }
 
@@ -70,6 +76,13 @@ impl Spool for StoreSpool {
             .await
             .map_err(|error| refused(&error))?;
         crash_point!("inbound.after_commit");
+        for (message, spooled) in batch.messages.iter().zip(&spooled) {
+            if let Spooled::New(id) = spooled
+                && commands::read(message).is_some_and(|order| order.kind.is_urgent())
+            {
+                self.urgent.push(id);
+            }
+        }
         self.inbox.notify_one();
         Ok(spooled
             .into_iter()

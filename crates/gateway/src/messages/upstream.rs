@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use store::OutboxRow;
 use tokio::sync::{Notify, watch};
 
-use crate::bridge::UpstreamState;
-use crate::bridge::control::{CallError, Control};
+use crate::bridge::control::{CallError, Control, KEYS_MAX, NEW_TURN};
+use crate::bridge::{Ready, UpstreamState};
 use crate::delivery::Payload;
 
 /// How long the upstream may take to hand a message to its channel.
@@ -74,6 +74,11 @@ impl Upstream {
                 std::future::pending::<()>().await;
             }
         }
+    }
+
+    /// Where it answers now.
+    pub(crate) fn at(&self) -> Option<Ready> {
+        self.state.borrow().ready().cloned()
     }
 
     fn epoch(&self) -> Option<u64> {
@@ -198,8 +203,37 @@ impl Upstream {
         Err(channels::web::refused(status, after, why))
     }
 
-    /// Lets the agent work on a message. The run has the given id: asking again resumes and does not repeat.
-    pub(crate) async fn turn(&self, params: Value, patience: Duration) -> Result<Turn, CallError> {
+    /// Lets OpenClaw work on the message of this id. One that was killed between taking a message and beginning with it refuses its
+    /// key from then on, and asks for a new turn: nothing was done yet, so it is given the next key, which is the same after any crash.
+    pub(crate) async fn turn(
+        &self,
+        id: &str,
+        mut params: Value,
+        patience: Duration,
+    ) -> Result<Turn, CallError> {
+        let mut number = 1;
+        loop {
+            let outcome = self.ask(params.clone(), patience).await;
+            let refusal = match &outcome {
+                Ok(turn) => turn.failed.as_deref(),
+                Err(CallError::Refused(error)) => Some(error.as_str()),
+                Err(_) => None,
+            };
+            if number == KEYS_MAX || !refusal.is_some_and(|why| why.contains(NEW_TURN)) {
+                return outcome;
+            }
+            number += 1;
+            tracing::info!(
+                id,
+                number,
+                "OpenClaw did not begin with a message that it took before it was killed; it is given again"
+            );
+            params["idempotencyKey"] = json!(format!("{id}#{number}"));
+        }
+    }
+
+    /// Asks for the run of this key: asking again resumes and does not repeat.
+    async fn ask(&self, params: Value, patience: Duration) -> Result<Turn, CallError> {
         let answer = self.control.ask("agent", params, true, patience).await?;
         let answer: Value = serde_json::from_str(&answer).unwrap_or(Value::Null);
         let payloads = answer["result"]["payloads"]

@@ -49,6 +49,8 @@ pub(crate) fn explain(
             "agent": route.agent,
             "sessionKey": route.session_key,
             "pinsRoute": route.pins_route,
+            "commands": route.standing.commands,
+            "reset": route.standing.reset,
         }),
     })
 }

@@ -9,7 +9,8 @@ use channels::message::{ChatKind, EventKind, Sender};
 use regex_lite::Regex;
 use serde_json::{Map, Value};
 
-use super::Known;
+use super::rights::{Rights, Standing};
+use super::{Known, commands};
 use crate::native::agents::Roster;
 
 #[derive(Debug)]
@@ -24,6 +25,7 @@ pub(crate) struct Gate {
     shared: Option<Vec<Regex>>,
     /// By agent id, of those that have their own.
     own: HashMap<String, Mentions>,
+    rights: Rights,
 }
 
 #[derive(Debug)]
@@ -41,6 +43,7 @@ impl Gate {
         let mut gate = Self {
             shared: patterns(&config["messages"], "messages"),
             own: HashMap::new(),
+            rights: Rights::read(config),
         };
         for agent in &roster.agents {
             let entry = Value::Object(agent.entry.clone());
@@ -82,6 +85,20 @@ impl Gate {
         }
     }
 
+    /// What the sender of a message that may be answered may order.
+    pub(super) fn standing(
+        &self,
+        channel: &str,
+        settings: &Map<String, Value>,
+        message: &InboundMessage,
+    ) -> Standing {
+        let own = match message.chat.kind {
+            ChatKind::Direct => None,
+            ChatKind::Group | ChatKind::Channel => allowed_in_group(settings, message),
+        };
+        self.rights.of(channel, settings, own, message)
+    }
+
     fn group(
         &self,
         channel: &str,
@@ -95,11 +112,7 @@ impl Gate {
         let exact = groups.and_then(|groups| groups.get(chat));
         let any = groups.and_then(|groups| groups.get("*"));
         let listed = groups.is_some_and(|groups| !groups.is_empty());
-        let topic = |id: &str| exact.or(any)?.get("topics")?.get(id);
-        let topics = [
-            message.chat.thread.as_deref().and_then(topic),
-            message.chat.thread.as_ref().and_then(|_| topic("*")),
-        ];
+        let topics = topics(exact.or(any), message);
         let said = |levels: &[Option<&Value>], key: &str| {
             let mut all = topics.iter().chain(levels).copied().flatten();
             all.find_map(|level| level.get(key)).cloned()
@@ -113,7 +126,7 @@ impl Gate {
         if off(near[0]) || topic_off == Some(&Value::Bool(false)) {
             return Verdict::Drop(format!("group {chat} is switched off"));
         }
-        let own = said(&near, "allowFrom").map(|list| entries(&list));
+        let own = allowed_in_group(settings, message);
         let is_allowed = |list: &[String]| {
             list.iter()
                 .any(|entry| is_sender(channel, entry, &message.sender))
@@ -167,9 +180,13 @@ impl Gate {
             .and_then(|value| value.as_bool())
             .unwrap_or(true);
         if !required || message.mentions_us || self.is_mentioned(agent, &message.text) {
-            Verdict::Pass
-        } else {
-            Verdict::Drop("not mentioned (requireMention)".to_owned())
+            return Verdict::Pass;
+        }
+        // Source: `shouldBypassMention` in src/channels/mention-gating.ts.
+        let is_control = commands::read(message).is_some_and(|order| order.kind.is_control());
+        match is_control && self.standing(channel, settings, message).reset {
+            true => Verdict::Pass,
+            false => Verdict::Drop("not mentioned (requireMention)".to_owned()),
         }
     }
 
@@ -315,6 +332,24 @@ pub(super) fn is_sender(channel: &str, entry: &str, sender: &Sender) -> bool {
             .is_some_and(|name| bare.trim_start_matches('@') == name.to_lowercase())
 }
 
+/// The settings of the topic of a message within its group, and of all topics there.
+fn topics<'a>(group: Option<&'a Value>, message: &InboundMessage) -> [Option<&'a Value>; 2] {
+    let topic = |id: &str| group?.get("topics")?.get(id);
+    let thread = message.chat.thread.as_deref();
+    [thread.and_then(topic), thread.and_then(|_| topic("*"))]
+}
+
+/// `allowFrom` of the topic or the group itself.
+fn allowed_in_group(
+    settings: &Map<String, Value>,
+    message: &InboundMessage,
+) -> Option<Vec<String>> {
+    let groups = settings.get("groups")?.as_object()?;
+    let group = groups.get(&message.chat.id).or_else(|| groups.get("*"));
+    let mut levels = topics(group, message).into_iter().chain([group]).flatten();
+    levels.find_map(|level| level.get("allowFrom")).map(entries)
+}
+
 fn text<'a>(settings: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
     settings.get(key).and_then(Value::as_str)
 }
@@ -323,7 +358,7 @@ fn list(settings: &Map<String, Value>, key: &str) -> Option<Vec<String>> {
     settings.get(key).map(entries)
 }
 
-fn entries(list: &Value) -> Vec<String> {
+pub(super) fn entries(list: &Value) -> Vec<String> {
     list.as_array()
         .into_iter()
         .flatten()

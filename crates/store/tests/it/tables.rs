@@ -194,6 +194,48 @@ async fn joined_messages_are_one_and_each_name_leads_to_it() {
 }
 
 #[tokio::test]
+async fn a_stop_ends_what_came_before_it_and_the_turns_of_its_session() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir.path().join("m.db"));
+    let before = store
+        .write(|tx| {
+            let mut ids = Vec::new();
+            for (event, lane) in [
+                ("ended", "a"),
+                ("turn", "a"),
+                ("waits", "a"),
+                ("stop", "a"),
+                ("later", "a"),
+                ("same", "b"),
+                ("other", "c"),
+            ] {
+                if let Spooled::New(id) = tx.inbox().spool(&inbound(event, lane), 1)? {
+                    ids.push(id);
+                }
+            }
+            tx.inbox().done(&ids[0], "answered", 2)?;
+            for (row, key) in [(1, "s"), (5, "s"), (6, "another")] {
+                tx.inbox().begin_turn(&ids[row], key, &ids[row], 3)?;
+            }
+            let before = tx.inbox().before(&ids[3], "a", "s", 9)?;
+            assert!(tx.inbox().halt(&ids[1], "stopped by ann", 4)?);
+            assert!(
+                !tx.inbox().halt(&ids[0], "stopped by ann", 4)?,
+                "it had ended"
+            );
+            assert_eq!(
+                tx.inbox().get(&ids[1])?.unwrap().note.as_deref(),
+                Some("stopped by ann")
+            );
+            Ok(before)
+        })
+        .await
+        .unwrap();
+    let events: Vec<_> = before.iter().map(|row| row.event_id.as_str()).collect();
+    assert_eq!(events, ["turn", "waits", "same"]);
+}
+
+#[tokio::test]
 async fn heads_keep_the_order_of_a_lane() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir.path().join("m.db"));

@@ -1,5 +1,6 @@
 //! Rows as clients are shown them: lines of a conversation, and sessions.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use agent::{Completion, Model, ToolCall};
@@ -9,10 +10,11 @@ use store::{AgentSession, Entry, Run};
 
 use super::compact::plan as compact;
 use super::queue::settings as queue;
-use super::{Assistant, Input};
+use super::{Assistant, Input, Live};
 use crate::app::App;
 use crate::clock;
-use crate::native::sessions as empty;
+use crate::native::agents::Roster;
+use crate::native::{Facts, sessions as empty};
 use crate::schedule::heartbeat::settings as heartbeat;
 
 const PREVIEW_CHARS: usize = 160;
@@ -343,20 +345,71 @@ fn thinking(row: &mut Value) {
     row["thinkingDefault"] = json!("off");
 }
 
+/// Provider, id and window of a model.
+type Shown = (String, String, u64);
+
+/// Describes sessions. What many of them share, the configuration and their models, is read once: a list has hundreds.
+pub(super) struct Describer<'a> {
+    assistant: &'a Assistant,
+    app: &'a Arc<App>,
+    facts: Arc<Facts>,
+    roster: Roster,
+    /// By agent and the session's own choice; `None`: there is none to call.
+    models: HashMap<(String, Option<String>), Option<Shown>>,
+}
+
 /// A row of `sessions.list`, without what is said in it.
 pub(super) fn session(app: &Arc<App>, assistant: &Assistant, session: &AgentSession) -> Value {
-    let settings = settings(session);
+    Describer::new(app, assistant).row(session)
+}
+
+impl<'a> Describer<'a> {
+    pub(super) fn new(app: &'a Arc<App>, assistant: &'a Assistant) -> Self {
+        let facts = app.facts.load_full();
+        let roster = facts.inputs(0, 0).roster();
+        Self {
+            assistant,
+            app,
+            facts,
+            roster,
+            models: HashMap::new(),
+        }
+    }
+
+    fn model(&mut self, agent: &str, chosen: Option<&str>) -> Option<Shown> {
+        let key = (agent.to_owned(), chosen.map(str::to_owned));
+        let (app, assistant) = (self.app, self.assistant);
+        let known = self.models.entry(key).or_insert_with(|| {
+            let model = assistant.model(app, agent, chosen).ok()?;
+            Some((model.provider, model.id, model.context_window))
+        });
+        known.clone()
+    }
+
+    /// A row of `sessions.list`, without what is said in it.
+    pub(super) fn row(&mut self, session: &AgentSession) -> Value {
+        let settings = settings(session);
+        let model = self.model(&session.agent, settings["model"].as_str());
+        let mut live = self.assistant.live_of(&session.key);
+        live.retain(|live| !live.waits());
+        row(&self.facts, &self.roster, session, &settings, model, &live)
+    }
+}
+
+fn row(
+    facts: &Facts,
+    roster: &Roster,
+    session: &AgentSession,
+    settings: &Value,
+    model: Option<Shown>,
+    live: &[Arc<Live>],
+) -> Value {
     let last: Value = session
         .last_run
         .as_deref()
         .and_then(|last| serde_json::from_str(last).ok())
         .unwrap_or_default();
-    let mut live = assistant.live_of(&session.key);
-    live.retain(|live| !live.waits());
     let chosen = settings["model"].as_str();
-    let model = assistant.model(app, &session.agent, chosen).ok();
-    let facts = app.facts.load();
-    let roster = facts.inputs(0, 0).roster();
     let is_main = session.key == "global" || session.key == roster.main_session_key(&session.agent);
     let mut row = Map::new();
     let mut put = |key: &str, value: Value| {
@@ -424,10 +477,10 @@ pub(super) fn session(app: &Arc<App>, assistant: &Assistant, session: &AgentSess
             put("lastRunError", json!(error));
         }
     }
-    if let Some(model) = &model {
-        put("modelProvider", json!(model.provider));
-        put("model", json!(model.id));
-        put("contextTokens", json!(model.context_window));
+    if let Some((provider, id, window)) = model {
+        put("modelProvider", json!(provider));
+        put("model", json!(id));
+        put("contextTokens", json!(window));
     }
     put(
         "modelOverrideSource",
@@ -440,7 +493,7 @@ pub(super) fn session(app: &Arc<App>, assistant: &Assistant, session: &AgentSess
     );
     put("effectiveFastMode", json!(false));
     put("effectiveFastModeSource", json!("default"));
-    let queue = queue::Settings::of(&facts.config, &settings, "webchat");
+    let queue = queue::Settings::of(&facts.config, settings, "webchat");
     put("effectiveQueueMode", json!(queue.mode.word()));
     for key in ["queueMode", "queueDebounceMs", "queueCap", "queueDrop"] {
         if let Some(value) = settings.get(key).filter(|value| !value.is_null()) {

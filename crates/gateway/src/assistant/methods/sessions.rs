@@ -52,10 +52,11 @@ impl Call {
             .await
             .map_err(|error| unavailable(&error))?;
         let total = usize::try_from(total).unwrap_or(0);
+        let mut describer = rows::Describer::new(&self.app, &self.assistant);
         let rows: Vec<Value> = sessions
             .iter()
             .map(|(session, last)| {
-                let mut row = rows::session(&self.app, &self.assistant, session);
+                let mut row = describer.row(session);
                 if let Some(words) = last.as_ref().and_then(rows::preview) {
                     row["lastMessagePreview"] = json!(words);
                 }

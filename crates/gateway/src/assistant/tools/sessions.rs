@@ -166,11 +166,12 @@ async fn list(desk: &Desk, args: &Value) -> Result<Done, Why> {
     let scanned = sessions.len();
     let mut shown = Vec::new();
     let mut next = None;
+    let mut describer = rows::Describer::new(&desk.app, &desk.assistant);
     for (at, session) in sessions.iter().enumerate() {
         if desk.sees(session).is_err() {
             continue;
         }
-        let row = rows::session(&desk.app, &desk.assistant, session);
+        let row = describer.row(session);
         let names = ["key", "label", "displayName", "derivedTitle"];
         let is_meant = search.as_ref().is_none_or(|words| {
             let mut texts = names.iter().filter_map(|name| row[*name].as_str());

@@ -12,6 +12,8 @@ const ABORTED = "⚙️ Agent was aborted.";
 const GROUP = -100;
 /** Writes and may not give commands. */
 const GUEST = 66;
+/** In `commands.ownerAllowFrom`. */
+const OWNER = 40;
 const MEMBERS = Array.from({ length: 40 }, (_, n) => String(n + 1));
 let sides;
 
@@ -23,7 +25,7 @@ async function side(start, options) {
     ...modelConfig(model),
     agents: { defaults: { model: { primary: `scripted/${MODEL_ID}` } } },
     session: { dmScope: "per-channel-peer" },
-    commands: { allowFrom: { telegram: MEMBERS } },
+    commands: { allowFrom: { telegram: MEMBERS }, ownerAllowFrom: [`telegram:${OWNER}`] },
     messages: { inbound: { byChannel: { telegram: 0 } }, ackReactionScope: "off", queue: { mode: "followup" } },
     channels: { telegram: {
       botToken: bot.token, apiRoot: bot.url, dmPolicy: "open", allowFrom: ["*"], groupPolicy: "open", groups: { "*": { requireMention: true } },
@@ -166,6 +168,20 @@ beside("in a group a command needs no mention, a word to stop does", async ({ bo
   model.release();
   return said(GROUP).length;
 }, { on: ["ours", "alone"] });
+
+beside("an owner's tools are an owner's alone, also after /new", async ({ next, model }) => {
+  /** What takes an owner, of the tools that the model was offered for this message. */
+  const offered = async (chat, text, answer) => {
+    assert.equal(await next(chat, text), answer);
+    const { call } = model.requests.findLast(({ plan }) => plan.text === answer);
+    return call.tools.map(({ function: { name } }) => name).filter((name) => ["automations", "gateway", "nodes"].includes(name)).toSorted();
+  };
+  return [
+    await offered(OWNER, "SCRIPT say For the owner.", "For the owner."),
+    await offered(39, "SCRIPT say For a member.", "For a member."),
+    await offered(39, "/new SCRIPT say For a member anew.", "For a member anew."),
+  ];
+});
 
 test("ours: what changes the gateway is not taken from a chat", async () => {
   for (const order of ["/config show", "/restart", "/bash ls", "/elevated full", "/mcp show", "/plugins", "/debug show", "/approve 1 allow"]) {

@@ -130,6 +130,7 @@ pub(crate) struct Setup<'a> {
     pub(crate) secrets: &'a Secrets,
     pub(crate) file_roots: Vec<PathBuf>,
     pub(crate) control: Control,
+    pub(crate) people: Control,
     pub(crate) state: watch::Receiver<UpstreamState>,
     pub(crate) wake: Arc<Notify>,
 }
@@ -159,7 +160,7 @@ impl Messages {
         setup.secrets.fill(setup.config, &mut config["channels"]);
         Ok(Arc::new(Self {
             supervisor: Supervisor::new(spool, Patience::default(), now_ms),
-            upstream: Upstream::new(setup.control, setup.state, setup.wake)?,
+            upstream: Upstream::new(setup.control, setup.people, setup.state, setup.wake)?,
             settings: ArcSwap::from_pointee(setup.own.messages.clone()),
             accounts: ArcSwap::from_pointee(Accounts::read(
                 &config,

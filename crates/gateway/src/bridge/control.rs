@@ -124,6 +124,45 @@ impl Control {
     }
 }
 
+/// Of the connection for what people in chats ask: a turn that comes over it is no owner's.
+const PEOPLE_SCOPES: [&str; 2] = ["operator.read", "operator.write"];
+/// How long that connection stays without a call.
+const PEOPLE_IDLE: Duration = Duration::from_secs(600);
+
+/// A connection that may read and write and no more, made with its first call; it lives as long as `upstream` has a sender.
+pub(crate) fn start_for_people(mut upstream: watch::Receiver<UpstreamState>) -> Control {
+    let (calls, mut queue) = mpsc::channel::<Call>(CALLS_WAITING_MAX);
+    tokio::spawn(async move {
+        while let Some(first) = queue.recv().await {
+            let ready = upstream.borrow_and_update().ready().cloned();
+            let Some(ready) = ready else {
+                drop(first.answer.send(Err(DOWN.to_owned())));
+                continue;
+            };
+            let who = Who {
+                name: "people",
+                scopes: &PEOPLE_SCOPES,
+                first: Some(first),
+                idle: PEOPLE_IDLE,
+            };
+            if let Err(why) = serve(&ready, who, &mut queue, &mut upstream, &|_| {}).await {
+                tracing::debug!(%why, "the connection for people in chats ended");
+            }
+        }
+    });
+    Control { calls }
+}
+
+/// As whom a connection is made.
+struct Who {
+    name: &'static str,
+    scopes: &'static [&'static str],
+    /// What is asked at once.
+    first: Option<Call>,
+    /// It ends when nothing was asked for so long and nothing is awaited.
+    idle: Duration,
+}
+
 /// Starts the task; it lives as long as `upstream` has a sender.
 pub(crate) fn start(
     mut upstream: watch::Receiver<UpstreamState>,
@@ -135,7 +174,13 @@ pub(crate) fn start(
             let ready = upstream.borrow_and_update().ready().cloned();
             if let Some(ready) = ready {
                 let mut pause = Duration::from_millis(100);
-                if let Err(why) = serve(&ready, &mut queue, &mut upstream, &*news).await {
+                let who = Who {
+                    name: "control",
+                    scopes: &ALL_SCOPES,
+                    first: None,
+                    idle: Duration::MAX,
+                };
+                if let Err(why) = serve(&ready, who, &mut queue, &mut upstream, &*news).await {
                     tracing::debug!(%why, "control connection to the upstream ended");
                     if why == REFUSED {
                         pause = REFUSED_PAUSE;
@@ -158,35 +203,37 @@ pub(crate) fn start(
 
 async fn serve(
     ready: &Ready,
+    mut who: Who,
     queue: &mut mpsc::Receiver<Call>,
     upstream: &mut watch::Receiver<UpstreamState>,
     news: &(dyn Fn(News<'_>) + Send + Sync),
 ) -> Result<(), String> {
-    let scopes = ALL_SCOPES.map(str::to_owned);
-    let headers = vec![("Host".to_owned(), ready.address.to_string())];
-    let mut dialled = link::dial(ready, &headers).await?;
-    let frame = dialled.backend_connect("control", &scopes, &[]);
-    let answer = dialled
-        .connect(&frame)
-        .await
-        .map_err(|error| error.to_string())?;
-    let answer: Value = serde_json::from_str(&answer).map_err(|error| error.to_string())?;
-    if answer["ok"] != true {
-        match &ready.device {
-            Some(device) => tracing::error!("{}", device.refusal(&answer["error"])),
-            None => {
-                tracing::error!(error = %answer["error"], "the upstream refused our own connection: is [upstream] token right?");
+    let (dialled, hello) = match connected(ready, &who).await {
+        Ok(connected) => connected,
+        Err(why) => {
+            if let Some(first) = who.first {
+                drop(first.answer.send(Err(DOWN.to_owned())));
             }
+            return Err(why);
         }
-        return Err(REFUSED.to_owned());
-    }
-    news(News::Hello(answer["payload"].clone()));
+    };
+    news(News::Hello(hello));
     let (mut reader, mut writer) = dialled.into_parts();
     let mut waiting: HashMap<String, Waiting> = HashMap::new();
     let mut next_id = 0_u64;
+    let mut quiet_since = tokio::time::Instant::now();
     loop {
+        let first = who.first.take();
+        let is_idle = waiting.is_empty() && first.is_none() && who.idle < Duration::MAX;
+        let call = async {
+            match first {
+                Some(first) => Some(first),
+                None => queue.recv().await,
+            }
+        };
         tokio::select! {
-            call = queue.recv() => {
+            biased;
+            call = call => {
                 let Some(call) = call else { return Ok(()) };
                 next_id += 1;
                 let id = format!("control:{next_id}");
@@ -195,7 +242,9 @@ async fn serve(
                 waiting.retain(|_, call| !call.answer.is_closed());
                 waiting.insert(id, Waiting { final_only: call.final_only, answer: call.answer });
                 writer.flush().await.map_err(|error| error.to_string())?;
+                quiet_since = tokio::time::Instant::now();
             }
+            () = tokio::time::sleep_until(quiet_since + who.idle.min(PEOPLE_IDLE)), if is_idle => return Ok(()),
             changed = upstream.changed() => {
                 let gone = changed.is_err() || upstream.borrow_and_update().ready().is_none_or(|now| now.epoch != ready.epoch);
                 if gone { return Ok(()); }
@@ -224,6 +273,29 @@ async fn serve(
             },
         }
     }
+}
+
+/// A connection, and its hello.
+async fn connected(ready: &Ready, who: &Who) -> Result<(link::Dialled, Value), String> {
+    let scopes: Vec<String> = who.scopes.iter().map(|scope| (*scope).to_owned()).collect();
+    let headers = vec![("Host".to_owned(), ready.address.to_string())];
+    let mut dialled = link::dial(ready, &headers).await?;
+    let frame = dialled.backend_connect(who.name, &scopes, &[]);
+    let answer = dialled
+        .connect(&frame)
+        .await
+        .map_err(|error| error.to_string())?;
+    let mut answer: Value = serde_json::from_str(&answer).map_err(|error| error.to_string())?;
+    if answer["ok"] == true {
+        return Ok((dialled, answer["payload"].take()));
+    }
+    match &ready.device {
+        Some(device) => tracing::error!("{}", device.refusal(&answer["error"])),
+        None => {
+            tracing::error!(error = %answer["error"], "the upstream refused our own connection: is [upstream] token right?");
+        }
+    }
+    Err(REFUSED.to_owned())
 }
 
 /// `{"status":"accepted"}`: the answer proper comes later under the same id.

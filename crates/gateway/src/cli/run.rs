@@ -229,6 +229,7 @@ async fn serve(
         secrets: &secrets,
         file_roots: file_roots(paths, &document.resolved),
         control: app.control.clone(),
+        people: crate::bridge::control::start_for_people(upstream.state.clone()),
         state: upstream.state.clone(),
         wake: Arc::clone(&upstream.wake),
     })

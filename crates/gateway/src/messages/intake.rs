@@ -266,7 +266,11 @@ async fn handle(
                 session_key,
                 matched_by: "turn",
                 pins_route: false,
-                standing: Standing::default(),
+                // An operator asks.
+                standing: Standing {
+                    owner: true,
+                    ..Standing::default()
+                },
             };
             let back = Back {
                 channel: row.channel.clone(),
@@ -338,7 +342,17 @@ async fn handle(
     if let Some(shown) = shown.filter(|_| !begun) {
         signs::acknowledge(messages, &back, &route.agent, &message, shown);
     }
-    let params = turn_params(messages, &row, &route, &message).await;
+    let mut params = turn_params(messages, &row, &route, &message).await;
+    // Alone they take an administrator; what follows them is the sender's own.
+    let begins_anew = order.as_ref().and_then(commands::after_reset);
+    if let Some(rest) = begins_anew.filter(|_| !route.standing.owner && own.is_none()) {
+        if !begun && let Err(error) = messages.upstream.reset(&route.session_key).await {
+            return settle(messages, &row, Err(error), &back, None).await;
+        }
+        params["message"] = json!(rest);
+    }
+    let is_owner = route.standing.owner
+        || (begins_anew.is_none() && order.as_ref().is_some_and(commands::is_reset));
     let ended = CancellationToken::new();
     let turn = async {
         let work = async {
@@ -347,7 +361,7 @@ async fn handle(
                 None => {
                     messages
                         .upstream
-                        .turn(&row.id, params, settings.turn_timeout)
+                        .turn(&row.id, params, settings.turn_timeout, is_owner)
                         .await
                 }
             }

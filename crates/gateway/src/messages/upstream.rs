@@ -18,6 +18,8 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(crate) struct Upstream {
     control: Control,
+    /// For those who are nobody's owner.
+    people: Control,
     state: watch::Receiver<UpstreamState>,
     wake: Arc<Notify>,
     http: Http,
@@ -41,11 +43,13 @@ pub(crate) struct Reply {
 impl Upstream {
     pub(super) fn new(
         control: Control,
+        people: Control,
         state: watch::Receiver<UpstreamState>,
         wake: Arc<Notify>,
     ) -> anyhow::Result<Self> {
         Ok(Self {
             control,
+            people,
             state,
             wake,
             http: Http::new(&HttpOptions::default())?,
@@ -203,6 +207,15 @@ impl Upstream {
         Err(channels::web::refused(status, after, why))
     }
 
+    /// Begins the conversation of a session anew.
+    pub(crate) async fn reset(&self, session_key: &str) -> Result<(), CallError> {
+        let params = json!({ "key": session_key, "reason": "new" });
+        self.control
+            .ask("sessions.reset", params, false, SEND_TIMEOUT)
+            .await
+            .map(drop)
+    }
+
     /// Lets OpenClaw work on the message of this id. One that was killed between taking a message and beginning with it refuses its
     /// key from then on, and asks for a new turn: nothing was done yet, so it is given the next key, which is the same after any crash.
     pub(crate) async fn turn(
@@ -210,10 +223,16 @@ impl Upstream {
         id: &str,
         mut params: Value,
         patience: Duration,
+        is_owner: bool,
     ) -> Result<Turn, CallError> {
+        // OpenClaw takes whoever holds an administrator's scope for its owner, with an owner's tools.
+        let who = match is_owner {
+            true => &self.control,
+            false => &self.people,
+        };
         let mut number = 1;
         loop {
-            let outcome = self.ask(params.clone(), patience).await;
+            let outcome = Self::ask(who, params.clone(), patience).await;
             let refusal = match &outcome {
                 Ok(turn) => turn.failed.as_deref(),
                 Err(CallError::Refused(error)) => Some(error.as_str()),
@@ -233,8 +252,8 @@ impl Upstream {
     }
 
     /// Asks for the run of this key: asking again resumes and does not repeat.
-    async fn ask(&self, params: Value, patience: Duration) -> Result<Turn, CallError> {
-        let answer = self.control.ask("agent", params, true, patience).await?;
+    async fn ask(who: &Control, params: Value, patience: Duration) -> Result<Turn, CallError> {
+        let answer = who.ask("agent", params, true, patience).await?;
         let answer: Value = serde_json::from_str(&answer).unwrap_or(Value::Null);
         let payloads = answer["result"]["payloads"]
             .as_array()

@@ -37,6 +37,17 @@ pub(crate) struct Order {
     pub(crate) line: String,
 }
 
+pub(crate) fn is_reset(order: &Order) -> bool {
+    order.kind == Kind::Reset
+}
+
+/// What follows `/new` or `/reset`.
+pub(crate) fn after_reset(order: &Order) -> Option<&str> {
+    let (_, rest) = order.line.split_once(char::is_whitespace)?;
+    let rest = rest.trim();
+    (is_reset(order) && !rest.is_empty()).then_some(rest)
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Rest {
     /// With more it is a text.

@@ -14,13 +14,8 @@ pub struct Standing {
     pub commands: bool,
     /// `/new` and `/reset`, which are also those's who may write here and own nothing.
     pub reset: bool,
-}
-
-impl Standing {
-    const ALL: Self = Self {
-        commands: true,
-        reset: true,
-    };
+    /// Listed in `commands.ownerAllowFrom`: the agent has an owner's tools for them.
+    pub owner: bool,
 }
 
 /// `commands` of one configuration.
@@ -61,14 +56,16 @@ impl Rights {
         let sender = &message.sender;
         let is_in = |list: &[String]| list.iter().any(|entry| is_sender(channel, entry, sender));
         let named = |key: &str| self.listed.get(key).filter(|list| list.is_array());
-        if let Some(list) = named(channel).or_else(|| named("*")) {
-            return match is_in(&gate::entries(list)) {
-                true => Standing::ALL,
-                false => Standing::default(),
-            };
-        }
         let owners = self.owners_on(channel);
         let is_owner = is_in(&owners);
+        if let Some(list) = named(channel).or_else(|| named("*")) {
+            let is_listed = is_in(&gate::entries(list));
+            return Standing {
+                commands: is_listed,
+                reset: is_listed,
+                owner: is_owner,
+            };
+        }
         // Whoever is answered directly was listed or paired; a webhook signs what it says.
         let is_admitted = message.chat.kind == ChatKind::Direct || channel == "webhook";
         let is_known = is_admitted || is_owner || {
@@ -82,6 +79,7 @@ impl Rights {
         Standing {
             commands: is_known && (owners.is_empty() || is_owner),
             reset: is_known,
+            owner: is_owner,
         }
     }
 

@@ -10,6 +10,8 @@ import { until } from "../lib/tools.mjs";
 
 const ABORTED = "⚙️ Agent was aborted.";
 const GROUP = -100;
+/** An OpenClaw that was killed starts cold. */
+const START_MS = 180_000;
 /** Writes and may not give commands. */
 const GUEST = 66;
 /** In `commands.ownerAllowFrom`. */
@@ -44,14 +46,14 @@ async function side(start, options) {
       const room = chat < 0 ? bot.group(chat) : bot.direct(chat);
       const before = said(chat).length;
       bot.say(room, from, text);
-      await until(`an answer to ${text}`, () => said(chat).length > before);
+      await until(`an answer to ${text}`, () => said(chat).length > before, { timeoutMs: START_MS });
       return said(chat)[before];
     },
     /** A turn that is at work until it is stopped or released. */
     async begin(chat, words, from = chat) {
       const room = chat < 0 ? bot.group(chat) : bot.direct(chat);
       bot.say(room, from, `${chat < 0 ? `@${bot.username} ` : ""}SCRIPT slow ${words}`);
-      return until(`the model to be asked for ${words}`, () => model.requests.find((r) => r.plan.text === words));
+      return until(`the model to be asked for ${words}`, () => model.requests.find((r) => r.plan.text === words), { timeoutMs: START_MS });
     },
     /** What people had said, as the model was told it, in the request that led to an answer. */
     told: (answer) => model.requests.findLast((r) => r.plan.text === answer)?.call.messages.filter((m) => m.role === "user").map((m) => textOf(m.content)).join("\n"),

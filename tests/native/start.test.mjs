@@ -61,7 +61,7 @@ test("with nothing there: a token is made, written for its owner, and the unmodi
   const written = fs.readFileSync(home.config, "utf8");
   await child.stop();
   const second = await home.start();
-  assert.match(second.output, /auth +token, as configured/);
+  await until("the summary", () => /auth +token, as configured/.test(second.output));
   assert.equal(fs.readFileSync(home.config, "utf8"), written);
 });
 

@@ -21,7 +21,7 @@ use crate::lower;
 use crate::procfs;
 
 /// Longest wait for a gateway's answer, milliseconds.
-const ANSWER_MS: u64 = 3_000;
+const ANSWER_MS: u64 = 15_000;
 /// 2026-09-01: no clock is earlier.
 const RELEASED: Duration = Duration::from_secs(1_788_220_800);
 /// As far as a device's clock may be off. Source: `DEVICE_SIGNATURE_SKEW_MS`, 2 minutes, at 2026.9.6.
@@ -205,7 +205,10 @@ async fn token(
             Ok(_) => None,
             Err(error) => match error.downcast_ref::<ClientError>() {
                 Some(ClientError::Refused(shape)) => Some(shape.message.clone()),
-                _ => None,
+                _ => {
+                    let what = format!("the running gateway does not answer: {error:#}");
+                    return Some(broken("token", what, "openclaw-gateway status"));
+                }
             },
         },
         false => None,

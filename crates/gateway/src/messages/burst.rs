@@ -149,7 +149,10 @@ fn kind(message: &InboundMessage) -> Kind {
         EventKind::Edit | EventKind::Reaction => Kind::Nothing,
         EventKind::Message if is_stop(message) => Kind::Stop,
         EventKind::Message
-            if message.attachments.is_empty() && !text.is_empty() && !is_command(text) =>
+            if message.attachments.is_empty()
+                && !text.is_empty()
+                && !is_command(text)
+                && commands::read(message).is_none() =>
         {
             Kind::Text
         }

@@ -110,7 +110,7 @@ impl Drop for Work<'_> {
     }
 }
 
-fn order(row: &InboxRow) -> Option<commands::Order> {
+pub(super) fn order(row: &InboxRow) -> Option<commands::Order> {
     match serde_json::from_str(&row.payload) {
         Ok(Inbound::Channel(message)) => commands::read(&message),
         Ok(Inbound::Api(_)) | Err(_) => None,
@@ -184,10 +184,8 @@ async fn try_stop(
     ended.retain(|row| !order(row).is_some_and(|order| order.kind.is_urgent()));
     let ids: Vec<String> = ended.iter().map(|row| row.id.clone()).collect();
     // First nobody asks for the run's answer any more, then it is called off.
-    let ((), told) = tokio::join!(
-        messages.working.end(&ids),
-        call_off(messages, &route.session_key)
-    );
+    messages.working.end(&ids).await;
+    let told = call_off(messages, &route.session_key).await;
     crash_point!("halt.called_off");
     for row in &ended {
         draft::end(messages, row).await?;

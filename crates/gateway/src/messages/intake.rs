@@ -61,6 +61,8 @@ pub(super) async fn run(messages: Arc<Messages>) {
     let mut tasks: JoinSet<()> = JoinSet::new();
     // By task, so that one that panics frees its lane too.
     let mut lanes: HashMap<tokio::task::Id, String> = HashMap::new();
+    // Of these, what passes its lane and takes nobody's place.
+    let mut aheads: HashSet<tokio::task::Id> = HashSet::new();
     if messages.store.opened().await.is_ok() {
         match messages
             .store
@@ -81,24 +83,36 @@ pub(super) async fn run(messages: Arc<Messages>) {
     }
     while !messages.stop.is_cancelled() {
         for id in messages.urgent.take() {
-            if tasks.len() >= TURNS_MAX + URGENT_MAX {
-                messages.urgent.push(&id);
-                continue;
-            }
+            let wanted = id.clone();
             match messages
                 .store
-                .read(move |reader| reader.inbox().get(&id))
+                .read(move |reader| reader.inbox().get(&wanted))
                 .await
             {
                 Ok(Some(row)) if row.state == InboxState::Waiting => {
-                    let lane = row.lane.clone();
-                    lanes.insert(tasks.spawn(ahead(Arc::clone(&messages), row)).id(), lane);
+                    // A stop finds a place in any case; of the others each conversation has one at a time, and what finds none
+                    // waits its turn.
+                    let is_stop = halt::order(&row).is_some_and(|order| order.kind.is_stop());
+                    let most = if is_stop { 2 * URGENT_MAX } else { URGENT_MAX };
+                    let mut passing = aheads.iter().filter_map(|task| lanes.get(task));
+                    let has_one = passing.any(|lane| *lane == row.lane);
+                    if aheads.len() >= most && is_stop {
+                        messages.urgent.push(&id);
+                    } else if aheads.len() < most && (is_stop || !has_one) {
+                        let lane = row.lane.clone();
+                        let task = tasks.spawn(ahead(Arc::clone(&messages), row)).id();
+                        aheads.insert(task);
+                        lanes.insert(task, lane);
+                    }
                 }
                 Ok(_) => {}
-                Err(error) => tracing::debug!(%error, "an urgent message waits its turn"),
+                Err(error) => {
+                    tracing::debug!(%error, "an urgent message can't be read now");
+                    messages.urgent.push(&id);
+                }
             }
         }
-        if tasks.len() < TURNS_MAX {
+        if tasks.len() - aheads.len() < TURNS_MAX {
             match messages
                 .store
                 .read(|reader| reader.inbox().heads(now_ms(), TURNS_MAX * 2))
@@ -107,7 +121,7 @@ pub(super) async fn run(messages: Arc<Messages>) {
                 Ok(rows) => {
                     let busy: HashSet<String> = lanes.values().cloned().collect();
                     for row in rows {
-                        if tasks.len() < TURNS_MAX && !busy.contains(&row.lane) {
+                        if tasks.len() - aheads.len() < TURNS_MAX && !busy.contains(&row.lane) {
                             let lane = row.lane.clone();
                             lanes.insert(tasks.spawn(work(Arc::clone(&messages), row)).id(), lane);
                         }
@@ -128,6 +142,7 @@ pub(super) async fn run(messages: Arc<Messages>) {
                     }
                 };
                 lanes.remove(&id);
+                aheads.remove(&id);
                 messages.inbox.notify_one();
             }
             () = messages.stop.cancelled() => {}
@@ -337,22 +352,26 @@ async fn handle(
         // A text after all: it waits its turn.
         return Ok(());
     }
+    // Alone they take an administrator; what follows them is the sender's own. Before it is begun: twice does no harm.
+    let rest = order.as_ref().and_then(commands::after_reset);
+    let rest = rest.filter(|_| !route.standing.owner && own.is_none());
+    if rest.is_some()
+        && !begun
+        && let Err(error) = messages.upstream.reset(&route.session_key).await
+    {
+        return settle(messages, &row, Err(error), &back, None).await;
+    }
     begin(messages, &row, &route, &back).await?;
     crash_point!("intake.turn_begun");
     if let Some(shown) = shown.filter(|_| !begun) {
         signs::acknowledge(messages, &back, &route.agent, &message, shown);
     }
     let mut params = turn_params(messages, &row, &route, &message).await;
-    // Alone they take an administrator; what follows them is the sender's own.
-    let begins_anew = order.as_ref().and_then(commands::after_reset);
-    if let Some(rest) = begins_anew.filter(|_| !route.standing.owner && own.is_none()) {
-        if !begun && let Err(error) = messages.upstream.reset(&route.session_key).await {
-            return settle(messages, &row, Err(error), &back, None).await;
-        }
+    if let Some(rest) = rest {
         params["message"] = json!(rest);
     }
-    let is_owner = route.standing.owner
-        || (begins_anew.is_none() && order.as_ref().is_some_and(commands::is_reset));
+    let is_owner =
+        route.standing.owner || (rest.is_none() && order.as_ref().is_some_and(commands::is_reset));
     let ended = CancellationToken::new();
     let turn = async {
         let work = async {

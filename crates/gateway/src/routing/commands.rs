@@ -178,6 +178,10 @@ impl Kind {
         )
     }
 
+    pub(crate) fn is_stop(self) -> bool {
+        matches!(self, Self::Stop | Self::StopWord)
+    }
+
     /// Asked again, it does nothing that it had not done.
     pub(crate) fn is_repeatable(self) -> bool {
         matches!(self, Self::AtOnce | Self::Setting)

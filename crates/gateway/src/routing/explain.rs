@@ -51,6 +51,7 @@ pub(crate) fn explain(
             "pinsRoute": route.pins_route,
             "commands": route.standing.commands,
             "reset": route.standing.reset,
+            "owner": route.standing.owner,
         }),
     })
 }

@@ -213,7 +213,7 @@ test("an agent says something in a chat by its tool: an operator's anywhere, a c
   assert.deepEqual(said().slice(1), [["bob", "Here."], ["bob", "tool done: message"]]);
   await post(ours, { text: call({ target: "ann", message: "From a stranger." }), from: "bob" });
   await until("the answer", () => said().filter(([, text]) => text === "tool done: message").length === 2);
-  assert.match(await told("From a stranger."), /to this chat alone/);
+  assert.match(await told("From a stranger."), /to the chat that this came from alone/);
   await post(ours, { text: "SCRIPT say NO_REPLY", from: "bob" });
   await until("the model to be asked", () => model.requests.some(({ plan }) => plan.text === "NO_REPLY"));
   await post(ours, { text: "SCRIPT say The last.", from: "bob" });

@@ -171,18 +171,25 @@ beside("in a group a command needs no mention, a word to stop does", async ({ bo
   return said(GROUP).length;
 }, { on: ["ours", "alone"] });
 
-beside("an owner's tools are an owner's alone, also after /new", async ({ next, model }) => {
-  /** What takes an owner, of the tools that the model was offered for this message. */
-  const offered = async (chat, text, answer) => {
-    assert.equal(await next(chat, text), answer);
-    const { call } = model.requests.findLast(({ plan }) => plan.text === answer);
-    return call.tools.map(({ function: { name } }) => name).filter((name) => ["automations", "gateway", "nodes"].includes(name)).toSorted();
+beside("an owner's tools are an owner's alone, also in a new conversation", async ({ next, model }) => {
+  /** The tools that the model was offered for this message. */
+  const offered = async (chat, words) => {
+    assert.equal(await next(chat, `SCRIPT say ${words}`), words);
+    return model.requests.findLast(({ plan }) => plan.text === words).call.tools.map(({ function: { name } }) => name);
   };
-  return [
-    await offered(OWNER, "SCRIPT say For the owner.", "For the owner."),
-    await offered(39, "SCRIPT say For a member.", "For a member."),
-    await offered(39, "/new SCRIPT say For a member anew.", "For a member anew."),
-  ];
+  const [owner, member] = [await offered(OWNER, "For the owner."), await offered(39, "For a member.")];
+  assert.ok(member.every((name) => owner.includes(name)) && member.length < owner.length, JSON.stringify([owner, member]));
+  await next(39, "/new");
+  return { owner, member, anew: await offered(39, "For a member anew.") };
+});
+
+test("ours: a new conversation that begins with words is no owner's either", async () => {
+  const { next, model } = sides.ours;
+  const offered = (words) => model.requests.findLast(({ plan }) => plan.text === words).call.tools.map(({ function: { name } }) => name);
+  assert.equal(await next(38, "SCRIPT say Before."), "Before.");
+  assert.equal(await next(38, "/new SCRIPT say And begin."), "And begin.");
+  assert.deepEqual(offered("And begin."), offered("Before."));
+  assert.ok(!JSON.stringify(model.requests.findLast(({ plan }) => plan.text === "And begin.").call.messages).includes("Before."), "it is a new one");
 });
 
 test("ours: what changes the gateway is not taken from a chat", async () => {

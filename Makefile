@@ -40,6 +40,7 @@ SEED ?= 20260927
 .PHONY: crash-loop
 crash-loop: setup ## Kill -9 under load, KILLS times: what was accepted arrives, in order
 	$(CARGO) build --locked -p gateway
+	@COMMANDS_ALL=1 $(XTASK) node --test tests/messages/commands.test.mjs
 	@KILLS=$(KILLS) SEED=$(SEED) exec $(XTASK) node --test --test-name-pattern="random kills" tests/messages/crash.test.mjs
 
 .PHONY: crash-upstream

@@ -67,8 +67,13 @@ test("with nothing there: a token is made, written for its owner, and the unmodi
 
 test("a link that signs in goes to a terminal, never to the log", async (t) => {
   const home = await newcomer(t);
-  // A terminal of util-linux; the log goes elsewhere.
-  const child = await home.start("script", ["-qec", `'${gatewayBinary()}' run 2>'${home.dir}/log'`, "/dev/null"]);
+  // A terminal of util-linux; the log goes elsewhere. Its program is in a session of its own, and outlives it if nobody ends it.
+  const child = await home.start("script", ["-qec", `echo $$ >'${home.dir}/pid'; exec '${gatewayBinary()}' run 2>'${home.dir}/log'`, "/dev/null"]);
+  const pid = Number(fs.readFileSync(`${home.dir}/pid`, "utf8"));
+  t.after(async () => {
+    process.kill(pid, "SIGTERM");
+    await child.waitExit();
+  });
   const link = await until("the link", () => /browser +(http:\S+)/.exec(child.output)?.[1]);
   const { token } = JSON.parse(fs.readFileSync(home.config, "utf8")).gateway.auth;
   assert.equal(link, `http://127.0.0.1:${home.port}/#token=${token}`);

@@ -15,6 +15,7 @@ pub(crate) mod methods;
 mod orders;
 pub(crate) mod owned;
 mod pairing;
+mod params;
 pub(crate) mod request;
 mod signs;
 mod spool;

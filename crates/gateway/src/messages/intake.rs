@@ -6,7 +6,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
 use channels::message::{ChatKind, InboundMessage};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -17,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::orders::{self, Judged};
 use super::upstream::Turn;
 use super::{Messages, crash_point, now_ms};
-use super::{agents, burst, draft, halt, pairing, signs};
+use super::{agents, burst, draft, halt, pairing, params, signs};
 use crate::bridge::control::CallError;
 use crate::delivery::{Media, Payload};
 use crate::routing::{Decision, Known, Route, Standing, commands, lane};
@@ -26,9 +25,6 @@ use crate::routing::{Decision, Known, Route, Standing, commands, lane};
 const TURNS_MAX: usize = 64;
 /// Orders that are carried out beside them, so that one to stop is not kept waiting by what it should stop.
 const URGENT_MAX: usize = 32;
-/// Largest file that is shown to the agent, and how many of one message.
-const IMAGE_BYTES_MAX: u64 = 5 * 1024 * 1024;
-const IMAGES_MAX: usize = 4;
 /// How often a turn is begun before it is given up.
 const ATTEMPTS_MAX: i64 = 5;
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -366,7 +362,7 @@ async fn handle(
     if let Some(shown) = shown.filter(|_| !begun) {
         signs::acknowledge(messages, &back, &route.agent, &message, shown);
     }
-    let mut params = turn_params(messages, &row, &route, &message).await;
+    let mut params = params::of(messages, &row, &route, &message).await;
     if let Some(rest) = rest {
         params["message"] = json!(rest);
     }
@@ -553,77 +549,6 @@ pub(super) async fn begin(
             tx.inbox().begin_turn(&id, &session.key, &id, now)
         })
         .await
-}
-
-async fn turn_params(
-    messages: &Messages,
-    row: &InboxRow,
-    route: &Route,
-    message: &InboundMessage,
-) -> Value {
-    let reset = commands::read(message).filter(|order| order.kind == commands::Kind::Reset);
-    if let Some(order) = reset {
-        // The agent knows it by its beginning alone.
-        return json!({
-            "message": order.line, "sessionKey": route.session_key, "idempotencyKey": row.id, "deliver": false,
-        });
-    }
-    let mut text = String::new();
-    if message.chat.kind != ChatKind::Direct {
-        let name = message
-            .sender
-            .name
-            .as_deref()
-            .or(message.sender.username.as_deref())
-            .unwrap_or(&message.sender.id);
-        text = format!("{name}: ");
-    }
-    if let Some(quoted) = &message.quoted {
-        text = format!("[replying to: {}]\n{text}", channels::web::head(quoted));
-    }
-    text.push_str(&message.text);
-    let mut attachments = Vec::new();
-    for file in message.attachments.iter().take(IMAGES_MAX) {
-        let is_image = file
-            .mime
-            .as_deref()
-            .is_some_and(|mime| mime.starts_with("image/"));
-        let fetched = match messages.supervisor.get(&row.channel, &row.account) {
-            Some(channel) if is_image => channel.fetch(&file.source, IMAGE_BYTES_MAX).await,
-            _ => {
-                text.push_str(&format!(
-                    "\n[file: {}]",
-                    file.name
-                        .as_deref()
-                        .or(file.mime.as_deref())
-                        .unwrap_or("unnamed")
-                ));
-                continue;
-            }
-        };
-        match fetched {
-            Ok(bytes) => attachments.push(json!({
-                "type": "image",
-                "mimeType": file.mime,
-                "fileName": file.name.as_deref().unwrap_or("image"),
-                "content": base64::engine::general_purpose::STANDARD.encode(&bytes),
-            })),
-            Err(error) => {
-                tracing::warn!(id = row.id, %error, "an image could not be fetched");
-                text.push_str("\n[an image that could not be fetched]");
-            }
-        }
-    }
-    if text.trim().is_empty() {
-        text = "[a file without text]".to_owned();
-    }
-    let mut params = json!({
-        "message": text, "sessionKey": route.session_key, "idempotencyKey": row.id, "deliver": false,
-    });
-    if !attachments.is_empty() {
-        params["attachments"] = attachments.into();
-    }
-    params
 }
 
 /// The answers and the end of the spool row, in one transaction.

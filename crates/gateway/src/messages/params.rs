@@ -1,0 +1,85 @@
+//! A message as OpenClaw's method `agent`, and an agent of ours, take it: its text, who says it, and its pictures.
+
+use base64::Engine as _;
+use channels::message::{ChatKind, InboundMessage};
+use serde_json::{Value, json};
+use store::InboxRow;
+
+use super::Messages;
+use crate::routing::{Route, commands};
+
+/// Largest file that is shown to the agent, and how many of one message.
+const IMAGE_BYTES_MAX: u64 = 5 * 1024 * 1024;
+const IMAGES_MAX: usize = 4;
+
+/// What a turn is asked for with.
+pub(super) async fn of(
+    messages: &Messages,
+    row: &InboxRow,
+    route: &Route,
+    message: &InboundMessage,
+) -> Value {
+    let reset = commands::read(message).filter(|order| order.kind == commands::Kind::Reset);
+    if let Some(order) = reset {
+        // The agent knows it by its beginning alone.
+        return json!({
+            "message": order.line, "sessionKey": route.session_key, "idempotencyKey": row.id, "deliver": false,
+        });
+    }
+    let mut text = String::new();
+    if message.chat.kind != ChatKind::Direct {
+        let name = message
+            .sender
+            .name
+            .as_deref()
+            .or(message.sender.username.as_deref())
+            .unwrap_or(&message.sender.id);
+        text = format!("{name}: ");
+    }
+    if let Some(quoted) = &message.quoted {
+        text = format!("[replying to: {}]\n{text}", channels::web::head(quoted));
+    }
+    text.push_str(&message.text);
+    let mut attachments = Vec::new();
+    for file in message.attachments.iter().take(IMAGES_MAX) {
+        let is_image = file
+            .mime
+            .as_deref()
+            .is_some_and(|mime| mime.starts_with("image/"));
+        let fetched = match messages.supervisor.get(&row.channel, &row.account) {
+            Some(channel) if is_image => channel.fetch(&file.source, IMAGE_BYTES_MAX).await,
+            _ => {
+                text.push_str(&format!(
+                    "\n[file: {}]",
+                    file.name
+                        .as_deref()
+                        .or(file.mime.as_deref())
+                        .unwrap_or("unnamed")
+                ));
+                continue;
+            }
+        };
+        match fetched {
+            Ok(bytes) => attachments.push(json!({
+                "type": "image",
+                "mimeType": file.mime,
+                "fileName": file.name.as_deref().unwrap_or("image"),
+                "content": base64::engine::general_purpose::STANDARD.encode(&bytes),
+            })),
+            Err(error) => {
+                tracing::warn!(id = row.id, %error, "an image could not be fetched");
+                text.push_str("\n[an image that could not be fetched]");
+            }
+        }
+    }
+    if text.trim().is_empty() {
+        text = "[a file without text]".to_owned();
+    }
+    let mut params = json!({
+        "message": text, "sessionKey": route.session_key, "idempotencyKey": row.id, "deliver": false,
+    });
+    if !attachments.is_empty() {
+        params["attachments"] = attachments.into();
+    }
+    params
+}

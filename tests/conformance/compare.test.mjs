@@ -33,7 +33,7 @@ test("ours answers calls and handshakes like the original", async () => {
   assert.deepEqual(comparison.stale, [], "no longer different: take these out of known-differences.json");
   const checked = Object.keys(results[1].schema).length;
   assert.ok(checked > 100, `frames of only ${checked} definitions were seen`);
-  assert.ok(alone.total > 1500, `only ${alone.total} cases ran without OpenClaw`);
+  assert.ok(alone.total > 1350, `only ${alone.total} cases ran without OpenClaw`);
   assert.deepEqual(alone.stale, [], "no longer different: take these out of known-alone.json");
 });
 

@@ -5,7 +5,7 @@ import path from "node:path";
 import test, { after, before } from "node:test";
 import { startOriginal, startOurs, TOKEN } from "../lib/gateway.mjs";
 import { modelConfig, startModel } from "../lib/model.mjs";
-import { RawClient } from "../lib/raw.mjs";
+import { Device, RawClient } from "../lib/raw.mjs";
 
 let model, original, ours;
 before(async () => {
@@ -199,6 +199,49 @@ test("who did not ask for tool events is told of items alone", async () => {
   });
   assert.deepEqual(own, theirs);
   assert.ok(own.includes("agent item start") && !own.some((row) => row.startsWith("agent tool")));
+});
+
+test("a session is made with its first message, once for each idempotency key", async () => {
+  const device = new Device();
+  const [theirs, own] = await both(async (client) => {
+    const params = { label: "Begun with words", message: "SCRIPT say Begun.", idempotencyKey: "create-1" };
+    const first = await client.call("sessions.create", params);
+    await client.frame("the end", ended(first.payload.runId));
+    const again = await client.call("sessions.create", params);
+    const other = await client.call("sessions.create", { ...params, message: "SCRIPT say Another." });
+    const unknown = await client.call("sessions.create", { colour: "blue" });
+    const empty = await client.call("sessions.create", { attachments: [{ type: "image" }] });
+    const bare = await client.call("sessions.create", { agentId: "main" });
+    const { payload: history } = await client.call("chat.history", { sessionKey: first.payload.key });
+    return { first, again, other, unknown, empty, bare, history };
+  }, { device });
+  const shape = ({ first, again, other, unknown, empty, bare, history }) => ({
+    first: mask({ ...first.payload, key: first.payload.key.replace(/[^:]+$/, "*"), entry: undefined, resolved: undefined }), keys: Object.keys(first.payload).filter((name) => name !== "resolved").sort(),
+    same: [again.payload.key === first.payload.key, again.payload.runId === first.payload.runId, again.payload.runStarted],
+    errors: [other, unknown, empty].map(({ error }) => error),
+    bare: [bare.payload.runStarted, bare.payload.runId], lines: history.messages.map(({ role, content }) => [role, content]),
+  });
+  assert.deepEqual(shape(own), shape(theirs));
+  assert.equal(own.first.payload.runStarted, true);
+  const client = await RawClient.open(ours.wsUrl);
+  await client.connect({ token: TOKEN });
+  // Nothing is kept of what asked not to be.
+  const { error } = await client.call("sessions.create", { incognito: true });
+  assert.match(error.message, /^sessions\.create: incognito is not supported/);
+  await client.end();
+});
+
+test("who waits for many runs at once keeps nobody from calling", async () => {
+  const patient = await RawClient.open(ours.wsUrl);
+  await patient.connect({ token: TOKEN });
+  for (let i = 0; i < 256; i += 1) patient.send({ type: "req", id: `w-${i}`, method: "agent.wait", params: { runId: `never-${i}`, timeoutMs: 600_000 } });
+  const one = await patient.call("agent.wait", { runId: "one-more", timeoutMs: 600_000 });
+  assert.deepEqual([one.ok, one.error.code, one.error.retryable], [false, "UNAVAILABLE", true]);
+  const other = await RawClient.open(ours.wsUrl);
+  await other.connect({ token: TOKEN });
+  for (const method of ["config.get", "sessions.list"]) assert.equal((await other.call(method, {})).ok, true, method);
+  await patient.end();
+  await other.end();
 });
 
 test("sessions: listed, described, labelled, begun anew, deleted", async () => {

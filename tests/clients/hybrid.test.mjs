@@ -1,38 +1,77 @@
-// What `make run-with-openclaw` starts, by the same arguments: OpenClaw as our child, and a person who chats with it in the
-// unmodified Control UI, over a crash of that child. Screenshots are kept in artifacts/control-ui.
+// `make run-with-openclaw`: OpenClaw as our child, and a person who chats with it in the unmodified Control UI, over a crash of
+// that child. And `make run`. Screenshots are kept in artifacts/control-ui.
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
 import fs from "node:fs";
 import path from "node:path";
 import { test } from "node:test";
+import { promisify } from "node:util";
 import { chromium } from "playwright-core";
 import { Child } from "../lib/child.mjs";
 import { baseConfig, TOKEN } from "../lib/gateway.mjs";
 import { MODEL_ID, modelConfig, startModel } from "../lib/model.mjs";
-import { freePort, gatewayBinary, isolatedEnv, nodeBinary, openclawEntry, PATIENCE_MS, repoRoot, tempDir, until } from "../lib/tools.mjs";
+import { freePort, isolatedEnv, nodeBinary, openclawEntry, PATIENCE_MS, repoRoot, tempDir, until } from "../lib/tools.mjs";
 
 const START_MS = 240_000;
+/** A release build where nobody made one yet. */
+const BUILD_MS = 1_200_000;
 const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
 
 /** Direct children of a process, over all its threads. */
 const childrenOf = (pid) => fs.readdirSync(`/proc/${pid}/task`)
   .flatMap((task) => fs.readFileSync(`/proc/${pid}/task/${task}/children`, "utf8").trim().split(" ").filter(Boolean).map(Number));
 
+/** `make TARGET` as a person types it, but for where the gateway's state is. Cargo and the cache are this person's own. */
+function make(t, target, home) {
+  const { HOME: _home, ...env } = isolatedEnv(home);
+  const kept = Object.fromEntries(["HOME", "CARGO_HOME", "RUSTUP_HOME", "CARGO_TARGET_DIR", "OPENCLAW_RS_CACHE", "XDG_CACHE_HOME"].flatMap((name) => (process.env[name] ? [[name, process.env[name]]] : [])));
+  const child = new Child("make", ["--no-print-directory", target], { env: { ...env, ...kept }, cwd: repoRoot, label: `make ${target}` });
+  t.after(() => child.stop());
+  return child;
+}
+
+/** A state without anything, but for where the metrics are: another gateway may have the usual port. */
+function stateDir(t) {
+  const home = tempDir("hybrid");
+  t.after(() => fs.rmSync(home, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 }));
+  fs.mkdirSync(path.join(home, "openclaw-rs"), { mode: 0o700 });
+  fs.writeFileSync(path.join(home, "openclaw-rs/openclaw-gateway.toml"), '[admin]\nlisten = "127.0.0.1:0"\n');
+  return home;
+}
+
+test("`make run` builds, says what it is, answers the unmodified command line, and ends with Ctrl-C", async (t) => {
+  const home = stateDir(t);
+  const port = await freePort();
+  fs.writeFileSync(path.join(home, "openclaw.json"), JSON.stringify(baseConfig(port)), { mode: 0o600 });
+  const ours = make(t, "run", home);
+  await until("the gateway", async () => ours.exit || (await fetch(`http://127.0.0.1:${port}/readyz`)).status === 200, { timeoutMs: BUILD_MS });
+  assert.equal(ours.exit, null, ours.output);
+  await until("the summary", () => ours.output.includes("connect "));
+  assert.match(ours.output, /Finished `release` profile/);
+  assert.match(ours.output, new RegExp(`^ +address .*ws://127\\.0\\.0\\.1:${port}`, "m"));
+  const { stdout } = await promisify(execFile)(nodeBinary, [openclawEntry, "health"], { env: isolatedEnv(home), cwd: home });
+  assert.match(stdout, /Agents: main/);
+  // As a terminal does it: to all of them.
+  ours.killTree("SIGINT");
+  await ours.waitExit();
+  await assert.rejects(fetch(`http://127.0.0.1:${port}/readyz`));
+});
+
 test("the hybrid: a person chats in the Control UI through us, and OpenClaw's crash does not end it", async (t) => {
   const model = await startModel();
   t.after(() => model.stop());
-  const home = tempDir("hybrid");
-  t.after(() => fs.rmSync(home, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 }));
+  const home = stateDir(t);
   const port = await freePort();
   const url = `http://127.0.0.1:${port}`;
   fs.writeFileSync(path.join(home, "openclaw.json"), JSON.stringify(baseConfig(port, { ...modelConfig(model), agents: { defaults: { model: { primary: `scripted/${MODEL_ID}` } } } })), { mode: 0o600 });
-  fs.mkdirSync(path.join(home, "openclaw-rs"), { mode: 0o700 });
-  fs.writeFileSync(path.join(home, "openclaw-rs/openclaw-gateway.toml"), '[admin]\nlisten = "127.0.0.1:0"\n');
-  const ours = new Child(gatewayBinary(), ["run", "--upstream", "supervise", "--openclaw-command", `${nodeBinary} ${openclawEntry}`], { env: isolatedEnv(home), cwd: home, label: "ours" });
-  t.after(() => ours.stop());
-  const ready = () => until("OpenClaw behind us", async () => ours.exit || (await fetch(`${url}/readyz`)).status === 200, { timeoutMs: START_MS });
+  const ours = make(t, "run-with-openclaw", home);
+  const ready = () => until("OpenClaw behind us", async () => ours.exit || (await fetch(`${url}/readyz`)).status === 200, { timeoutMs: BUILD_MS });
   await ready();
   assert.equal(ours.exit, null, ours.output);
   assert.match(ours.output, /upstream +supervising openclaw 2026\.9\.6/);
+  // Cargo and ours became one another in the place of make's child.
+  const [gateway] = childrenOf(ours.pid);
+  assert.match(fs.readlinkSync(`/proc/${gateway}/exe`), /release\/openclaw-gateway$/);
 
   const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", headless: true, args: FLAGS });
   t.after(() => browser.close());
@@ -59,9 +98,9 @@ test("the hybrid: a person chats in the Control UI through us, and OpenClaw's cr
   await shot("2-answered");
 
   // What is OpenClaw's own is opened by OpenClaw alone.
-  const open = () => fs.readdirSync(`/proc/${ours.pid}/fd`).flatMap((fd) => {
+  const open = () => fs.readdirSync(`/proc/${gateway}/fd`).flatMap((fd) => {
     try {
-      return fs.readlinkSync(`/proc/${ours.pid}/fd/${fd}`);
+      return fs.readlinkSync(`/proc/${gateway}/fd/${fd}`);
     } catch {
       return [];
     }
@@ -74,7 +113,7 @@ test("the hybrid: a person chats in the Control UI through us, and OpenClaw's cr
   // A thread may end while it is looked at.
   const children = () => {
     try {
-      return childrenOf(ours.pid);
+      return childrenOf(gateway);
     } catch {
       return [];
     }

@@ -12,6 +12,9 @@ function assertShare({ total, differing }, comparison, least) {
   assert.ok(share >= least, `${(share * 100).toFixed(2)} % of ${total} cases are equal; ${explain(comparison)}`);
 }
 
+/** What the first of the two compared. */
+let calls;
+
 test("ours answers calls and handshakes like the original", async () => {
   const known = { known: knownDifferences(), knownAlone: knownAlone() };
   const { comparison, alone, results, broken } = await runSuite("compare", ["original", "attached", "native"], { plan: without("runs"), ...known });
@@ -24,9 +27,13 @@ test("ours answers calls and handshakes like the original", async () => {
     assert.deepEqual(broken.filter((id) => id.includes(": valid/")), [], "no answer within the step's deadline");
     assert.ok(answered >= 330, `only ${answered} methods have a valid call that answers`);
   }
+  calls = comparison;
   assertShare(comparison, comparison, 0.999);
   assert.deepEqual(ownViolations(results), [], "frames that the published schema forbids, and the original does not send");
-  if (alone.total > 0) assertShare(alone, alone, 0.999);
+  if (alone.total > 0) {
+    assertShare(alone, alone, 0.999);
+    assert.deepEqual(ownViolations([results[0], results[2]]), [], "frames of ours without OpenClaw that the published schema forbids");
+  }
   // Less was asked for.
   if (process.env.CONFORMANCE_PLAN) return;
   assert.ok(comparison.total > 2400, `only ${comparison.total} cases ran`);
@@ -37,9 +44,12 @@ test("ours answers calls and handshakes like the original", async () => {
   assert.deepEqual(alone.stale, [], "no longer different: take these out of known-alone.json");
 });
 
-// Two of the 150 depend on when a row or an abort is seen, on two gateways that share two cores.
+// Whether one or two of these are equal depends on when a row or an abort is seen, on two gateways that share two cores: they
+// count as all the others do.
 test("chat and agent runs look the same through ours", async () => {
   const { comparison } = await runSuite("compare-runs", ["original", "attached"], { plan: { token: ["runs"] } });
   assert.ok(comparison.total > 100, `only ${comparison.total} cases ran`);
-  assertShare(comparison, comparison, 0.95);
+  const all = { total: comparison.total + (calls?.total ?? 0), differing: [...comparison.differing, ...(calls?.differing ?? [])] };
+  assert.ok(comparison.differing.length <= 2, explain(comparison));
+  if (calls) assertShare(all, comparison, 0.999);
 });

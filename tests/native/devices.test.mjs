@@ -92,6 +92,33 @@ test("what a device loses by a call through ours, it has lost at once", async (t
   ok(await (await enter(ours, byToken(known))).call("health"));
 });
 
+test("what was taken away by somebody who did not wait for the answer, or through OpenClaw's own port, is lost here too", async (t) => {
+  const { original, ours, known } = await behind(t);
+  const first = await enter(ours, byToken(known));
+  const own = await pair(original, READ);
+  const second = await enter(ours, byToken(own));
+  const rotated = await pair(ours, READ);
+  const third = await enter(ours, byToken(rotated));
+  const admin = await enter(ours, { token: TOKEN });
+  // OpenClaw hears of it when its caller is gone.
+  original.child.kill("SIGSTOP");
+  admin.send({ type: "req", id: "gone", method: "device.pair.remove", params: { deviceId: known.device.id } });
+  admin.send({ type: "req", id: "gone too", method: "device.token.rotate", params: { deviceId: rotated.device.id, role: "operator" } });
+  ok(await admin.call("health"));
+  admin.socket.terminate();
+  await admin.closed;
+  original.child.kill("SIGCONT");
+  for (const [client, device] of [[first, known], [third, rotated]]) {
+    assert.equal((await client.closed).code, 4001);
+    assert.equal((await connect(ours, byToken(device))).answer.ok, false);
+  }
+
+  const there = await enter(original, { token: TOKEN });
+  ok(await there.call("device.token.revoke", { deviceId: own.device.id, role: "operator" }));
+  assert.equal((await second.closed).code, 4001);
+  assert.equal((await connect(ours, byToken(own))).answer.ok, false);
+});
+
 test("a device that may manage itself alone manages no other", async (t) => {
   const { original, ours, known } = await behind(t);
   const own = await pair(ours, ["operator.read", "operator.pairing"]);

@@ -2,6 +2,7 @@
 
 pub(crate) mod heap;
 mod pages;
+mod pairings;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use wire::limits;
 
 use crate::auth::Door;
-use crate::auth::{Auth, AuthEvent, DeviceClose};
+use crate::auth::{Auth, AuthEvent};
 use crate::bridge::UpstreamState;
 use crate::bridge::control::{self, Control, News};
 use crate::config::{GuardSettings, IdentityMode};
@@ -100,6 +101,8 @@ pub struct App {
     pub(crate) started_ms: u64,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) blocking_calls: Arc<Semaphore>,
+    /// Calls whose answer is waited for without a thread, over all clients.
+    pub(crate) waiting_calls: Arc<Semaphore>,
     /// Method names an upstream advertises that are not core methods.
     plugin_methods: ArcSwap<HashSet<String>>,
     pub(crate) known: ArcSwap<Known>,
@@ -107,6 +110,7 @@ pub struct App {
     pub(crate) own_health: arc_swap::ArcSwapOption<native::health::AloneText>,
     pub(crate) control: Control,
     pub(crate) auth: Auth,
+    losses: pairings::Losses,
     /// Configuration and places that native answers are made from.
     pub(crate) facts: ArcSwap<native::Facts>,
     pub(crate) presence: Mutex<Presence>,
@@ -132,6 +136,9 @@ pub struct App {
     pub(crate) shadow: crate::shadow::Shadow,
     pub(crate) guard: crate::rollout::guard::Guard,
 }
+
+/// A few KiB each. One client has at most [`limits::REQUESTS_WAITING_MAX`] of them, so that many are needed to use them up.
+const WAITING_CALLS_MAX: usize = 16 * 1024;
 
 /// After that the start is over, also what it left to other tasks.
 const SETTLED: Duration = Duration::from_secs(1);
@@ -167,11 +174,13 @@ impl App {
                 started_ms: crate::clock::now_ms(),
                 metrics: Arc::default(),
                 blocking_calls: Arc::new(Semaphore::new(limits::REQUESTS_WAITING_MAX)),
+                waiting_calls: Arc::new(Semaphore::new(WAITING_CALLS_MAX)),
                 plugin_methods: ArcSwap::default(),
                 known: ArcSwap::default(),
                 own_health: arc_swap::ArcSwapOption::default(),
                 control,
                 auth,
+                losses: pairings::Losses::default(),
                 facts: ArcSwap::default(),
                 presence: Mutex::new(Presence::new(
                     &Machine::get().presence_host(wire::REFERENCE_VERSION),
@@ -348,9 +357,11 @@ impl App {
         });
         let ticker = tokio::spawn(tick(Arc::clone(self)));
         let presence = tokio::spawn(tell_presence(Arc::clone(self)));
+        let pairings = tokio::spawn(pairings::keep(Arc::clone(self)));
         stop.await;
         ticker.abort();
         presence.abort();
+        pairings.abort();
         self.drain().await;
         if let Some(assistant) = self.assistant() {
             assistant.servers.stop().await;
@@ -409,22 +420,6 @@ impl App {
         for event in events {
             self.hub
                 .broadcast(event.event, &event.payload.to_string(), None);
-        }
-    }
-
-    /// Closes the connections of devices that lost their rights.
-    pub(crate) fn close_devices(&self, closes: &[DeviceClose]) {
-        for close in closes {
-            self.hub.close_if(
-                &Close::new(DeviceClose::CODE, DeviceClose::TEXT),
-                |subscriber| {
-                    subscriber.device_id.as_deref() == Some(close.device_id.as_str())
-                        && close
-                            .role
-                            .as_deref()
-                            .is_none_or(|role| (role == "node") == subscriber.is_node)
-                },
-            );
         }
     }
 
@@ -558,52 +553,6 @@ impl App {
         let health = crate::dispatch::natives::own_health_text(self);
         self.hub
             .broadcast("health", &health, Some(&self.state_version().to_string()));
-    }
-
-    /// Learns the devices that are paired with the upstream: public keys and scopes, no tokens.
-    pub(crate) fn import_pairings(self: &Arc<Self>) {
-        let is_there = |ready: &crate::bridge::Ready| ready.device.is_some();
-        if self.upstream.borrow().ready().is_some_and(is_there) {
-            // Who may come to another machine may not come to this one for that.
-            return;
-        }
-        let app = Arc::clone(self);
-        tokio::spawn(async move {
-            let listed_at_ms = crate::clock::now_ms();
-            let list = match app
-                .control
-                .call("device.pair.list", serde_json::json!({}))
-                .await
-            {
-                Ok(list) => list,
-                Err(error) => {
-                    tracing::warn!(error, "cannot list the devices paired with OpenClaw");
-                    return;
-                }
-            };
-            let imported = serde_json::from_str(&list)
-                .map_err(|error| error.to_string())
-                .and_then(|list| {
-                    app.auth
-                        .import_paired(&list, listed_at_ms)
-                        .map_err(|error| error.to_string())
-                });
-            match imported {
-                Ok(imported) => {
-                    tracing::debug!(?imported, "imported pairings");
-                    let close = |device_id| DeviceClose {
-                        device_id,
-                        role: None,
-                        reason: "device-pair-removed",
-                    };
-                    let closes: Vec<_> = imported.removed.into_iter().map(close).collect();
-                    app.close_devices(&closes);
-                }
-                Err(error) => {
-                    tracing::error!(error, "cannot keep the devices paired with OpenClaw")
-                }
-            }
-        });
     }
 
     /// Whether a client's own credential opens the upstream too: only then can its handshake be relayed.

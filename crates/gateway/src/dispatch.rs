@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
 use wire::error::ErrorShape;
 use wire::frame::{FrameError, RequestFrame, response_error, response_ok};
 use wire::methods::{self, ScopeRule};
@@ -53,6 +54,10 @@ pub(crate) struct Session {
     /// What our own authentication found; `None` when the upstream judged this client.
     pub(crate) judged: Option<Arc<auth::Principal>>,
     unauthorized_in_a_row: AtomicU32,
+    /// Calls of this client that wait for their answer without a thread.
+    waiting_calls: Arc<Semaphore>,
+    /// Closed when the client is gone.
+    left: Semaphore,
     /// Its place in the rollout; see [`crate::rollout`].
     pub(crate) place: u16,
 }
@@ -78,7 +83,20 @@ impl Session {
             link,
             judged,
             unauthorized_in_a_row: AtomicU32::new(0),
+            waiting_calls: Arc::new(Semaphore::new(wire::limits::REQUESTS_WAITING_MAX)),
+            left: Semaphore::const_new(0),
         }
+    }
+
+    /// The client is gone.
+    pub(crate) fn leave(&self) {
+        self.left.close();
+    }
+
+    /// Answers once the client is gone, for calls that would wait for nobody.
+    pub(crate) async fn left(&self) {
+        // It has no permits: only its end answers.
+        drop(self.left.acquire().await);
     }
 }
 
@@ -246,6 +264,10 @@ fn fail(app: &App, session: &Session, id: &str, timing: Timing, owner: Owner, er
     app.metrics.end(timing, owner, Some(&error.code));
 }
 
+fn busy() -> ErrorShape {
+    ErrorShape::retryable("The server is busy. Please try again in a moment.", None)
+}
+
 /// A panic answers one caller only.
 fn guarded(method: &str, serve: impl FnOnce() -> NativeReply) -> NativeReply {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(serve)).unwrap_or_else(|_panic| {
@@ -265,9 +287,10 @@ fn run_task(
     timing: Timing,
     task: crate::messages::methods::Task,
 ) {
-    let Ok(permit) = Arc::clone(&app.blocking_calls).try_acquire_owned() else {
-        let busy = ErrorShape::retryable("The server is busy. Please try again in a moment.", None);
-        return fail(app, session, &frame.id, timing, Owner::Native, &busy);
+    // A client that waits for a thousand runs keeps nobody else from calling.
+    let of = |calls: &Arc<Semaphore>| Arc::clone(calls).try_acquire_owned();
+    let (Ok(own), Ok(shared)) = (of(&session.waiting_calls), of(&app.waiting_calls)) else {
+        return fail(app, session, &frame.id, timing, Owner::Native, &busy());
     };
     let (app, session) = (Arc::clone(app), Arc::clone(session));
     let (id, method) = (
@@ -284,7 +307,7 @@ fn run_task(
             ))
         });
         answer(&app, &session, &id, timing, reply);
-        drop(permit);
+        drop((own, shared));
     });
 }
 
@@ -304,8 +327,7 @@ fn run_blocking(
     + 'static,
 ) {
     let Ok(permit) = Arc::clone(&app.blocking_calls).try_acquire_owned() else {
-        let busy = ErrorShape::retryable("The server is busy. Please try again in a moment.", None);
-        return fail(app, session, &frame.id, timing, Owner::Native, &busy);
+        return fail(app, session, &frame.id, timing, Owner::Native, &busy());
     };
     let (app, session) = (Arc::clone(app), Arc::clone(session));
     let (id, method) = (

@@ -1,5 +1,6 @@
 //! `chat.*`, `agent*`, `sessions.*` and `models.list` of agents that run here.
 
+mod create;
 mod sessions;
 
 use std::sync::Arc;
@@ -103,7 +104,10 @@ impl Call {
         }
         match method {
             "agent" => self.agent().await,
-            "agent.wait" => self.wait().await,
+            "agent.wait" => tokio::select! {
+                answer = self.wait() => answer,
+                () = self.session.left() => Err(ErrorShape::retryable("the client is gone", None)),
+            },
             "chat.abort" => Ok(self.abort("sessionKey")),
             "chat.history" | "chat.startup" => self.history().await,
             "chat.metadata" => Ok(json!({ "models": self.models(), "commands": commands::list() })),

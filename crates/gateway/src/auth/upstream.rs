@@ -14,7 +14,7 @@ use super::limiter::Class;
 use super::pairing::store::StoreError;
 use super::pairing::tokens::TokenEntry;
 use super::pairing::{About, Book, MadeBy, PAIRED_MAX, Paired, Pending};
-use super::{Auth, ConnectAttempt, RefusalLog, device, scopes, secret};
+use super::{Auth, ConnectAttempt, DeviceClose, RefusalLog, device, scopes, secret};
 
 /// Refused tokens remembered, so that a repeated connect asks the upstream once.
 const VERDICTS_MAX: usize = 1_024;
@@ -57,8 +57,8 @@ impl Verdicts {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Imported {
     pub devices: usize,
-    /// No longer paired with the upstream; their connections must close.
-    pub removed: Vec<String>,
+    /// What devices no longer have there: their connections by it must close.
+    pub lost: Vec<DeviceClose>,
     /// Rows that could not be read, with the reason.
     pub skipped: Vec<String>,
 }
@@ -87,9 +87,10 @@ impl Auth {
         report.devices = devices.len();
         self.commit(|book| {
             if complete && report.skipped.is_empty() {
-                report.removed = drop_unlisted(book, &devices, listed_at_ms);
+                report.lost = drop_unlisted(book, &devices, listed_at_ms);
             }
             for device in devices {
+                report.lost.extend(tokens_lost(book, &device, listed_at_ms));
                 merge_row(book, device);
             }
             report
@@ -270,6 +271,14 @@ impl Auth {
         })
     }
 
+    /// When the token of a device's role was issued, Unix time in milliseconds.
+    pub fn token_issued_at_ms(&self, device_id: &str, role: &str) -> Option<u64> {
+        self.read(|book| {
+            let own = book.device(device_id.trim())?;
+            Some(own.tokens.get(role.trim())?.issued_at_ms())
+        })
+    }
+
     /// Whether a request waits in our own book.
     pub fn has_request(&self, request_id: &str, now_ms: u64) -> bool {
         self.read(|book| book.pending_request(request_id.trim(), now_ms).is_some())
@@ -388,7 +397,7 @@ fn read_row(row: &Value, listed_at_ms: u64) -> Result<Paired, String> {
     })
 }
 
-fn drop_unlisted(book: &mut Book, listed: &[Paired], listed_at_ms: u64) -> Vec<String> {
+fn drop_unlisted(book: &mut Book, listed: &[Paired], listed_at_ms: u64) -> Vec<DeviceClose> {
     let gone: Vec<String> = book
         .paired
         .values()
@@ -401,10 +410,37 @@ fn drop_unlisted(book: &mut Book, listed: &[Paired], listed_at_ms: u64) -> Vec<S
         })
         .map(|own| own.device_id.clone())
         .collect();
-    for id in &gone {
-        book.remove(id);
-    }
-    gone
+    let close = |device_id: String| {
+        book.remove(&device_id);
+        DeviceClose {
+            device_id,
+            role: None,
+            reason: "device-pair-removed",
+        }
+    };
+    gone.into_iter().map(close).collect()
+}
+
+/// The tokens that are taken away in `listed`. What we learned after the list was made is not on it. A new token in the place
+/// of an old one is no loss: the original issues one at a device's upgrade too.
+fn tokens_lost(book: &Book, listed: &Paired, listed_at_ms: u64) -> Vec<DeviceClose> {
+    let known = book.paired.get(&listed.device_id).filter(|own| {
+        own.made_by != MadeBy::Local
+            && own.learned_at_ms <= listed_at_ms
+            && own.public_key == listed.public_key
+    });
+    let tokens = known.into_iter().flat_map(|own| &own.tokens);
+    let lost = tokens.filter(|(role, token)| {
+        let theirs = listed.tokens.get(*role);
+        let is_gone = theirs.is_none_or(|theirs| theirs.revoked_at_ms.is_some());
+        is_gone && token.revoked_at_ms.is_none()
+    });
+    let lost = lost.map(|(role, _)| DeviceClose {
+        device_id: listed.device_id.clone(),
+        role: Some(role.clone()),
+        reason: "device-token-revoked",
+    });
+    lost.collect()
 }
 
 /// The upstream's word counts, but hashes that we learned stay as long as its token is the same.

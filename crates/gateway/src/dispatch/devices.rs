@@ -122,18 +122,30 @@ pub(crate) fn watch(app: &Arc<App>, frame: &RequestFrame<'_>) -> Option<Box<dyn 
     let text = |key: &str| params[key].as_str().map(|text| text.trim().to_owned());
     Some(Box::new(Loss {
         app: Arc::clone(app),
-        close: DeviceClose {
+        close: Some(DeviceClose {
             device_id: text("deviceId")?,
             role: text("role"),
             reason,
-        },
+        }),
     }))
 }
 
 /// A device that is to lose its pairing, or the token of one role.
 struct Loss {
     app: Arc<App>,
-    close: DeviceClose,
+    /// Until the upstream's answer is heard.
+    close: Option<DeviceClose>,
+}
+
+/// Its caller left before the answer: what became of it is on the upstream's list.
+impl Drop for Loss {
+    fn drop(&mut self) {
+        if let Some(close) = self.close.take()
+            && tokio::runtime::Handle::try_current().is_ok()
+        {
+            self.app.find_out(close);
+        }
+    }
 }
 
 impl std::fmt::Debug for Loss {
@@ -143,11 +155,9 @@ impl std::fmt::Debug for Loss {
 }
 
 impl bridge::Watch for Loss {
-    fn hear(self: Box<Self>, ok: bool, _: Option<&RawValue>) -> Option<bridge::Afterwards> {
-        if !ok {
-            return None;
-        }
-        let Self { app, close } = *self;
+    fn hear(mut self: Box<Self>, ok: bool, _: Option<&RawValue>) -> Option<bridge::Afterwards> {
+        let close = self.close.take().filter(|_| ok)?;
+        let app = Arc::clone(&self.app);
         // Before anybody knows of it, so that nobody comes in by it once it is said to be gone.
         if let Err(error) = app
             .auth

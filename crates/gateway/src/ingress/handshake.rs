@@ -134,6 +134,7 @@ impl Peer for ControlPeer {
             id: frame.id.clone().into_owned(),
             frame: text.to_owned(),
             session: Arc::clone(&self.session),
+            losses: self.app.losses(),
         };
         Handshake::Pending(Box::pin(attempt.decide(self.dialled.take())))
     }
@@ -146,6 +147,7 @@ impl Peer for ControlPeer {
 
     fn closed(&mut self, close: Option<(u16, String)>) {
         if let Some(session) = self.session.get() {
+            session.leave();
             self.app.hub.remove(&self.facts.conn_id);
             if let Some(key) = presence_key(&session.principal, &self.facts.conn_id) {
                 self.app.left(key);
@@ -171,6 +173,8 @@ struct Attempt {
     id: String,
     frame: String,
     session: Arc<OnceLock<Arc<Session>>>,
+    /// How much devices had lost when it came.
+    losses: u64,
 }
 
 impl Attempt {
@@ -372,7 +376,7 @@ impl Attempt {
             return Verdict::Refused;
         }
         self.app.announce(&judged.effects.events);
-        self.app.close_devices(&judged.effects.closes);
+        self.app.close_connections(&judged.effects.closes);
         let shown = &judged.hello_auth;
         // A socket that told the upstream of a client elsewhere can't become a backend client of this machine.
         let dialled = match dialled.filter(|_| self.attribution.is_local()) {
@@ -559,6 +563,11 @@ impl Attempt {
             wants_tools: principal.caps.iter().any(|cap| cap == "tool-events"),
             shows_approvals: shows_approvals(&principal),
         }));
+        let (device, is_node) = (principal.device_id.as_deref(), principal.role == "node");
+        if !self.app.keeps_rights(self.losses, device, is_node) {
+            let close = Close::new(auth::DeviceClose::CODE, auth::DeviceClose::TEXT);
+            self.outbound.close(close);
+        }
         if let Some(key) = presence_key(&principal, &self.facts.conn_id) {
             let arrival = presence::Arrival {
                 client: &self.params.client,

@@ -117,6 +117,13 @@ const PATTERNS: &[Known] = &[
         "^(?!\\.{1,2}$)(?:[^\\uD800-\\uDFFF]|[\\uD800-\\uDBFF][\\uDC00-\\uDFFF])+$",
         |text| !matches!(text, "" | "." | ".."),
     ),
+    ("^[a-z0-9][a-z0-9-]{0,63}$", |text| {
+        (1..=64).contains(&text.len())
+            && !text.starts_with('-')
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    }),
     ("^\\d{4}-\\d{2}-\\d{2}$", |text| {
         let bytes = text.as_bytes();
         bytes.len() == 10

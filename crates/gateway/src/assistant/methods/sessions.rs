@@ -162,34 +162,7 @@ impl Call {
         empty::resolve(raw.as_deref())
     }
 
-    pub(super) async fn create(&self) -> Result<Value, ErrorShape> {
-        let facts = self.app.facts.load_full();
-        let roster = facts.inputs(0, 0).roster();
-        let agent = self.text("agentId").map_or_else(
-            || roster.default_id.clone(),
-            crate::native::agents::normalize_id,
-        );
-        let key = match self.text("key") {
-            Some(_) => self.key("key"),
-            None => format!("agent:{agent}:dashboard:{}", uuid::Uuid::new_v4()),
-        };
-        self.known_agent(&key)?;
-        let session = self.open(&key).await?;
-        let mut chosen = rows::settings(&session);
-        for name in ["label", "model"] {
-            if let Some(value) = self.text(name) {
-                chosen[name] = json!(value);
-            }
-        }
-        self.keep_settings(&session, &chosen, session.archived)
-            .await?;
-        let session = self.open(&key).await?;
-        events::session_changed(&self.app, &self.assistant, &session, "create");
-        let row = rows::session(&self.app, &self.assistant, &session);
-        Ok(json!({ "ok": true, "key": key, "sessionId": session.session_id, "entry": row }))
-    }
-
-    async fn open(&self, key: &str) -> Result<AgentSession, ErrorShape> {
+    pub(super) async fn open(&self, key: &str) -> Result<AgentSession, ErrorShape> {
         let (key, agent, now) = (key.to_owned(), agent_for(&self.app, key), clock_ms());
         self.assistant
             .store
@@ -201,7 +174,7 @@ impl Call {
             .map_err(|error| unavailable(&error))
     }
 
-    async fn keep_settings(
+    pub(super) async fn keep_settings(
         &self,
         session: &AgentSession,
         settings: &Value,

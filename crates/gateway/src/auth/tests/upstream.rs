@@ -131,7 +131,7 @@ fn an_imported_device_is_asked_about_once_and_then_known() {
         .import_paired(&list, world.now())
         .expect("imported");
     assert_eq!(
-        (report.devices, report.removed.len(), report.skipped.len()),
+        (report.devices, report.lost.len(), report.skipped.len()),
         (1, 0, 0)
     );
 
@@ -272,13 +272,28 @@ fn a_relayed_handshake_is_remembered() {
         .auth
         .import_paired(&json!({"paired": []}), world.now() - 1)
         .expect("imported");
-    assert!(before.removed.is_empty());
+    assert!(before.lost.is_empty());
     let after = world
         .auth
         .import_paired(&json!({"paired": []}), world.now() + 1)
         .expect("imported");
-    assert_eq!(after.removed, std::slice::from_ref(&device.id));
+    assert_eq!(
+        lost(&after),
+        [(device.id.as_str(), None, "device-pair-removed")]
+    );
     assert_eq!(world.auth.made_by(&device.id), None);
+}
+
+fn lost(report: &upstream::Imported) -> Vec<(&str, Option<&str>, &str)> {
+    let rows = report.lost.iter();
+    rows.map(|close| {
+        (
+            close.device_id.as_str(),
+            close.role.as_deref(),
+            close.reason,
+        )
+    })
+    .collect()
 }
 
 #[test]
@@ -328,22 +343,30 @@ fn an_import_keeps_hashes_only_while_the_token_is_the_same() {
     // Rotated there: what we knew is worth nothing.
     let mut rotated = listed(&device, &["operator.read"], 5);
     rotated["tokens"][0]["rotatedAtMs"] = 9.into();
-    import(rotated.clone());
+    assert!(
+        import(rotated.clone()).lost.is_empty(),
+        "it may be an upgrade"
+    );
     assert!(matches!(
         world.connect(&try_()),
         Decision::AskUpstream { .. }
     ));
     // Revoked there: not even asked about.
     rotated["tokens"][0]["revokedAtMs"] = 10.into();
-    import(rotated);
+    let report = import(rotated.clone());
+    assert_eq!(
+        lost(&report),
+        [(device.id.as_str(), Some("operator"), "device-token-revoked")]
+    );
     assert_eq!(reason(&world.refused(&try_())), "device_token_mismatch");
+    assert!(import(rotated).lost.is_empty(), "it is lost once");
     // A row that cannot be read is named and removes nothing.
     let broken = json!({"paired": [{"deviceId": "x", "publicKey": ""}]});
     let report = world
         .auth
         .import_paired(&broken, world.now() + 1)
         .expect("imported");
-    assert_eq!((report.skipped.len(), report.removed.len()), (1, 0));
+    assert_eq!((report.skipped.len(), report.lost.len()), (1, 0));
 }
 
 #[test]

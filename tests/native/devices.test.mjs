@@ -99,14 +99,16 @@ test("what was taken away by somebody who did not wait for the answer, or throug
   const second = await enter(ours, byToken(own));
   const rotated = await pair(ours, READ);
   const third = await enter(ours, byToken(rotated));
-  const admin = await enter(ours, { token: TOKEN });
+  const admins = [await enter(ours, { token: TOKEN }), await enter(ours, { token: TOKEN })];
   // OpenClaw hears of it when its caller is gone.
   original.child.kill("SIGSTOP");
-  admin.send({ type: "req", id: "gone", method: "device.pair.remove", params: { deviceId: known.device.id } });
-  admin.send({ type: "req", id: "gone too", method: "device.token.rotate", params: { deviceId: rotated.device.id, role: "operator" } });
-  ok(await admin.call("health"));
-  admin.socket.terminate();
-  await admin.closed;
+  admins[0].send({ type: "req", id: "gone", method: "device.pair.remove", params: { deviceId: known.device.id } });
+  admins[1].send({ type: "req", id: "gone", method: "device.token.rotate", params: { deviceId: rotated.device.id, role: "operator" } });
+  for (const admin of admins) {
+    ok(await admin.call("health"));
+    admin.socket.terminate();
+    await admin.closed;
+  }
   original.child.kill("SIGCONT");
   for (const [client, device] of [[first, known], [third, rotated]]) {
     assert.equal((await client.closed).code, 4001);

@@ -19,6 +19,8 @@ use super::{Auth, ConnectAttempt, DeviceClose, RefusalLog, device, scopes, secre
 /// Refused tokens remembered, so that a repeated connect asks the upstream once.
 const VERDICTS_MAX: usize = 1_024;
 const VERDICT_TTL_MS: u64 = 60_000;
+/// Removals remembered: many more than there are while a list is on its way.
+const GONE_MAX: usize = 256;
 
 /// Tokens that the upstream refused a moment ago.
 #[derive(Default)]
@@ -53,6 +55,26 @@ impl Verdicts {
     }
 }
 
+/// Devices whose pairing was taken away lately, and the time of the word of it: an older list still has them.
+#[derive(Default)]
+pub(super) struct Gone(Mutex<VecDeque<(String, u64)>>);
+
+impl Gone {
+    fn add(&self, device_id: &str, at_ms: u64) {
+        let mut kept = self.0.lock();
+        if kept.len() == GONE_MAX {
+            kept.pop_front();
+        }
+        kept.push_back((device_id.to_owned(), at_ms));
+    }
+
+    fn since(&self, device_id: &str, at_ms: u64) -> bool {
+        let kept = self.0.lock();
+        kept.iter()
+            .any(|(id, gone)| id == device_id && *gone >= at_ms)
+    }
+}
+
 /// What an import changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Imported {
@@ -80,12 +102,13 @@ impl Auth {
         let mut devices = Vec::new();
         for row in rows {
             match read_row(row, listed_at_ms) {
+                Ok(device) if self.gone.since(&device.device_id, listed_at_ms) => {}
                 Ok(device) => devices.push(device),
                 Err(what) => report.skipped.push(what),
             }
         }
         report.devices = devices.len();
-        self.commit(|book| {
+        let report = self.commit(|book| {
             if complete && report.skipped.is_empty() {
                 report.lost = drop_unlisted(book, &devices, listed_at_ms);
             }
@@ -94,7 +117,11 @@ impl Auth {
                 merge_row(book, device);
             }
             report
-        })
+        })?;
+        for close in report.lost.iter().filter(|close| close.role.is_none()) {
+            self.gone.add(&close.device_id, listed_at_ms);
+        }
+        Ok(report)
     }
 
     /// The answer to [`super::Decision::AskUpstream`]. `accepted` false means the upstream said 401; on any other
@@ -255,8 +282,16 @@ impl Auth {
     ///
     /// # Errors
     /// When the book cannot be written; nothing is changed then.
-    pub fn forget_upstreams(&self, device_id: &str, role: Option<&str>) -> Result<(), StoreError> {
+    pub fn forget_upstreams(
+        &self,
+        device_id: &str,
+        role: Option<&str>,
+        now_ms: u64,
+    ) -> Result<(), StoreError> {
         self.bearers.clear();
+        if role.is_none() {
+            self.gone.add(device_id.trim(), now_ms);
+        }
         self.commit(|book| match role {
             None => {
                 book.remove(device_id);

@@ -159,9 +159,9 @@ impl bridge::Watch for Loss {
         let close = self.close.take().filter(|_| ok)?;
         let app = Arc::clone(&self.app);
         // Before anybody knows of it, so that nobody comes in by it once it is said to be gone.
-        if let Err(error) = app
-            .auth
-            .forget_upstreams(&close.device_id, close.role.as_deref())
+        if let Err(error) =
+            app.auth
+                .forget_upstreams(&close.device_id, close.role.as_deref(), clock::now_ms())
         {
             tracing::error!(%error, device = close.device_id, "cannot forget what a device lost; its next connect may be let in until OpenClaw's list is read again");
         }

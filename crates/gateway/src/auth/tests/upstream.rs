@@ -282,6 +282,12 @@ fn a_relayed_handshake_is_remembered() {
         [(device.id.as_str(), None, "device-pair-removed")]
     );
     assert_eq!(world.auth.made_by(&device.id), None);
+    // Nor does a list that was made before that bring it back.
+    let late = json!({"paired": [listed(&device, &["operator.read"], 5)]});
+    let report = world.auth.import_paired(&late, world.now() + 1);
+    assert_eq!(report.expect("imported").devices, 0);
+    let report = world.auth.import_paired(&late, world.now() + 2);
+    assert_eq!(report.expect("imported").devices, 1, "paired anew");
 }
 
 fn lost(report: &upstream::Imported) -> Vec<(&str, Option<&str>, &str)> {

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+mod dialect;
 mod http;
 
 /// Which vectors may be compared: those of one provider, model and length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Model {
-    /// `openai` (and all that speak its `/v1/embeddings`) or `ollama`.
+    /// `openai` (and all that speak its `/v1/embeddings`), `ollama`, `gemini` or `voyage`.
     pub provider: String,
     pub name: String,
     /// As asked for; `None` when the model decides.
@@ -21,9 +22,35 @@ pub enum Purpose {
     Document,
 }
 
+/// What was asked of a service and what it says that this cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub requests: u64,
+    /// Of these, asked again after the service was busy or away.
+    pub repeats: u64,
+    /// Texts that were answered with a vector.
+    pub texts: u64,
+    /// As the service counts them; 0 from one that does not say.
+    pub tokens: u64,
+}
+
+impl std::ops::AddAssign for Usage {
+    fn add_assign(&mut self, other: Self) {
+        self.requests += other.requests;
+        self.repeats += other.repeats;
+        self.texts += other.texts;
+        self.tokens += other.tokens;
+    }
+}
+
 /// Makes vectors of texts. Calls block.
 pub trait Embedder: Send + Sync {
     fn model(&self) -> &Model;
+
+    /// Since this was made; nothing of what works by itself.
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
 
     /// One vector for each text, in order, all of one length; none is sent again once the deadline passed.
     ///
@@ -42,7 +69,7 @@ pub trait Embedder: Send + Sync {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EmbedderSettings {
     pub model: Model,
-    /// `http://127.0.0.1:11434` for Ollama; up to and with `/v1` for OpenAI's kind.
+    /// `http://127.0.0.1:11434` for Ollama; up to and with `/v1` for OpenAI's kind and Voyage, `/v1beta` for Gemini.
     pub at: String,
     pub key_variable: Option<String>,
 }
@@ -51,7 +78,31 @@ impl EmbedderSettings {
     /// # Errors
     /// [`EmbedError::Settings`] for an unknown provider, an unusable address, a missing key.
     pub fn open(&self, client: &reqwest::Client) -> Result<Box<dyn Embedder>, EmbedError> {
-        Ok(Box::new(http::Service::new(self, client.clone())?))
+        self.open_with(client, self.key()?)
+    }
+
+    fn key(&self) -> Result<Option<String>, EmbedError> {
+        let Some(name) = &self.key_variable else {
+            return Ok(None);
+        };
+        match std::env::var(name) {
+            Ok(key) if !key.trim().is_empty() => Ok(Some(key.trim().to_owned())),
+            _ => Err(EmbedError::Settings(format!(
+                "the environment variable {name} has no key"
+            ))),
+        }
+    }
+
+    /// [`EmbedderSettings::open`] with a key that comes from elsewhere.
+    ///
+    /// # Errors
+    /// [`EmbedError::Settings`] for an unknown provider or an unusable address.
+    pub fn open_with(
+        &self,
+        client: &reqwest::Client,
+        key: Option<String>,
+    ) -> Result<Box<dyn Embedder>, EmbedError> {
+        Ok(Box::new(http::Service::new(self, client.clone(), key)?))
     }
 }
 

@@ -15,7 +15,7 @@ mod vector;
 
 pub use analyse::{terms, words};
 pub use chunk::{Chunk, chunks, entries};
-pub use embed::{EmbedError, Embedder, EmbedderSettings, Model, Purpose};
+pub use embed::{EmbedError, Embedder, EmbedderSettings, Model, Purpose, Usage};
 pub use fuse::{HALF_LIFE_DAYS, MMR_LAMBDA, Recency, midnight};
 pub use rank::{Explain, Filter, Found, Hit, Mode, Query};
 pub use store::{

@@ -1,13 +1,13 @@
-//! Services: OpenAI's `/v1/embeddings` (OpenAI, LM Studio, llama.cpp, vLLM, Mistral and their like) and Ollama's own
-//! `/api/embed`.
+//! A service over HTTP, in whichever [`Dialect`]: batches, waits, limits, what it cost.
 
 use std::time::{Duration, Instant, SystemTime};
 
+use parking_lot::Mutex;
 use reqwest::header;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{EmbedError, Embedder, EmbedderSettings, Model, Purpose};
+use super::dialect::{Answered, Dialect, retry_info};
+use super::{EmbedError, Embedder, EmbedderSettings, Model, Purpose, Usage};
 
 /// Of one request: services take 2048 texts at most, small ones fewer.
 const TEXTS_MAX: usize = 64;
@@ -20,26 +20,20 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// A service that wants a longer one is asked again at the next indexing.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(60);
-const DIMENSIONS_MAX: usize = 8192;
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Dialect {
-    OpenAi,
-    Ollama,
-}
 
 pub(super) struct Service {
     model: Model,
     dialect: Dialect,
-    url: String,
+    base: String,
     key: Option<String>,
     client: reqwest::Client,
     runtime: tokio::runtime::Runtime,
+    usage: Mutex<Usage>,
 }
 
 /// What became of one request.
 enum Outcome {
-    Vectors(Vec<Vec<f32>>),
+    Vectors(Answered),
     /// Worth another one, after what the service asked for.
     Again(EmbedError, Option<Duration>),
     Never(EmbedError),
@@ -49,16 +43,14 @@ impl Service {
     pub(super) fn new(
         settings: &EmbedderSettings,
         client: reqwest::Client,
+        key: Option<String>,
     ) -> Result<Self, EmbedError> {
         let wrong = |why: String| Err(EmbedError::Settings(why));
-        let (dialect, path) = match settings.model.provider.as_str() {
-            "openai" => (Dialect::OpenAi, "embeddings"),
-            "ollama" => (Dialect::Ollama, "api/embed"),
-            other => {
-                return wrong(format!(
-                    "{other} is no provider known here: openai or ollama"
-                ));
-            }
+        let Some(dialect) = Dialect::of(&settings.model.provider) else {
+            return wrong(format!(
+                "{} is no provider known here: openai, ollama, gemini or voyage",
+                settings.model.provider
+            ));
         };
         let base = settings.at.trim_end_matches('/');
         let usable = reqwest::Url::parse(base)
@@ -66,13 +58,6 @@ impl Service {
         if !usable {
             return wrong(format!("{base} is no http address"));
         }
-        let key = match &settings.key_variable {
-            None => None,
-            Some(name) => match std::env::var(name) {
-                Ok(key) if !key.trim().is_empty() => Some(key.trim().to_owned()),
-                _ => return wrong(format!("the environment variable {name} has no key")),
-            },
-        };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -80,19 +65,22 @@ impl Service {
         Ok(Self {
             model: settings.model.clone(),
             dialect,
-            url: format!("{base}/{path}"),
+            base: base.to_owned(),
             key,
             client,
             runtime,
+            usage: Mutex::default(),
         })
     }
 
     fn batch(
         &self,
+        purpose: Purpose,
         texts: &[&str],
         attempts: u32,
         deadline: Option<Instant>,
     ) -> Result<Vec<Vec<f32>>, EmbedError> {
+        let url = self.dialect.url(&self.base, &self.model, purpose);
         let mut attempt = 0;
         loop {
             attempt += 1;
@@ -102,17 +90,27 @@ impl Service {
                     .min(REQUEST_TIME_MAX)
             });
             let late = || EmbedError::TimedOut {
-                at: self.url.clone(),
+                at: url.clone(),
                 after: left,
             };
             // One runtime for all: connections are kept between batches.
             let outcome = self.runtime.block_on(async {
-                tokio::time::timeout(left, self.request(texts))
+                tokio::time::timeout(left, self.request(&url, purpose, texts))
                     .await
                     .unwrap_or_else(|_elapsed| Outcome::Again(late(), None))
             });
+            {
+                let mut usage = self.usage.lock();
+                usage.requests += 1;
+                usage.repeats += u64::from(attempt > 1);
+            }
             let (error, asked) = match outcome {
-                Outcome::Vectors(vectors) => return Ok(vectors),
+                Outcome::Vectors(Answered { vectors, tokens }) => {
+                    let mut usage = self.usage.lock();
+                    usage.texts += texts.len() as u64;
+                    usage.tokens += tokens;
+                    return Ok(vectors);
+                }
                 Outcome::Never(error) => return Err(error),
                 Outcome::Again(error, asked) => (error, asked),
             };
@@ -126,17 +124,15 @@ impl Service {
         }
     }
 
-    async fn request(&self, texts: &[&str]) -> Outcome {
-        let mut body = json!({ "model": self.model.name, "input": texts });
-        if let Some(dimensions) = self.model.dimensions {
-            body["dimensions"] = json!(dimensions);
-        }
-        let mut request = self.client.post(&self.url).json(&body);
+    async fn request(&self, url: &str, purpose: Purpose, texts: &[&str]) -> Outcome {
+        let body = self.dialect.body(&self.model, purpose, texts);
+        let mut request = self.client.post(url).json(&body);
         if let Some(key) = &self.key {
-            request = request.bearer_auth(key);
+            let (name, value) = self.dialect.key_header(key);
+            request = request.header(name, value);
         }
         let unreachable = |error: &reqwest::Error| EmbedError::Unreachable {
-            at: self.url.clone(),
+            at: url.to_owned(),
             why: self.without_key(&chain(error)),
         };
         let mut response = match request.send().await {
@@ -155,15 +151,21 @@ impl Service {
                     answer.extend_from_slice(&piece);
                 }
                 Ok(Some(_)) => {
-                    return Outcome::Never(self.garbage(&format!("over {ANSWER_BYTES_MAX} bytes")));
+                    return Outcome::Never(
+                        self.garbage(url, &format!("over {ANSWER_BYTES_MAX} bytes")),
+                    );
                 }
                 Ok(None) => break,
                 Err(error) => return Outcome::Again(unreachable(&error), asked),
             }
         }
         if !status.is_success() {
+            let asked = match self.dialect {
+                Dialect::Gemini => asked.max(retry_info(&answer)),
+                _ => asked,
+            };
             let error = EmbedError::Refused {
-                at: self.url.clone(),
+                at: url.to_owned(),
                 status: status.as_u16(),
                 why: self.without_key(&reason(&answer)),
             };
@@ -172,62 +174,15 @@ impl Service {
                 _ => Outcome::Never(error),
             };
         }
-        match self.vectors(&answer, texts.len()) {
-            Ok(vectors) => Outcome::Vectors(vectors),
-            Err(why) => Outcome::Never(self.garbage(&why)),
+        match self.dialect.vectors(purpose, &answer, texts.len()) {
+            Ok(answered) => Outcome::Vectors(answered),
+            Err(why) => Outcome::Never(self.garbage(url, &why)),
         }
     }
 
-    fn vectors(&self, answer: &[u8], count: usize) -> Result<Vec<Vec<f32>>, String> {
-        #[derive(Deserialize)]
-        struct One {
-            index: usize,
-            embedding: Vec<f32>,
-        }
-        #[derive(Deserialize)]
-        struct OpenAi {
-            data: Vec<One>,
-        }
-        #[derive(Deserialize)]
-        struct Ollama {
-            embeddings: Vec<Vec<f32>>,
-        }
-        let vectors = match self.dialect {
-            Dialect::Ollama => {
-                let answer: Ollama = serde_json::from_slice(answer).map_err(|e| e.to_string())?;
-                answer.embeddings
-            }
-            Dialect::OpenAi => {
-                let mut answer: OpenAi =
-                    serde_json::from_slice(answer).map_err(|e| e.to_string())?;
-                answer.data.sort_by_key(|one| one.index);
-                if answer
-                    .data
-                    .iter()
-                    .enumerate()
-                    .any(|(at, one)| one.index != at)
-                {
-                    return Err("its vectors do not follow the texts".to_owned());
-                }
-                answer.data.into_iter().map(|one| one.embedding).collect()
-            }
-        };
-        let length = vectors.first().map_or(0, Vec::len);
-        if vectors.len() != count {
-            return Err(format!("{} vectors for {count} texts", vectors.len()));
-        }
-        if length == 0 || length > DIMENSIONS_MAX || vectors.iter().any(|one| one.len() != length) {
-            return Err("its vectors are of no, of too great or of different length".to_owned());
-        }
-        if vectors.iter().flatten().any(|x| !x.is_finite()) {
-            return Err("a number that is none".to_owned());
-        }
-        Ok(vectors)
-    }
-
-    fn garbage(&self, why: &str) -> EmbedError {
+    fn garbage(&self, url: &str, why: &str) -> EmbedError {
         EmbedError::Garbage {
-            at: self.url.clone(),
+            at: url.to_owned(),
             why: self.without_key(why),
         }
     }
@@ -246,6 +201,10 @@ impl Embedder for Service {
         &self.model
     }
 
+    fn usage(&self) -> Usage {
+        *self.usage.lock()
+    }
+
     fn embed(
         &self,
         purpose: Purpose,
@@ -257,16 +216,17 @@ impl Embedder for Service {
             Purpose::Query => 1,
             Purpose::Document => ATTEMPTS_MAX,
         };
+        let texts_max = self.dialect.texts_max(purpose, TEXTS_MAX);
         let mut out = Vec::with_capacity(texts.len());
         let mut rest = texts;
         while !rest.is_empty() {
             let mut bytes = 0;
-            let fitting = rest.iter().take(TEXTS_MAX).take_while(|text| {
+            let fitting = rest.iter().take(texts_max).take_while(|text| {
                 bytes += text.len();
                 bytes <= TEXT_BYTES_MAX
             });
             let (now, later) = rest.split_at(fitting.count().max(1));
-            out.extend(self.batch(now, attempts, deadline)?);
+            out.extend(self.batch(purpose, now, attempts, deadline)?);
             rest = later;
         }
         Ok(out)

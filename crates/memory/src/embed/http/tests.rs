@@ -1,4 +1,5 @@
 use super::*;
+use serde_json::json;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 
@@ -52,7 +53,7 @@ fn service(provider: &str, at: &str, key_variable: Option<&str>) -> Result<Servi
         at: at.to_owned(),
         key_variable: key_variable.map(str::to_owned),
     };
-    Service::new(&settings, reqwest::Client::new())
+    Service::new(&settings, reqwest::Client::new(), settings.key()?)
 }
 
 fn openai(vectors: &[(usize, Value)]) -> Value {
@@ -105,6 +106,122 @@ fn both_dialects_give_vectors_in_the_order_of_the_texts() {
     );
 }
 
+/// As OpenClaw asks: extensions/google/embedding-provider.ts and extensions/voyage/embedding-provider.ts.
+#[test]
+fn gemini_and_voyage_are_told_what_a_text_is_for() {
+    let ask = |provider, name: &str, dimensions, purpose, answers: &[Value]| {
+        let answers = answers.iter().map(|body| answer("200 OK", "", body));
+        let (at, served) = serve(answers.collect());
+        let mut found = service(provider, &format!("{at}/v1beta"), Some("PATH")).unwrap();
+        found.model.name = name.to_owned();
+        found.model.dimensions = dimensions;
+        let vectors = found.embed(purpose, &["a", "b"], None).unwrap();
+        assert_eq!(vectors, [[1.0, 2.0], [3.0, 4.0]]);
+        (served.join().unwrap(), found.usage())
+    };
+    let one = |x: u8, y: u8| json!({ "values": [x, y] });
+    let both = json!({ "embeddings": [one(1, 2), one(3, 4)] });
+    let (asked, usage) = ask(
+        "gemini",
+        "gemini-embedding-001",
+        None,
+        Purpose::Document,
+        std::slice::from_ref(&both),
+    );
+    let (head, body) = &asked[0];
+    let line = "POST /v1beta/models/gemini-embedding-001:batchEmbedContents HTTP/1.1\r\n";
+    assert!(head.starts_with(line), "{head}");
+    let key = std::env::var("PATH").unwrap();
+    assert!(head.contains(&format!("x-goog-api-key: {key}")) && !head.contains("uthorization"));
+    let part = |text: &str| json!({ "parts": [{ "text": text }] });
+    let request = |text: &str| json!({ "model": "models/gemini-embedding-001", "content": part(text), "taskType": "RETRIEVAL_DOCUMENT" });
+    assert_eq!(*body, json!({ "requests": [request("a"), request("b")] }));
+    assert_eq!((usage.requests, usage.texts, usage.tokens), (1, 2, 0));
+
+    let single =
+        |values: Value| json!({ "embedding": values, "usageMetadata": { "promptTokenCount": 3 } });
+    let answers = [single(one(1, 2)), single(one(3, 4))];
+    let (asked, usage) = ask(
+        "gemini",
+        "models/gemini-embedding-001",
+        Some(768),
+        Purpose::Query,
+        &answers,
+    );
+    assert!(
+        asked[1]
+            .0
+            .starts_with("POST /v1beta/models/gemini-embedding-001:embedContent HTTP/1.1\r\n")
+    );
+    assert_eq!(
+        asked[1].1,
+        json!({ "content": part("b"), "taskType": "RETRIEVAL_QUERY", "outputDimensionality": 768 })
+    );
+    assert_eq!((usage.requests, usage.tokens), (2, 6));
+    let (asked, _) = ask(
+        "gemini",
+        "google/gemini-embedding-2",
+        None,
+        Purpose::Document,
+        &[both],
+    );
+    assert_eq!(
+        asked[0].1["requests"][0],
+        json!({ "model": "models/gemini-embedding-2", "content": part("title: none | text: a"), "outputDimensionality": 3072 })
+    );
+
+    let answers = [openai(&[(0, json!([1, 2])), (1, json!([3, 4]))])];
+    let (asked, usage) = ask("voyage", "voyage-4-large", None, Purpose::Query, &answers);
+    assert!(
+        asked[0]
+            .0
+            .starts_with("POST /v1beta/embeddings HTTP/1.1\r\n")
+    );
+    assert_eq!(
+        asked[0].1,
+        json!({ "model": "voyage-4-large", "input": ["a", "b"], "input_type": "query" })
+    );
+    assert_eq!(usage.tokens, 2);
+    let (asked, _) = ask(
+        "voyage",
+        "voyage-4-large",
+        Some(512),
+        Purpose::Document,
+        &answers,
+    );
+    assert_eq!(asked[0].1["input_type"], "document");
+    assert_eq!(asked[0].1["output_dimension"], 512);
+}
+
+#[test]
+fn gemini_says_in_the_error_how_long_to_wait() {
+    let details = json!([
+        { "@type": "type.googleapis.com/google.rpc.QuotaFailure" },
+        { "@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "0.25s" },
+        { "@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "120s" },
+    ]);
+    let busy = json!({ "error": { "code": 429, "message": "quota", "details": details } });
+    assert_eq!(
+        retry_info(busy.to_string().as_bytes()),
+        Some(Duration::from_secs(120))
+    );
+    assert_eq!(retry_info(b"{}"), None);
+    // Longer than anybody waits: told at once, whatever the header says.
+    let (at, served) = serve(vec![answer(
+        "429 Too Many Requests",
+        "retry-after: 0\r\n",
+        &busy,
+    )]);
+    let found = service("gemini", &at, None).unwrap();
+    let error = found
+        .embed(Purpose::Document, &["a"], None)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("429") && error.contains("quota"), "{error}");
+    assert_eq!(served.join().unwrap().len(), 1);
+    assert_eq!((found.usage().requests, found.usage().texts), (1, 0));
+}
+
 #[test]
 fn a_busy_service_is_asked_again_when_it_says_and_a_question_is_not() {
     let busy = || {
@@ -127,6 +244,8 @@ fn a_busy_service_is_asked_again_when_it_says_and_a_question_is_not() {
         "{error}"
     );
     assert_eq!(served.join().unwrap().len(), 4);
+    let usage = found.usage();
+    assert_eq!((usage.requests, usage.repeats, usage.texts), (4, 2, 1));
     let late = found.embed(Purpose::Document, &["a"], Some(Instant::now()));
     assert!(matches!(
         late,

@@ -43,6 +43,10 @@ crash-loop: setup ## Kill -9 under load, KILLS times: what was accepted arrives,
 	@COMMANDS_ALL=1 $(XTASK) node --test tests/messages/commands.test.mjs
 	@KILLS=$(KILLS) SEED=$(SEED) exec $(XTASK) node --test --test-name-pattern="random kills" tests/messages/crash.test.mjs
 
+.PHONY: crash-memory
+crash-memory: toolchain ## Kill -9 a writer of memories, KILLS times: indexes hold what the table holds
+	@KILLS=$(KILLS) $(CARGO) test --locked -p memory --test it -- --nocapture crash::what
+
 .PHONY: crash-upstream
 crash-upstream: setup ## Kill OpenClaw and stop it for 30 s with 100 clients and 20 runs in flight
 	$(CARGO) build --locked -p gateway

@@ -5,7 +5,7 @@
 use crate::analyse::{Analyser, BETWEEN};
 use crate::rank::{EXPANSIONS_MAX, Leg, Parsed, Statistics};
 use crate::store::Allowed;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use tantivy::collector::{FilterCollector, TopDocs};
@@ -162,6 +162,17 @@ impl Keyword {
             self.seen = Some(meta.opstamp);
         }
         Ok(&self.applied)
+    }
+
+    /// The ids of all chunks in it.
+    pub(crate) fn chunks(&self) -> tantivy::Result<BTreeSet<i64>> {
+        let mut out = BTreeSet::new();
+        for segment in self.reader.searcher().segment_readers() {
+            let column = segment.fast_fields().u64("chunk")?;
+            let ids = segment.doc_ids_alive().filter_map(|at| column.first(at));
+            out.extend(ids.filter_map(|id| i64::try_from(id).ok()));
+        }
+        Ok(out)
     }
 
     pub(crate) fn statistics(&self, parsed: &Parsed) -> tantivy::Result<Statistics> {

@@ -20,6 +20,7 @@ pub use fuse::{HALF_LIFE_DAYS, MMR_LAMBDA, Recency, midnight};
 pub use rank::{Explain, Filter, Found, Hit, Mode, Query};
 pub use store::{
     DOCUMENT_BYTES_MAX, Document, Embedded, Indexed, Mark, Memory, SCHEMA, Status, VectorStatus,
+    Verified,
 };
 
 /// Whose memory it is. Every call takes one: there is no way to ask for all.

@@ -3,7 +3,9 @@
 use crate::keyword::{self, Applied, Keyword, Writer};
 use crate::vector::Vectors;
 use crate::{Agent, MemoryError, chunks, entries};
-use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use rusqlite::{
+    Connection, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params,
+};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -11,9 +13,11 @@ use std::time::Duration;
 
 mod embedding;
 mod search;
+mod verify;
 
 pub use embedding::{Embedded, VectorStatus};
 pub(crate) use search::Allowed;
+pub use verify::Verified;
 
 /// Bounds what one hostile file costs.
 pub const DOCUMENT_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -148,7 +152,20 @@ impl Memory {
     /// # Errors
     /// [`MemoryError::Schema`] for a file of another version, which is left as it is; SQLite's own.
     pub fn open(path: &Path) -> Result<Self, MemoryError> {
-        let mut db = Connection::open(path)?;
+        Self::with(Connection::open(path)?, path)
+    }
+
+    /// [`Memory::open`] on another file system of SQLite's (a VFS by its name), such as one whose power can be cut.
+    /// Indexes are on the usual one.
+    ///
+    /// # Errors
+    /// As [`Memory::open`].
+    pub fn open_on(path: &Path, vfs: &str) -> Result<Self, MemoryError> {
+        let flags = OpenFlags::default();
+        Self::with(Connection::open_with_flags_and_vfs(path, flags, vfs)?, path)
+    }
+
+    fn with(mut db: Connection, path: &Path) -> Result<Self, MemoryError> {
         db.busy_timeout(Duration::from_secs(5))?;
         let found: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         let foreign = found == 0

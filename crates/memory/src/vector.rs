@@ -4,6 +4,7 @@
 //! that scan are put in order. The database has the exact ones, for the last fifty. Nothing is held in memory: files
 //! are read by `pread`, since what is scanned at every question is in the page cache anyway.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
@@ -188,6 +189,18 @@ impl Vectors {
     /// Whether nobody has gone on with it since.
     pub(crate) fn is_current(&self, folder: &Path) -> bool {
         matches!(Head::read(folder), Ok(Some(head)) if head == self.head)
+    }
+
+    /// The ids of all chunks in it, of some that are gone too.
+    pub(crate) fn chunks(&self) -> io::Result<BTreeSet<i64>> {
+        let mut out = BTreeSet::new();
+        let each = row_bytes(self.head.dimensions) as u64;
+        let mut id = [0; 8];
+        for at in 0..self.head.count as u64 {
+            self.rows.read_exact_at(&mut id, at * each)?;
+            out.insert(i64::from_le_bytes(id));
+        }
+        Ok(out)
     }
 
     /// The nearest of those whose document is allowed, nearest first; `true` when the deadline ended the scan early.

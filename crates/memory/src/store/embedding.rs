@@ -381,7 +381,7 @@ impl Memory {
     }
 
     /// `None` when there is no index of this database yet.
-    fn vectors<T>(
+    pub(super) fn vectors<T>(
         &self,
         owner: i64,
         model: i64,
@@ -421,7 +421,7 @@ impl Memory {
     }
 }
 
-fn models_of(db: &Connection, owner: i64) -> rusqlite::Result<Vec<i64>> {
+pub(super) fn models_of(db: &Connection, owner: i64) -> rusqlite::Result<Vec<i64>> {
     let mut select = db.prepare_cached("SELECT DISTINCT model FROM vector WHERE agent = ?1")?;
     let rows = select.query_map([owner], |row| row.get(0))?;
     rows.collect()

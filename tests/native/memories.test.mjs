@@ -11,7 +11,8 @@ import { startOriginal, startOurs, TOKEN } from "../lib/gateway.mjs";
 import { RawClient } from "../lib/raw.mjs";
 import { gatewayBinary, tempDir, until } from "../lib/tools.mjs";
 
-const config = { agents: { entries: { main: {}, ada: {} } } };
+const extraPaths = ["../team", { path: "../shared", pattern: "runbooks/**/*.md" }, "../only.md", "../linked", "../none"];
+const config = { agents: { entries: { main: {}, ada: { memory: { search: { extraPaths } } } } } };
 const LONG = Array.from({ length: 300 }, (_, at) => `entry ${at + 1} of a long note`);
 
 function write(target, file, text, agent = "main") {
@@ -33,6 +34,12 @@ function fill(stateDir) {
   write(stateDir, "memory/notes.txt", "a giraffe that is no Markdown\n");
   write(stateDir, "notes.md", "a giraffe that is no memory\n");
   write(stateDir, "MEMORY.md", "- Bob's giraffe is a secret.\n", "ada");
+  for (const file of ["team/rota.md", "team/deep/plan.md", "team/notes.txt", "shared/runbooks/a/b.md", "shared/other.md", "only.md", "real/far.md"]) {
+    fs.mkdirSync(path.dirname(path.join(stateDir, file)), { recursive: true });
+    fs.writeFileSync(path.join(stateDir, file), `A walrus in ${path.basename(file)}.\n`);
+  }
+  fs.symlinkSync(path.join(stateDir, "real"), path.join(stateDir, "linked"));
+  fs.symlinkSync(path.join(stateDir, "real/far.md"), path.join(stateDir, "team/far.md"));
   const workspace = path.join(stateDir, "workspace-main");
   fs.symlinkSync(path.join(workspace, "notes.md"), path.join(workspace, "memory/link.md"));
   fs.mkdirSync(path.join(workspace, "memory/folder.md"));
@@ -165,6 +172,17 @@ test("memory_get by tools.invoke answers like the original's", async () => {
   await invoke("memory_get", { path: " " });
 });
 
+test("what memory.search.extraPaths names is searched and read as by the original", async () => {
+  const { results } = await both("memory.search", { query: "walrus", agentId: "ada" });
+  assert.deepEqual(results.map((hit) => hit.path), ["../only.md", "../shared/runbooks/a/b.md", "../team/deep/plan.md", "../team/rota.md"]);
+  assert.deepEqual((await both("memory.search", { query: "walrus", agentId: "main" })).results, []);
+  for (const path of [
+    "../team/rota.md", "$STATE/team/deep/plan.md", "../team/none.md", "../team/notes.txt", "../team/far.md", "../shared/runbooks/a/b.md",
+    "../shared/other.md", "../only.md", "../linked/far.md", "../real/far.md", "../none/x.md", "../team",
+  ]) await invoke("memory_get", { path }, { agentId: "ada" });
+  await invoke("memory_get", { path: "../team/rota.md" });
+});
+
 test("tools.invoke takes agents and sessions as the original does", async () => {
   const args = { path: "MEMORY.md" };
   for (const more of [
@@ -184,7 +202,12 @@ test("tools.invoke takes agents and sessions as the original does", async () => 
 });
 
 test("an agent without memory, or without the tool, is told so as by the original", async (t) => {
-  const off = { agents: { entries: { main: {}, ada: { memory: { search: { enabled: false } } } } }, memory: { citations: "off" }, tools: { deny: ["memory_get"] } };
+  const { server, asked } = await gemini(t);
+  const off = (label) => {
+    const remote = { baseUrl: `http://127.0.0.1:${server.address().port}/${label}/v1beta`, apiKey: "gm-very-secret" };
+    const entries = { main: {}, ada: { memory: { search: { enabled: false } } }, gem: { memory: { search: { provider: "gemini", outputDimensionality: 128, remote } } } };
+    return { agents: { entries }, memory: { citations: "off" }, tools: { deny: ["memory_get"] } };
+  };
   const before = { targets: { ...targets }, clients: { ...clients } };
   t.after(async () => {
     for (const label of ["original", "ours"]) {
@@ -196,7 +219,8 @@ test("an agent without memory, or without the tool, is told so as by the origina
   for (const [label, start] of [["original", startOriginal], ["ours", startOurs]]) {
     const stateDir = tempDir(label);
     fill(stateDir);
-    targets[label] = await start({ stateDir, config: off });
+    write(stateDir, "MEMORY.md", "- The kestrel nests in the tower.\n- Bread is baked on Sundays.\n", "gem");
+    targets[label] = await start({ stateDir, config: off(label) });
     clients[label] = await open(targets[label]);
   }
   await both("memory.search", { query: "giraffe", agentId: "ada" });
@@ -204,7 +228,46 @@ test("an agent without memory, or without the tool, is told so as by the origina
   await invoke("memory_search", { query: "giraffe" }, { agentId: "ada" });
   await invoke("memory_search", { query: "giraffe" });
   await invoke("memory_get", { path: "MEMORY.md" });
+
+  // Whom memory.search.provider names is asked as the original asks it.
+  await clients.ours.ask("memory.index", { agentId: "gem" });
+  for (const label of ["original", "ours"]) {
+    const isAsked = (verb) => asked[label].some(({ path }) => path.endsWith(verb));
+    const found = await until(`vectors by Gemini of ${label}`, async () => {
+      const { results } = await clients[label].ask("memory.search", { query: "where does the kestrel nest?", agentId: "gem" });
+      return isAsked(":batchEmbedContents") && isAsked(":embedContent") && results?.[0]?.vectorScore > 0 && results;
+    });
+    assert.match(found[0].snippet, /kestrel/);
+  }
+  const told = (label) => {
+    const of = (verb) => asked[label].filter(({ path }) => path.endsWith(verb));
+    const documents = of(":batchEmbedContents").flatMap(({ body }) => body.requests).sort((a, b) => (a.content.parts[0].text < b.content.parts[0].text ? -1 : 1));
+    return { documents, question: of(":embedContent").at(-1).body, paths: [...new Set(asked[label].map(({ path }) => path))].sort(), keys: [...new Set(asked[label].map(({ key }) => key))] };
+  };
+  assert.deepEqual(told("ours"), told("original"));
+  assert.deepEqual(told("ours").keys, ["gm-very-secret"]);
 });
+
+/** Gemini's published shapes, for whoever's path begins with its name; vectors count letters, as below. */
+async function gemini(t) {
+  const asked = { original: [], ours: [] };
+  const values = (text) => Array.from({ length: 128 }, (_, at) => 0.1 + [...text].filter((c) => c.codePointAt(0) % 128 === at).length);
+  const server = http.createServer(async (request, response) => {
+    let text = "";
+    for await (const piece of request) text += piece;
+    const [, label, ...rest] = request.url.split("/");
+    const body = JSON.parse(text);
+    asked[label].push({ path: rest.join("/"), key: request.headers["x-goog-api-key"], body });
+    const one = ({ content }) => ({ values: values(content.parts[0].text) });
+    response.writeHead(200, { "content-type": "application/json" });
+    response.end(JSON.stringify(body.requests ? { embeddings: body.requests.map(one) } : { embedding: one(body) }));
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  t.after(() => server.closeAllConnections());
+  t.after(() => server.close());
+  return { server, asked };
+}
 
 test("what is written, changed or removed is so in the next search", async () => {
   const { ours } = clients;

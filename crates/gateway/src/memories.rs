@@ -3,7 +3,10 @@
 //! An agent's memory is the files of its workspace that the original reads too ([`sources`]), brought up to date before
 //! each search, and what the `memory` commands keep for it. [`read`] answers, [`tools`] says it as the tools do.
 
+mod extra;
 pub(crate) mod folder;
+pub(crate) mod http;
+pub(crate) mod provider;
 pub(crate) mod read;
 mod shelf;
 mod sources;
@@ -17,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use memory::{Agent, Embedder, Memory, MemoryError};
+use memory::{Agent, Embedder, Memory, MemoryError, Usage};
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -63,22 +66,40 @@ pub(crate) fn embedder(
     let Some(settings) = memory.embedder(agent)? else {
         return Ok(None);
     };
-    let client = reqwest::Client::builder()
+    Ok(Some(settings.open(&client()?)?))
+}
+
+fn client() -> anyhow::Result<reqwest::Client> {
+    reqwest::Client::builder()
         .connect_timeout(Duration::from_secs(10))
         .redirect(reqwest::redirect::Policy::none())
         .user_agent(concat!("openclaw-gateway/", env!("CARGO_PKG_VERSION")))
         .use_preconfigured_tls(channels::web::tls_config())
         .build()
-        .context("TLS can't be set up")?;
-    Ok(Some(settings.open(&client)?))
+        .context("TLS can't be set up")
 }
 
 /// The database, open as often as calls need it at once: an index that stays open need not be read again.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Memories {
     idle: Mutex<Vec<Idle>>,
     /// Agents whose memory is being indexed, so that no text is paid for twice.
     indexing: Mutex<HashSet<String>>,
+    /// Of those who ask over HTTP.
+    turns: tokio::sync::Semaphore,
+    /// What embedding services were asked since the start.
+    usage: Mutex<Usage>,
+}
+
+impl Default for Memories {
+    fn default() -> Self {
+        Self {
+            idle: Mutex::default(),
+            indexing: Mutex::default(),
+            turns: tokio::sync::Semaphore::new(http::AT_ONCE),
+            usage: Mutex::default(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -120,6 +141,18 @@ impl Memories {
             memories: self,
             idle: Some(idle),
         })
+    }
+
+    /// What embedding services were asked since the start.
+    pub(crate) fn usage(&self) -> Usage {
+        *self.usage.lock()
+    }
+
+    /// Counts what an embedder was asked; an embedder is counted once, at its end.
+    fn spent(&self, embedder: &dyn Embedder) -> Usage {
+        let usage = embedder.usage();
+        *self.usage.lock() += usage;
+        usage
     }
 
     /// `None`: somebody is at it.
@@ -333,6 +366,7 @@ fn search(memories: &Memories, facts: &Facts, params: &Value) -> Result<Value, E
         }),
         min_score: min_score.unwrap_or(0.0),
         kinds: Vec::new(),
+        words_only: params["lexicalOnly"] == true,
     };
     let answer =
         read::search(memories, &shelf, &asked).map_err(|error| failed("search", &error))?;

@@ -147,6 +147,16 @@ pub fn child(
         // An update restart must not leave a detached process that we do not watch.
         ("OPENCLAW_NO_RESPAWN".to_owned(), "1".into()),
     ];
+    // For plugins that ask this gateway (plugins/memory).
+    let scheme = if settings.tls.enabled {
+        "https"
+    } else {
+        "http"
+    };
+    env.push((
+        "OPENCLAW_RS_URL".to_owned(),
+        format!("{scheme}://127.0.0.1:{}", settings.port).into(),
+    ));
     if *ours == Ours::All {
         // Source: docs/gateway/embedding.md.
         env.push(("OPENCLAW_SKIP_CHANNELS".to_owned(), "1".into()));

@@ -9,7 +9,7 @@ use super::http::Body;
 use crate::app::App;
 use crate::auth::RemoteEnd;
 use crate::messages::Messages;
-use crate::{console, messages, recent_log, rollout, shadow, upstream};
+use crate::{console, memories, messages, recent_log, rollout, shadow, upstream};
 
 /// Whose a path is.
 pub(crate) enum Api {
@@ -19,6 +19,7 @@ pub(crate) enum Api {
     Upstream,
     RecentLog,
     Console,
+    Memories,
 }
 
 /// `None`: somebody else's path.
@@ -32,6 +33,7 @@ pub(crate) fn of(app: &App, path: &str) -> Option<Api> {
         recent_log::PATH => Some(Api::RecentLog),
         path if path == upstream::PATH || path.starts_with("/api/upstream/") => Some(Api::Upstream),
         path if console::api::is_ours(path) => Some(Api::Console),
+        path if memories::http::is_ours(path) => Some(Api::Memories),
         _ => None,
     }
 }
@@ -50,5 +52,6 @@ pub(crate) async fn respond(
         Api::Upstream => upstream::respond(app, &request, peer).await,
         Api::RecentLog => recent_log::respond(app, &request, peer).await,
         Api::Console => console::api::respond(app, &request, peer).await,
+        Api::Memories => memories::http::respond(app, request, peer).await,
     }
 }

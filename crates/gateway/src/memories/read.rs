@@ -1,16 +1,17 @@
 //! What an agent remembers of a question, and excerpts of its memory, in the original's shapes.
 
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use memory::{Filter, Found, Hit, Indexed, Memory, MemoryError, Mode, Query, Recency};
+use memory::{Filter, Found, Hit, Indexed, Memory, MemoryError, Mode, Query, Recency, Usage};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
+use super::extra::{named, plain};
 use super::sources::{self, Counts, Workspace};
-use super::{Memories, Shelf, folder};
+use super::{Memories, Shelf, folder, provider};
 use crate::clock;
 
 const SEARCH_TIME: Duration = Duration::from_secs(10);
@@ -27,6 +28,8 @@ pub(crate) struct Search<'a> {
     pub(crate) min_score: f64,
     /// Of documents; empty is any.
     pub(crate) kinds: Vec<String>,
+    /// No embedder is asked: for an answer that must not wait for a service.
+    pub(crate) words_only: bool,
 }
 
 /// What a search found.
@@ -90,7 +93,13 @@ pub(super) fn search(
     let began = Instant::now();
     let mut memory = memories.open(&shelf.file)?;
     let until = Some(began + FOLLOW_TIME);
-    let counts = sources::follow(&mut memory, &shelf.agent, &shelf.workspace, until)?;
+    let counts = sources::follow(
+        &mut memory,
+        &shelf.agent,
+        &shelf.workspace,
+        &shelf.extra,
+        until,
+    )?;
     let mut warnings = warnings(shelf, &counts);
     if counts.kept > 0 && memory.status(&shelf.agent)?.pending > PENDING_MAX {
         // Without it every passage is read, and the same is found.
@@ -98,11 +107,14 @@ pub(super) fn search(
             warnings.push(error.to_string());
         }
     }
-    let settings = memory.embedder(&shelf.agent)?;
-    let embedder = super::embedder(&memory, &shelf.agent).unwrap_or_else(|error| {
-        warnings.push(format!("{error}; the words answer alone"));
-        None
-    });
+    let settings = provider::settings(&memory, shelf)?;
+    let embedder = match asked.words_only {
+        true => None,
+        false => provider::open(&memory, shelf)?.unwrap_or_else(|why| {
+            warnings.push(format!("{why}; the words answer alone"));
+            None
+        }),
+    };
     let query = Query {
         limit: asked.limit,
         min_score: asked.min_score,
@@ -119,6 +131,9 @@ pub(super) fn search(
         ..Query::new(asked.query)
     };
     let found = memory.search_with(&shelf.agent, &query, embedder.as_deref())?;
+    if let Some(embedder) = &embedder {
+        memories.spent(&**embedder);
+    }
     if found.partial {
         let late = "the time was over before everything was read: results are partial";
         warnings.push(late.to_owned());
@@ -216,6 +231,12 @@ pub(super) fn get(memories: &Memories, shelf: &Shelf, asked: &Get<'_>) -> Result
             None => Ok(json!({ "status": "not_found", "text": "", "path": inside })),
         };
     }
+    if let Some((name, opened)) = beside(shelf, path) {
+        return match regular(opened, &name)? {
+            Some(text) => Ok(excerpt(&text, &name, asked, shelf.get_chars_max, false)),
+            None => Ok(json!({ "status": "not_found", "text": "", "path": name })),
+        };
+    }
     // Nothing was ever kept: the database need not come into being for that.
     if !shelf.file.is_file() {
         return Err(Refusal::not_allowed());
@@ -236,21 +257,36 @@ fn may_be_read(inside: &str) -> bool {
 
 /// A path from the workspace on, whatever links there are; `None` when it leads out.
 fn inside(workspace: &Path, asked: &str) -> Option<String> {
-    let mut full = PathBuf::new();
-    for part in workspace.join(asked).components() {
-        match part {
-            Component::ParentDir => drop(full.pop()),
-            Component::CurDir => {}
-            part => full.push(part),
-        }
-    }
+    let full = plain(&workspace.join(asked));
     let inside = full.strip_prefix(workspace).ok()?.to_str()?;
     (!inside.is_empty()).then(|| inside.to_owned())
 }
 
+/// A file of `memory.search.extraPaths`: its name, and it itself or why not. `None`: it is none, or a link.
+fn beside(shelf: &Shelf, asked: &str) -> Option<(String, Result<File, Errno>)> {
+    let full = plain(&shelf.workspace.join(asked));
+    shelf.extra.iter().find_map(|extra| {
+        let inside = extra.inside(&full).filter(|inside| extra.has(inside))?;
+        // A configured path that is a link, or not there, names nothing.
+        let root = extra.path.symlink_metadata().ok()?;
+        if root.is_symlink() || root.is_dir() == inside.is_empty() {
+            return None;
+        }
+        match sources::extra_file(extra, &inside) {
+            Err(Errno::LOOP | Errno::XDEV) => None,
+            opened => Some((named(&shelf.workspace, &full)?, opened)),
+        }
+    })
+}
+
 fn text_of(workspace: &Path, inside: &str) -> Result<Option<String>, Refusal> {
-    let irregular = || Refusal::unreadable("path must be a regular file");
     let opened = Workspace::open(workspace).and_then(|workspace| workspace.file(inside));
+    regular(opened, inside)
+}
+
+/// `None` when there is no such file.
+fn regular(opened: Result<File, Errno>, inside: &str) -> Result<Option<String>, Refusal> {
+    let irregular = || Refusal::unreadable("path must be a regular file");
     let file = match opened {
         Ok(file) => file,
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
@@ -335,23 +371,41 @@ fn excerpt(text: &str, path: &str, asked: &Get<'_>, chars_max: usize, has_file: 
 /// The database's.
 pub(super) fn index(memories: &Memories, shelf: &Shelf) -> Result<Value, MemoryError> {
     let mut memory = memories.open(&shelf.file)?;
-    let counts = sources::follow(&mut memory, &shelf.agent, &shelf.workspace, None)?;
+    let counts = sources::follow(
+        &mut memory,
+        &shelf.agent,
+        &shelf.workspace,
+        &shelf.extra,
+        None,
+    )?;
     let mut warnings = warnings(shelf, &counts);
     match memory.index(&shelf.agent, |_, _| {}) {
         Ok(Indexed::Done(_)) => {}
         Ok(Indexed::Busy) => warnings.push("another process is writing this index".to_owned()),
         Err(error) => warnings.push(error.to_string()),
     }
-    match super::embedder(&memory, &shelf.agent) {
+    let mut cost = None;
+    match provider::open(&memory, shelf)? {
         Ok(None) => {}
         Ok(Some(embedder)) => {
             if let Err(error) = memory.embed(&shelf.agent, &*embedder, |_, _| {}) {
                 warnings.push(format!("{error}; what has no vector is found by its words"));
             }
+            cost = Some(memories.spent(&*embedder));
         }
-        Err(error) => warnings.push(format!("{error}; what has no vector is found by its words")),
+        Err(why) => warnings.push(format!("{why}; what has no vector is found by its words")),
     }
     let mut answer = state(&memory, shelf)?;
+    if let Some(Usage {
+        requests,
+        repeats,
+        texts,
+        tokens,
+    }) = cost
+    {
+        answer["embedded"] =
+            json!({ "requests": requests, "repeats": repeats, "texts": texts, "tokens": tokens });
+    }
     for (name, count) in [
         ("kept", counts.kept),
         ("unchanged", counts.unchanged),
@@ -388,7 +442,7 @@ fn state(memory: &Memory, shelf: &Shelf) -> Result<Value, MemoryError> {
         "agentId": shelf.id, "workspaceDir": shelf.workspace, "provider": "none", "documents": status.documents,
         "files": memory.files(&shelf.agent)?.len(), "chunks": status.chunks, "pending": status.pending,
     });
-    if let Some(settings) = memory.embedder(&shelf.agent)? {
+    if let Some(settings) = provider::settings(memory, shelf)? {
         let of = memory.vector_status(&shelf.agent, &settings.model)?;
         out["provider"] = json!(settings.model.provider);
         out["model"] = json!(settings.model.name);
@@ -412,6 +466,7 @@ pub(super) fn forget(
     let has_file = |path: &str| {
         let workspace = workspace.as_ref().filter(|_| sources::is_source(path));
         workspace.is_some_and(|workspace| workspace.file(path).is_ok())
+            || beside(shelf, path).is_some_and(|(name, opened)| name == path && opened.is_ok())
     };
     let (files, others): (Vec<&str>, Vec<&str>) = paths.iter().partition(|path| has_file(path));
     let forgotten = memory.forget_all(&shelf.agent, &others)?;

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use memory::Agent;
 use serde_json::{Map, Value};
 
+use super::extra::Extra;
+use super::provider::{self, Configured};
 use crate::native::{Facts, agents};
 
 /// Source: src/agents/memory-search.ts and packages/memory-host-sdk/src/host/read-file-shared.ts at 2026.9.6.
@@ -17,6 +19,10 @@ pub(crate) struct Shelf {
     /// The database of all agents.
     pub(super) file: PathBuf,
     pub(super) workspace: PathBuf,
+    /// What is memory beside the workspace's own.
+    pub(super) extra: Vec<Extra>,
+    /// Who makes vectors, by the user's file.
+    pub(super) provider: Configured,
     /// Hits of `memory_search` that asks for no number.
     pub(super) results: usize,
     /// Characters of one `memory_get`.
@@ -77,10 +83,22 @@ impl Shelf {
                 usize::try_from(count).unwrap_or(default).max(1)
             })
         };
+        let workspace =
+            super::extra::plain(&roster.workspace(&facts.config, &agent, &inputs.places));
+        let extra = Extra::all(
+            [
+                facts.config.pointer("/memory/search/extraPaths"),
+                own.pointer("/memory/search/extraPaths"),
+            ],
+            &workspace,
+            &inputs.places,
+        );
         Some(Self {
             agent: Agent::parse(&id).ok()?,
             file: super::file(&facts.state_dir),
-            workspace: roster.workspace(&facts.config, &agent, &inputs.places),
+            workspace,
+            extra,
+            provider: provider::configured(&facts.config, search),
             results: count(search("query/maxResults"), RESULTS_DEFAULT),
             get_chars_max: count(
                 setting(

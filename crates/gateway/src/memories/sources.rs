@@ -1,7 +1,8 @@
 //! The files of a workspace that are memory, and bringing the database up to them.
 //!
-//! `MEMORY.md`, `USER.md` and every `*.md` under `memory/`; links are not followed. Source: `listMemoryFiles` of
-//! packages/memory-host-sdk at 2026.9.6. A file is read when its size or the time of its last change is another.
+//! `MEMORY.md`, `USER.md`, every `*.md` under `memory/`, and what [`Extra`] names beside it; links are not followed. Source:
+//! `listMemoryFiles` of packages/memory-host-sdk at 2026.9.6. A file is read when its size or the time of its last change is
+//! another.
 
 use std::collections::HashSet;
 use std::fs::{File, Metadata};
@@ -14,6 +15,7 @@ use memory::{Agent, DOCUMENT_BYTES_MAX, Document, Mark, Memory, MemoryError};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::extra::{Extra, named};
 use super::folder;
 use crate::assistant::beneath;
 use crate::clock;
@@ -64,8 +66,19 @@ impl Workspace {
     }
 }
 
+/// A file that is memory.
+struct Source {
+    /// As hits name it.
+    path: String,
+    mark: Mark,
+    /// Which configured path it is under; `None` for the workspace.
+    extra: Option<usize>,
+    /// From there on; empty for a configured file.
+    inside: String,
+}
+
 struct Listed {
-    files: Vec<(String, Mark)>,
+    files: Vec<Source>,
     left_out: usize,
     /// Everything that is there is listed.
     whole: bool,
@@ -79,6 +92,7 @@ pub(super) fn follow(
     memory: &mut Memory,
     agent: &Agent,
     folder: &Path,
+    extra: &[Extra],
     until: Option<Instant>,
 ) -> Result<Counts, MemoryError> {
     let Ok(workspace) = Workspace::open(folder) else {
@@ -89,25 +103,29 @@ pub(super) fn follow(
         });
     };
     let known = memory.files(agent)?;
-    let listed = listed(folder);
+    let listed = listed(folder, extra);
     let mut counts = Counts {
         left_out: listed.left_out,
         ..Counts::default()
     };
     let mut batch = folder::Batch::default();
-    for (at, (path, mark)) in listed.files.iter().enumerate() {
-        if known.get(path) == Some(mark) {
+    for (at, source) in listed.files.iter().enumerate() {
+        if known.get(&source.path) == Some(&source.mark) {
             counts.unchanged += 1;
             continue;
         }
         if until.is_some_and(|until| Instant::now() >= until) {
             counts.behind = listed.files[at..]
                 .iter()
-                .filter(|(path, mark)| known.get(path) != Some(mark))
+                .filter(|source| known.get(&source.path) != Some(&source.mark))
                 .count();
             break;
         }
-        match read(&workspace, path) {
+        let file = match source.extra {
+            None => workspace.file(&source.inside),
+            Some(at) => extra_file(&extra[at], &source.inside),
+        };
+        match file.ok().and_then(|file| read(&file, &source.path)) {
             Some(entry) => batch.push(entry),
             None => counts.left_out += 1,
         }
@@ -117,7 +135,7 @@ pub(super) fn follow(
     }
     keep(memory, agent, &mut batch, &mut counts)?;
     if listed.whole {
-        let there: HashSet<&str> = listed.files.iter().map(|(path, _)| &**path).collect();
+        let there: HashSet<&str> = listed.files.iter().map(|source| &*source.path).collect();
         let gone: Vec<&str> = known
             .keys()
             .map(String::as_str)
@@ -153,12 +171,21 @@ fn keep(
     Ok(())
 }
 
-fn read(workspace: &Workspace, path: &str) -> Option<folder::Entry> {
-    let file = workspace.file(path).ok()?;
+/// Anything that is there, but no link, nor a configured path that is one.
+pub(super) fn extra_file(extra: &Extra, inside: &str) -> Result<File, Errno> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    if inside.is_empty() {
+        return rustix::fs::open(&extra.path, flags, Mode::empty()).map(File::from);
+    }
+    let root = rustix::fs::open(&extra.path, flags | OFlags::DIRECTORY, Mode::empty())?;
+    Workspace(root).file(inside)
+}
+
+fn read(file: &File, path: &str) -> Option<folder::Entry> {
     let data = file.metadata().ok().filter(Metadata::is_file)?;
     let mark = mark(&data);
-    let at = folder::written(&file);
-    let bytes = folder::bytes_of(&file)?;
+    let at = folder::written(file);
+    let bytes = folder::bytes_of(file)?;
     let text = String::from_utf8_lossy(&bytes).replace('\0', "\u{fffd}");
     let now_ms = i64::try_from(clock::now_ms()).unwrap_or(i64::MAX);
     let is_settled = now_ms.saturating_sub(mark.changed / 1_000_000) > SETTLED_MS;
@@ -181,7 +208,7 @@ fn mark(data: &Metadata) -> Mark {
     }
 }
 
-fn listed(workspace: &Path) -> Listed {
+fn listed(workspace: &Path, extra: &[Extra]) -> Listed {
     let mut listed = Listed {
         files: Vec::new(),
         left_out: 0,
@@ -189,51 +216,92 @@ fn listed(workspace: &Path) -> Listed {
     };
     for name in LISTS {
         if let Ok(data) = workspace.join(name).symlink_metadata() {
-            listed.add(name.to_owned(), &data);
+            listed.add(name.to_owned(), &data, None, name.to_owned());
         }
     }
-    let mut folders = vec![("memory".to_owned(), 0)];
-    while let Some((folder, depth)) = folders.pop() {
-        let full: PathBuf = workspace.join(&folder);
-        let is_folder = full.symlink_metadata().map(|data| data.is_dir());
-        if !matches!(is_folder, Ok(true)) {
+    let is_md = |inside: &str| inside.ends_with(".md");
+    listed.walk(workspace, "memory", is_md, |inside| {
+        Some((None, inside.to_owned()))
+    });
+    let repairs = workspace.join(REPAIRS);
+    for (at, one) in extra.iter().enumerate() {
+        if one.path.starts_with(&repairs) {
             continue;
         }
-        let Ok(entries) = std::fs::read_dir(&full) else {
-            listed.left_out += 1;
-            listed.whole = false;
+        let Ok(data) = one.path.symlink_metadata() else {
             continue;
         };
-        for entry in entries.flatten() {
-            let Ok(kind) = entry.file_type() else {
-                continue;
-            };
-            let Ok(name) = entry.file_name().into_string() else {
-                listed.left_out += 1;
-                continue;
-            };
-            let inside = format!("{folder}/{name}");
-            if kind.is_dir() && name != REPAIRS {
-                if depth == DEPTH_MAX {
-                    listed.left_out += 1;
-                    listed.whole = false;
-                } else {
-                    folders.push((inside, depth + 1));
-                }
-            } else if kind.is_file()
-                && name.ends_with(".md")
-                && let Ok(data) = entry.metadata()
-            {
-                listed.add(inside, &data);
-            }
+        if data.is_dir() {
+            let has = |inside: &str| one.has(inside);
+            listed.walk(&one.path, "", has, |inside| {
+                Some((Some(at), named(workspace, &one.path.join(inside))?))
+            });
+        } else if let Some(path) = named(workspace, &one.path)
+            && one.has("")
+        {
+            listed.add(path, &data, Some(at), String::new());
         }
     }
-    listed.files.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    // A file may be under two of them.
+    listed.files.sort_by(|a, b| a.path.cmp(&b.path));
+    listed
+        .files
+        .dedup_by(|later, first| later.path == first.path);
     listed
 }
 
 impl Listed {
-    fn add(&mut self, path: String, data: &Metadata) {
+    /// Every file under a folder of a root that is meant; `name` says which configured path it is under, and its path.
+    fn walk(
+        &mut self,
+        root: &Path,
+        folder: &str,
+        is_meant: impl Fn(&str) -> bool,
+        name: impl Fn(&str) -> Option<(Option<usize>, String)>,
+    ) {
+        let mut folders = vec![(folder.to_owned(), 0)];
+        while let Some((folder, depth)) = folders.pop() {
+            let full: PathBuf = root.join(&folder);
+            let is_folder = full.symlink_metadata().map(|data| data.is_dir());
+            if !matches!(is_folder, Ok(true)) {
+                continue;
+            }
+            let Ok(entries) = std::fs::read_dir(&full) else {
+                self.left_out += 1;
+                self.whole = false;
+                continue;
+            };
+            for entry in entries.flatten() {
+                let Ok(kind) = entry.file_type() else {
+                    continue;
+                };
+                let Ok(own) = entry.file_name().into_string() else {
+                    self.left_out += 1;
+                    continue;
+                };
+                let inside = match folder.is_empty() {
+                    true => own.clone(),
+                    false => format!("{folder}/{own}"),
+                };
+                if kind.is_dir() && own != REPAIRS {
+                    if depth == DEPTH_MAX {
+                        self.left_out += 1;
+                        self.whole = false;
+                    } else {
+                        folders.push((inside, depth + 1));
+                    }
+                } else if kind.is_file()
+                    && is_meant(&inside)
+                    && let Ok(data) = entry.metadata()
+                    && let Some((extra, path)) = name(&inside)
+                {
+                    self.add(path, &data, extra, inside);
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, path: String, data: &Metadata, extra: Option<usize>, inside: String) {
         if !data.is_file() {
             return;
         }
@@ -244,7 +312,12 @@ impl Listed {
             self.left_out += 1;
             return;
         }
-        self.files.push((path, mark(data)));
+        self.files.push(Source {
+            path,
+            mark: mark(data),
+            extra,
+            inside,
+        });
     }
 }
 
@@ -276,7 +349,7 @@ mod tests {
         let mut memory = Memory::open(&dir.path().join("memory.sqlite")).unwrap();
         let main = Agent::parse("main").unwrap();
         let paths = |memory: &Memory| memory.paths(&main, "").unwrap();
-        let again = |memory: &mut Memory| follow(memory, &main, &home, None).unwrap();
+        let again = |memory: &mut Memory| follow(memory, &main, &home, &[], None).unwrap();
 
         assert!(again(&mut memory).is_away);
         write("MEMORY.md", b"- zebra\n");
@@ -309,14 +382,50 @@ mod tests {
     }
 
     #[test]
+    fn configured_paths_are_read_too_and_forgotten_with_their_configuration() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let file = dir.path().join(path);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, text).unwrap();
+        };
+        write("w/MEMORY.md", "zebra");
+        write("w/notes/own.md", "zebra");
+        write("team/a/b.md", "zebra");
+        write("team/a.txt", "zebra");
+        write("real/c.md", "zebra");
+        symlink(dir.path().join("real"), dir.path().join("linked")).unwrap();
+        symlink(dir.path().join("real/c.md"), dir.path().join("team/c.md")).unwrap();
+        let home = dir.path().join("w");
+        let rows = serde_json::json!(["../team", "../team/a", "notes", "../linked", "../none"]);
+        let places = crate::native::agents::Places {
+            state_dir: dir.path(),
+            home: dir.path(),
+            workspace_variable: None,
+            state_dir_is_set: true,
+        };
+        let extra = Extra::all([Some(&rows), None], &home, &places);
+        let mut memory = Memory::open(&dir.path().join("memory.sqlite")).unwrap();
+        let main = Agent::parse("main").unwrap();
+        let first = follow(&mut memory, &main, &home, &extra, None).unwrap();
+        assert_eq!(first, counts(3, 0, 0, 0));
+        let paths = memory.paths(&main, "").unwrap();
+        assert_eq!(paths, ["../team/a/b.md", "MEMORY.md", "notes/own.md"]);
+        let again = follow(&mut memory, &main, &home, &extra, None).unwrap();
+        assert_eq!(again, counts(0, 3, 0, 0));
+        let without = follow(&mut memory, &main, &home, &[], None).unwrap();
+        assert_eq!(without, counts(0, 1, 0, 2));
+    }
+
+    #[test]
     fn without_time_nothing_is_read_and_nothing_is_lost() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("USER.md"), "zebra").unwrap();
         let mut memory = Memory::open(&dir.path().join("memory.sqlite")).unwrap();
         let main = Agent::parse("main").unwrap();
-        let late = follow(&mut memory, &main, dir.path(), Some(Instant::now())).unwrap();
+        let late = follow(&mut memory, &main, dir.path(), &[], Some(Instant::now())).unwrap();
         assert_eq!((late.behind, late.kept), (1, 0));
-        let done = follow(&mut memory, &main, dir.path(), None).unwrap();
+        let done = follow(&mut memory, &main, dir.path(), &[], None).unwrap();
         assert_eq!((done.behind, done.kept), (0, 1));
     }
 }

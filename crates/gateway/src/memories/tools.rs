@@ -76,6 +76,7 @@ fn search(
             Some("memory") => vec!["memory".to_owned()],
             _ => Vec::new(),
         },
+        words_only: false,
     };
     let found = read::search(memories, shelf, &asked).map_err(|error| {
         tracing::warn!(%error, "memory_search failed");

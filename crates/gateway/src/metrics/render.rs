@@ -343,6 +343,36 @@ fn configuration(text: &mut Text, snapshot: &Snapshot) {
         "Changed configurations that could not be used; the old one stayed.",
     )
     .value(&[], snapshot.reloads_refused);
+    embedding(text, &snapshot.embedding);
+}
+
+/// What the vectors of memories cost.
+fn embedding(text: &mut Text, usage: &memory::Usage) {
+    let rows = [
+        (
+            "openclaw_rs_memory_embedding_requests_total",
+            "Requests to embedding services for memories.",
+            usage.requests,
+        ),
+        (
+            "openclaw_rs_memory_embedding_repeats_total",
+            "Of these, asked again because the service was busy or away.",
+            usage.repeats,
+        ),
+        (
+            "openclaw_rs_memory_embedding_texts_total",
+            "Texts that got a vector from a service, questions included; what was kept from before costs none.",
+            usage.texts,
+        ),
+        (
+            "openclaw_rs_memory_embedding_tokens_total",
+            "Tokens of these texts as the services count them; some do not say.",
+            usage.tokens,
+        ),
+    ];
+    for (name, help, value) in rows {
+        text.counter(name, help).value(&[], value);
+    }
 }
 
 /// What the rollout's guard sees, in seconds and shares.

@@ -27,6 +27,8 @@ pub(crate) struct Snapshot {
     pub(crate) refused_connects: u64,
     pub(crate) reloads_applied: u64,
     pub(crate) reloads_refused: u64,
+    /// What embedding services were asked for memories, and what they say that it cost.
+    pub(crate) embedding: memory::Usage,
     pub(crate) percent: u8,
     /// What shadow comparisons gave, in words.
     pub(crate) shadow: [(&'static str, u64); 3],
@@ -83,6 +85,7 @@ impl Snapshot {
             refused_connects: app.auth.refused(),
             reloads_applied: app.reloads.applied.load(Ordering::Relaxed),
             reloads_refused: app.reloads.refused.load(Ordering::Relaxed),
+            embedding: app.memories.usage(),
             percent: app.settings.load().rollout_percent,
             shadow: [
                 ("equal", app.shadow.equal.load(Ordering::Relaxed)),

@@ -180,7 +180,8 @@ pub struct Places<'a> {
 }
 
 impl Places<'_> {
-    fn expand(&self, path: &str) -> PathBuf {
+    /// `~` is the home folder.
+    pub(crate) fn expand(&self, path: &str) -> PathBuf {
         match path.strip_prefix('~') {
             Some("") => self.home.to_owned(),
             Some(rest) if rest.starts_with('/') => self.home.join(&rest[1..]),

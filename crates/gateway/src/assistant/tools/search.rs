@@ -296,7 +296,7 @@ fn listed(mut out: String, none: &str, notes: &[String]) -> Done {
 }
 
 /// A pattern for paths: `*`, `?`, `**`, `[…]`, `{a,b}`. Without a slash it means names at any depth.
-struct Glob {
+pub(crate) struct Glob {
     regex: Regex,
     of_names: bool,
 }
@@ -354,7 +354,16 @@ impl Glob {
         })
     }
 
-    fn matches(&self, path: &Path) -> bool {
+    /// A pattern for whole paths, whether it has a slash or not; `None` for what is none.
+    pub(crate) fn of_path(glob: &str) -> Option<Self> {
+        let glob = Self::new(glob).ok()?;
+        Some(Self {
+            of_names: false,
+            ..glob
+        })
+    }
+
+    pub(crate) fn matches(&self, path: &Path) -> bool {
         let path = match self.of_names {
             true => path.file_name().map(Path::new).unwrap_or(path),
             false => path,

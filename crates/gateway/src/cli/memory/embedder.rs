@@ -4,10 +4,12 @@ use memory::{Agent, EmbedderSettings, Memory, Model};
 use serde_json::json;
 
 use super::Said;
+use crate::memories::provider;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Choice {
-    /// `openai` for it and all that have its `/v1/embeddings`, `ollama`, or `none`; without it, what is chosen is shown.
+    /// `openai` for it and all that have its `/v1/embeddings`, `ollama`, `gemini`, `voyage`, or `none`; without it, what is chosen
+    /// is shown.
     provider: Option<String>,
     /// The service's address: `https://api.openai.com/v1`, `http://127.0.0.1:11434` for Ollama.
     #[arg(long)]
@@ -18,28 +20,19 @@ pub(in crate::cli) struct Choice {
     /// Numbers of a vector, for models that let one choose.
     #[arg(long)]
     dimensions: Option<usize>,
-    /// The environment variable that has the key; `OPENAI_API_KEY` for OpenAI itself.
+    /// The environment variable that has the key; at the usual addresses `OPENAI_API_KEY`, `GEMINI_API_KEY` or `VOYAGE_API_KEY`.
     #[arg(long)]
     key_variable: Option<String>,
 }
 
 pub(super) fn choose(memory: &mut Memory, agent: &Agent, choice: &Choice) -> anyhow::Result<Said> {
     if let Some(provider) = &choice.provider {
-        let settings = match provider.as_str() {
-            "none" => None,
-            "openai" => Some(settings(
-                choice,
-                provider,
-                "https://api.openai.com/v1",
-                "text-embedding-3-small",
-            )),
-            "ollama" => Some(settings(
-                choice,
-                provider,
-                "http://127.0.0.1:11434",
-                "nomic-embed-text",
-            )),
-            other => anyhow::bail!("{other} is no provider known here: openai, ollama or none"),
+        let settings = match (provider.as_str(), provider::usual(provider)) {
+            ("none", _) => None,
+            (_, Some(usual)) => Some(settings(choice, provider, usual)),
+            (other, None) => anyhow::bail!(
+                "{other} is no provider known here: openai, ollama, gemini, voyage or none"
+            ),
         };
         memory.set_embedder(agent, settings.as_ref())?;
     }
@@ -69,9 +62,13 @@ pub(super) fn choose(memory: &mut Memory, agent: &Agent, choice: &Choice) -> any
     Ok((value, text, true))
 }
 
-fn settings(choice: &Choice, provider: &str, url: &str, model: &str) -> EmbedderSettings {
-    // A key goes to OpenAI by itself, elsewhere only when it is said.
-    let usual = (provider == "openai" && choice.url.is_none()).then(|| "OPENAI_API_KEY".to_owned());
+fn settings(
+    choice: &Choice,
+    provider: &str,
+    (url, model, variable): (&str, &str, Option<&str>),
+) -> EmbedderSettings {
+    // A key goes to its own service by itself, elsewhere only when it is said.
+    let usual = variable.filter(|_| choice.url.is_none()).map(str::to_owned);
     EmbedderSettings {
         model: Model {
             provider: provider.to_owned(),

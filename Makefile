@@ -106,6 +106,11 @@ bench-memory: setup ## Memory search beside SQLite FTS5 on the same chunks, CHUN
 	@mkdir -p bench/results
 	@target/release/examples/compare tests/node_modules/openclaw/docs $(CHUNKS) | tee bench/results/$$(date -u +%F)-memory.jsonl
 
+.PHONY: bench-memory-slot
+bench-memory-slot: setup ## memory_search of OpenClaw's agents: its own engine, and ours in its memory slot, on the same workspace
+	$(CARGO) build --release --locked -p gateway
+	@GATEWAY_BIN="$$PWD/$(TARGET)/release/openclaw-gateway" exec $(XTASK) node bench/memory-slot.mjs $(ARGS)
+
 # Cargo itself and, when root on Debian, what building needs: a C compiler to link, CMake and NASM for
 # libjpeg-turbo, whose speed is its assembly (its build stops rather than go without).
 .PHONY: toolchain

@@ -111,16 +111,21 @@ test("files both ways, groups of files, edits, deletions", async (t) => {
   const { api, bot } = await fixture(t);
   const ann = api.direct(7);
   const bytes = Buffer.from("some bytes");
-  const photo = await bot.api.sendPhoto(7, new InputFile(bytes, "a.png"), { caption: "<i>look</i>", parse_mode: "HTML" });
+  const pixel = Buffer.from("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==", "base64");
+  const photo = await bot.api.sendPhoto(7, new InputFile(pixel, "a.png"), { caption: "<i>look</i>", parse_mode: "HTML" });
   assert.equal(photo.caption, "look");
   const document = await bot.api.sendDocument(7, new InputFile(bytes, "a.txt"));
   const file = await bot.api.getFile(document.document.file_id);
   assert.equal(await (await fetch(`${api.url}/file/bot${api.token}/${file.file_path}`)).text(), "some bytes");
   const group = await bot.api.sendMediaGroup(7, [
-    { type: "photo", media: new InputFile(bytes, "a.png"), caption: "two" },
-    { type: "photo", media: new InputFile(bytes, "b.png") },
+    { type: "photo", media: new InputFile(pixel, "a.png"), caption: "two" },
+    { type: "photo", media: new InputFile(pixel, "b.png") },
   ]);
   assert.equal(group.length, 2);
+  assert.deepEqual([photo.photo[0].width, photo.photo[0].height], [1, 1]);
+  await assert.rejects(bot.api.sendPhoto(7, new InputFile(bytes, "a.png")), refused(400, /IMAGE_PROCESS_FAILED/));
+  const mixed = [{ type: "photo", media: new InputFile(pixel, "a.png") }, { type: "document", media: new InputFile(bytes, "b.txt") }];
+  await assert.rejects(bot.api.sendMediaGroup(7, mixed), refused(400, /can't be mixed/));
   const edited = await bot.api.editMessageText(7, (await bot.api.sendMessage(7, "before")).message_id, "after");
   assert.equal(edited.text, "after");
   await assert.rejects(bot.api.editMessageText(7, edited.message_id, "after"), refused(400, /not modified/));

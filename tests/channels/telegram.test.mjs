@@ -1,11 +1,15 @@
 // The Telegram channel against two servers: `telegram-test-api`, which nobody here wrote, and the scripted one that
 // grammy accepts.
 import assert from "node:assert/strict";
+import fs from "node:fs";
+import path from "node:path";
 import { test } from "node:test";
+import zlib from "node:zlib";
 import TelegramServer from "telegram-test-api";
 import { startBotApi } from "../lib/bot-api.mjs";
 import { startOurs } from "../lib/gateway.mjs";
 import { MessageApi } from "../lib/message-api.mjs";
+import { RawClient } from "../lib/raw.mjs";
 import { freePort, until } from "../lib/tools.mjs";
 
 const section = (token, root, more = {}) => ({ botToken: token, apiRoot: root, dmPolicy: "open", allowFrom: ["*"], ...more });
@@ -69,6 +73,60 @@ test("markup, replies, topics and long texts come out as Telegram takes them", a
   assert.equal(parts.join(" "), long);
   await send({ content: "\u{1F600}".repeat(3000) });
   assert.equal(telegram.sent.slice(2 + parts.length).map((s) => s.text).join(""), "\u{1F600}".repeat(3000), "no character is cut in two");
+});
+
+/** A black PNG in shades of grey, with so many bytes of a comment. */
+function png(width, height, comment = 0) {
+  const chunk = (kind, data) => {
+    const body = Buffer.concat([Buffer.from(kind), data]);
+    const head = Buffer.alloc(4);
+    head.writeUInt32BE(data.length);
+    const sum = Buffer.alloc(4);
+    sum.writeUInt32BE(zlib.crc32(body));
+    return Buffer.concat([head, body, sum]);
+  };
+  const head = Buffer.alloc(13);
+  head.writeUInt32BE(width, 0);
+  head.writeUInt32BE(height, 4);
+  head[8] = 8;
+  const rows = zlib.deflateSync(Buffer.alloc(height * (1 + width)));
+  const said = comment ? [chunk("tEXt", Buffer.concat([Buffer.from("Comment\0"), Buffer.alloc(comment, "x")]))] : [];
+  return Buffer.concat([Buffer.from("89504e470d0a1a0a", "hex"), chunk("IHDR", head), ...said, chunk("IDAT", rows), chunk("IEND", Buffer.alloc(0))]);
+}
+
+test("files of a kind are one album, and what is too large for a picture is made smaller or is a file", async (t) => {
+  const { telegram, ours } = await scripted(t);
+  const client = await RawClient.open(ours.wsUrl);
+  t.after(() => client.end());
+  await client.connect({ token: ours.token });
+  const folder = path.join(ours.stateDir, "workspace");
+  fs.mkdirSync(folder, { recursive: true });
+  const put = (name, bytes) => (fs.writeFileSync(path.join(folder, name), bytes), path.join(folder, name));
+  /** What the bot did for a message with these files. */
+  const sent = async (message, ...mediaUrls) => {
+    const before = telegram.sent.length;
+    const reply = await client.call("send", { channel: "telegram", to: "7", message, mediaUrls, idempotencyKey: message });
+    assert.equal(reply.ok && !reply.payload.queued, true, JSON.stringify(reply));
+    return telegram.sent.slice(before).map(({ method, message: m, text }) => ({ method, text, album: m.media_group_id, photo: m.photo?.[0], document: m.document }));
+  };
+  const dot = png(20, 20);
+  const [one, two] = [put("1.png", dot), put("2.png", dot)];
+  const papers = ["a.pdf", "b.pdf"].map((name) => put(name, Buffer.from(`%PDF ${name}`)));
+
+  const albums = await sent("two and two", one, two, ...papers);
+  assert.deepEqual(albums.map(({ method, text }) => [method, text]), [["sendMediaGroup", "two and two"], ["sendMediaGroup", undefined], ["sendMediaGroup", undefined], ["sendMediaGroup", undefined]]);
+  assert.ok(albums[0].photo && albums[1].photo && albums[2].document && albums[3].document);
+  assert.deepEqual([albums[0].album === albums[1].album, albums[1].album === albums[2].album], [true, false]);
+  const many = await sent("eleven", ...Array.from({ length: 11 }, (_, n) => put(`many-${n}.png`, dot)));
+  assert.deepEqual(many.map(({ method }) => method), [...Array(10).fill("sendMediaGroup"), "sendPhoto"]);
+
+  const [heavy] = await sent("heavy", put("heavy.png", png(100, 100, 11 << 20)));
+  assert.deepEqual([heavy.method, heavy.photo?.width, heavy.photo?.file_size < 1 << 20], ["sendPhoto", 100, true], JSON.stringify(heavy));
+  const [narrow] = await sent("narrow", put("narrow.png", png(2100, 100)));
+  assert.deepEqual([narrow.method, narrow.document.file_name], ["sendDocument", "narrow.png"]);
+  const [broken] = await sent("broken", put("broken.jpg", Buffer.from("no picture")));
+  assert.equal(broken.method, "sendDocument");
+  assert.deepEqual(fs.readdirSync(path.join(ours.stateDir, "openclaw-rs", "outgoing")), [], "nothing is left behind");
 });
 
 test("a flood limit holds the whole account as long as Telegram says, and nothing is lost or out of order", async (t) => {

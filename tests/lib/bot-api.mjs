@@ -20,6 +20,29 @@ class Refusal extends Error {
   }
 }
 
+// Source: sendPhoto and "Sending files" of the Bot API.
+const PHOTO_BYTES_MAX = 10 << 20;
+const FILE_BYTES_MAX = 50 << 20;
+const PHOTO_SIDES_MAX = 10_000;
+const PHOTO_RATIO_MAX = 20;
+
+/** `[width, height]` of a PNG, JPEG or WebP; `undefined` for what is none. */
+function sides(bytes) {
+  if (bytes.length > 24 && bytes.readUInt32BE(0) === 0x89504e47) return [bytes.readUInt32BE(16), bytes.readUInt32BE(20)];
+  if (bytes.length > 30 && bytes.toString("latin1", 8, 15) === "WEBPVP8") {
+    if (bytes[15] === 0x58) return [bytes.readUIntLE(24, 3) + 1, bytes.readUIntLE(27, 3) + 1];
+    if (bytes[15] === 0x4c) return [(bytes.readUInt32LE(21) & 0x3fff) + 1, ((bytes.readUInt32LE(21) >> 14) & 0x3fff) + 1];
+    return [bytes.readUInt16LE(26) & 0x3fff, bytes.readUInt16LE(28) & 0x3fff];
+  }
+  if (bytes.length > 4 && bytes.readUInt16BE(0) === 0xffd8) {
+    for (let at = 2; at + 9 < bytes.length; at += 2 + bytes.readUInt16BE(at + 2)) {
+      const marker = bytes[at + 1];
+      if (marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker)) return [bytes.readUInt16BE(at + 7), bytes.readUInt16BE(at + 5)];
+    }
+  }
+  return undefined;
+}
+
 /** Text without tags, as people see it; refuses what Telegram refuses. */
 export function plain(html) {
   const open = [];
@@ -98,7 +121,19 @@ export async function startBotApi({ token = "110201543:AAHdqTcvCH1vGWJxfSeofSAs0
     return message;
   }
 
+  /** A picture as Telegram shows it, or its refusal. */
+  function photo(file) {
+    if (file.bytes.length > PHOTO_BYTES_MAX) throw new Refusal(400, "Bad Request: file is too big");
+    const [width, height] = sides(file.bytes) ?? [];
+    if (!width || !height) throw new Refusal(400, "Bad Request: IMAGE_PROCESS_FAILED");
+    if (width + height > PHOTO_SIDES_MAX || Math.max(width, height) > PHOTO_RATIO_MAX * Math.min(width, height)) {
+      throw new Refusal(400, "Bad Request: PHOTO_INVALID_DIMENSIONS");
+    }
+    return [{ ...store(file), width, height }];
+  }
+
   function store(file, mime) {
+    if (file.bytes.length > FILE_BYTES_MAX) throw new Refusal(413, "Request Entity Too Large");
     const id = `file-${nextFile++}`;
     files.set(id, file.bytes);
     return { file_id: id, file_unique_id: `unique-${id}`, file_size: file.bytes.length, file_name: file.name, mime_type: mime ?? file.type };
@@ -171,25 +206,27 @@ export async function startBotApi({ token = "110201543:AAHdqTcvCH1vGWJxfSeofSAs0
       return { file_id, file_unique_id: `unique-${file_id}`, file_size: files.get(file_id).length, file_path: `documents/${file_id}` };
     },
     sendMediaGroup(params, request) {
-      return params.media.map((item) => {
+      const { media } = params;
+      if (media.length < 2 || media.length > 10) throw new Refusal(400, "Bad Request: group send failed");
+      const alone = ["document", "audio"].some((kind) => media.some((item) => item.type === kind) && media.some((item) => item.type !== kind));
+      if (alone) throw new Refusal(400, `Bad Request: ${media[0].type} can't be mixed with other media types`);
+      // All of them or none.
+      const held = media.map((item) => {
         const file = request.files[item.media?.replace("attach://", "")];
         if (!file) throw new Refusal(400, "Bad Request: wrong file identifier/HTTP URL specified");
-        const held = store(file);
-        return outgoing("sendMediaGroup", params, {
-          ...(item.caption ? { caption: body(item.caption, item, CAPTION_MAX) } : {}),
-          ...(item.type === "photo" ? { photo: [{ ...held, width: 1, height: 1 }] } : { [item.type]: held }),
-        });
+        return { caption: item.caption && body(item.caption, item, CAPTION_MAX), [item.type]: item.type === "photo" ? photo(file) : store(file) };
       });
+      const media_group_id = `album-${nextFile++}`;
+      return held.map((fields) => outgoing("sendMediaGroup", params, { ...fields, media_group_id }));
     },
   };
   for (const [method, field] of Object.entries(FILE_FIELDS)) {
     methods[method] = (params, request) => {
       const file = request.files[field] ?? request.files[String(params[field]).replace("attach://", "")];
       if (!file) throw new Refusal(400, `Bad Request: there is no ${field} in the request`);
-      const held = store(file);
       return outgoing(method, params, {
         ...(params.caption ? { caption: body(params.caption, params, CAPTION_MAX) } : {}),
-        [field]: field === "photo" ? [{ ...held, width: 1, height: 1 }] : held,
+        [field]: field === "photo" ? photo(file) : store(file),
       });
     };
   }

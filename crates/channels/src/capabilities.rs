@@ -22,6 +22,16 @@ pub enum Markup {
     Markdown,
 }
 
+/// Limits of pictures that are shown as such.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pictures {
+    pub bytes_max: u64,
+    /// Pixels across and down together.
+    pub sides_max: u32,
+    /// How many times longer one side may be than the other.
+    pub ratio_max: u32,
+}
+
 /// Limits and abilities of one service.
 #[derive(Debug, Clone)]
 pub struct Capabilities {
@@ -35,6 +45,10 @@ pub struct Capabilities {
     pub markup: Markup,
     /// Largest upload, bytes; 0: no media, a link is sent instead.
     pub media_bytes_max: u64,
+    /// Files of one message at most; 1: each goes in its own.
+    pub album_max: usize,
+    /// What a file must be to be shown as a picture; `None`: any file may be one.
+    pub pictures: Option<Pictures>,
     pub replies: bool,
     pub threads: bool,
     pub edits: bool,

@@ -49,6 +49,8 @@ const CAPABILITIES: Capabilities = Capabilities {
     caption_max: 200_000,
     markup: Markup::Html,
     media_bytes_max: 20 << 20,
+    album_max: 1,
+    pictures: None,
     replies: true,
     threads: true,
     edits: false,

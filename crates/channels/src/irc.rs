@@ -59,6 +59,8 @@ const CAPABILITIES: Capabilities = Capabilities {
     caption_max: 0,
     markup: Markup::Plain,
     media_bytes_max: 0,
+    album_max: 1,
+    pictures: None,
     replies: true,
     threads: false,
     edits: false,

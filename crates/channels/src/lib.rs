@@ -24,7 +24,7 @@ pub mod telegram;
 pub mod web;
 pub mod webhook;
 
-pub use capabilities::{Capabilities, Markup, TextUnit};
+pub use capabilities::{Capabilities, Markup, Pictures, TextUnit};
 pub use error::{ChannelError, SendError};
 pub use message::{Action, InboundMessage, OutboundMessage, Receipt};
 pub use sink::{Accepted, Batch, Cursor, InboundSink, SinkError, Spool};

@@ -108,6 +108,9 @@ pub struct Attachment {
     /// Voice note rather than a music file.
     #[serde(default)]
     pub voice: bool,
+    /// A picture that the service takes as a file only.
+    #[serde(default)]
+    pub as_file: bool,
 }
 
 /// One message to send, within the service's limits.

@@ -11,8 +11,8 @@ use crate::accounts::Account;
 use crate::sink::{Batch, Cursor, InboundSink};
 use crate::web::{Http, HttpOptions};
 use crate::{
-    Action, Capabilities, Channel, ChannelError, Identity, Markup, OutboundMessage, Receipt,
-    SendError, TextUnit,
+    Action, Capabilities, Channel, ChannelError, Identity, Markup, OutboundMessage, Pictures,
+    Receipt, SendError, TextUnit,
 };
 use api::Api;
 use async_trait::async_trait;
@@ -68,6 +68,14 @@ static CAPABILITIES: Capabilities = Capabilities {
     markup: Markup::Html,
     // Source: "Sending files", 50 MB for other files than photos.
     media_bytes_max: 50 * 1024 * 1024,
+    // Source: sendMediaGroup, "must include 2-10 items".
+    album_max: outbound::ALBUM_MAX,
+    // Source: sendPhoto, "width and height must not exceed 10000 in total", "ratio must be at most 20".
+    pictures: Some(Pictures {
+        bytes_max: outbound::PHOTO_BYTES_MAX,
+        sides_max: 10_000,
+        ratio_max: 20,
+    }),
     replies: true,
     threads: true,
     edits: true,

@@ -42,6 +42,8 @@ static CAPABILITIES: Capabilities = Capabilities {
     caption_max: 100_000,
     markup: Markup::Markdown,
     media_bytes_max: 0,
+    album_max: 1,
+    pictures: None,
     replies: true,
     threads: true,
     edits: false,
@@ -384,6 +386,7 @@ fn parse(id: &str, body: &[u8], fields: &Fields) -> Result<InboundMessage, Strin
             mime: None,
             bytes: None,
             voice: false,
+            as_file: false,
         })
         .collect();
     if content.is_none() && attachments.is_empty() {

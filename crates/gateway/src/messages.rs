@@ -105,6 +105,8 @@ pub(crate) struct Messages {
     own_dir: PathBuf,
     /// Where fetched media lies until it was sent.
     pub(crate) media_dir: PathBuf,
+    /// Pictures are made to fit one at a time.
+    pub(crate) fitting: tokio::sync::Semaphore,
     /// Folders that an agent's files may come from.
     pub(crate) file_roots: Vec<PathBuf>,
     pub(crate) stop: CancellationToken,
@@ -178,6 +180,7 @@ impl Messages {
             working: halt::Working::default(),
             finished: broadcast::channel(1024).0,
             media_dir: setup.own_dir.join("outgoing"),
+            fitting: tokio::sync::Semaphore::new(1),
             own_dir: setup.own_dir.to_owned(),
             file_roots: setup.file_roots,
             stop: CancellationToken::new(),

@@ -246,6 +246,7 @@ fn attachments(mail: &Message<'_>, place: Place) -> Vec<Attachment> {
             }),
             bytes: Some(part.contents().len() as u64),
             voice: false,
+            as_file: false,
         })
         .collect()
 }

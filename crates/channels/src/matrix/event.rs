@@ -190,6 +190,7 @@ fn attachment(content: &Value, msgtype: &str) -> Option<Attachment> {
         mime: content["info"]["mimetype"].as_str().map(str::to_owned),
         bytes: content["info"]["size"].as_u64(),
         voice: content.get("org.matrix.msc3245.voice").is_some(),
+        as_file: false,
     })
 }
 

@@ -295,6 +295,7 @@ fn attachments(message: &Value) -> Vec<Attachment> {
             mime: file["mime_type"].as_str().or(mime).map(str::to_owned),
             bytes: file["file_size"].as_u64(),
             voice,
+            as_file: false,
         })
     };
     let mut all = Vec::new();

@@ -12,15 +12,16 @@ pub(super) async fn send(api: &Api, message: &OutboundMessage) -> Result<Receipt
     let files = read(&message.attachments).await?;
     let mut target = message.target.clone();
     let mut rendered = true;
-    // At most: as it is, without markup, and both in the chat that it became.
-    for _ in 0..4 {
+    let mut shown = Shown::AsItIs;
+    // At most: as it is, without markup, as files, and each in the chat that it became.
+    for _ in 0..6 {
         let sent = match files.as_slice() {
             [] => {
                 api.call("sendMessage", &text_call(message, &target, rendered))
                     .await
             }
-            [file] => upload(api, message, file, &target, rendered).await?,
-            files => upload_album(api, message, files, &target, rendered).await?,
+            [file] => upload(api, message, file, &target, rendered, shown).await?,
+            files => upload_album(api, message, files, &target, rendered, shown).await?,
         };
         match sent {
             Ok(result) => return Ok(receipt(&result)),
@@ -37,6 +38,15 @@ pub(super) async fn send(api: &Api, message: &OutboundMessage) -> Result<Receipt
                 tracing::warn!(%description, "Telegram does not take our markup; sending plain text");
                 rendered = false;
             }
+            // Certainly not sent either: a file is better than nothing.
+            Err(ApiError::Refused {
+                code: 400,
+                description,
+                ..
+            }) if shown == Shown::AsItIs && is_picture(&description) => {
+                tracing::warn!(%description, "Telegram does not take a file as a picture; sending it as a file");
+                shown = Shown::AsFiles;
+            }
             Err(error) => return Err(error.sending()),
         }
     }
@@ -52,6 +62,28 @@ fn is_markup(description: &str) -> bool {
         "is too long",
         "text is empty",
         "text must be non-empty",
+    ]
+    .iter()
+    .any(|what| description.contains(what))
+}
+
+/// Source: sendPhoto, "at most 10 MB in size".
+pub(super) const PHOTO_BYTES_MAX: u64 = 10 * 1024 * 1024;
+
+/// How files are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    AsItIs,
+    AsFiles,
+}
+
+/// Refused for what a picture is: too long, too narrow, or not what its name says.
+fn is_picture(description: &str) -> bool {
+    [
+        "PHOTO_INVALID_DIMENSIONS",
+        "PHOTO_SAVE_FILE_INVALID",
+        "PHOTO_EXT_INVALID",
+        "IMAGE_PROCESS_FAILED",
     ]
     .iter()
     .any(|what| description.contains(what))
@@ -223,8 +255,9 @@ async fn upload(
     file: &File<'_>,
     target: &str,
     rendered: bool,
+    shown: Shown,
 ) -> Result<Result<Value, ApiError>, SendError> {
-    let (method, field) = kind(file.attachment);
+    let (method, field) = kind(file.attachment, shown);
     let mut fields = common(message, target);
     fields.extend(caption(&message.text, rendered));
     let form = form(fields).part(field, file.part()?);
@@ -232,7 +265,7 @@ async fn upload(
 }
 
 /// Source: sendMediaGroup, "must include 2-10 items"; documents and audio only among themselves.
-const ALBUM_MAX: usize = 10;
+pub(super) const ALBUM_MAX: usize = 10;
 
 /// Outer error: these files can't be sent together, so nothing was.
 async fn upload_album(
@@ -241,6 +274,7 @@ async fn upload_album(
     files: &[File<'_>],
     target: &str,
     rendered: bool,
+    shown: Shown,
 ) -> Result<Result<Value, ApiError>, SendError> {
     let refused = |reason: &str| SendError::Rejected {
         reason: reason.to_owned(),
@@ -251,7 +285,10 @@ async fn upload_album(
     if !message.buttons.is_empty() {
         return Err(refused("Telegram takes no buttons below several files"));
     }
-    let kinds: Vec<_> = files.iter().map(|file| kind(file.attachment).1).collect();
+    let kinds: Vec<_> = files
+        .iter()
+        .map(|file| kind(file.attachment, shown).1)
+        .collect();
     let is_seen = |kind: &&str| matches!(*kind, "photo" | "video");
     let alike = kinds.iter().all(is_seen)
         || kinds.iter().all(|kind| *kind == "audio")
@@ -282,15 +319,18 @@ async fn upload_album(
     Ok(api.upload("sendMediaGroup", form).await)
 }
 
-fn kind(file: &Attachment) -> (&'static str, &'static str) {
+fn kind(file: &Attachment, shown: Shown) -> (&'static str, &'static str) {
+    if file.as_file || shown == Shown::AsFiles {
+        return ("sendDocument", "document");
+    }
     let mime = file.mime.as_deref().unwrap_or_default();
     match mime.split('/').next() {
         Some("audio") if file.voice => ("sendVoice", "voice"),
         Some("audio") => ("sendAudio", "audio"),
-        // Source: sendPhoto takes at most 10 MB; what is no common picture goes as a file.
+        // What is no common picture goes as a file.
         Some("image")
             if matches!(mime, "image/jpeg" | "image/png" | "image/webp")
-                && file.bytes.is_none_or(|n| n <= 10 * 1024 * 1024) =>
+                && file.bytes.is_none_or(|n| n <= PHOTO_BYTES_MAX) =>
         {
             ("sendPhoto", "photo")
         }

@@ -293,6 +293,7 @@ async fn a_conversation_with_threads_and_files() {
         mime: None,
         bytes: None,
         voice: false,
+        as_file: false,
     });
     assert_eq!(
         email.reconcile(&answer).await.unwrap(),

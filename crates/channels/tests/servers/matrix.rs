@@ -327,6 +327,7 @@ async fn files(matrix: &Arc<Matrix>, received: &Received, amy: &Person, room: &s
         mime: None,
         bytes: None,
         voice: false,
+        as_file: false,
     });
     let id = matrix.send(&out).await.unwrap().message_id;
     let event = amy

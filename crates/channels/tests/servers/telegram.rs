@@ -47,15 +47,27 @@ impl Receiving {
     }
 }
 
+/// One pixel, as PNG: what is shown must be a picture.
+const PIXEL: &[u8] =
+    b"\x89\x50\x4e\x47\x0d\x0a\x1a\x0a\x00\x00\x00\x0d\x49\x48\x44\x52\x00\x00\x00\x01\x00\x00\
+    \x00\x01\x08\x06\x00\x00\x00\x1f\x15\xc4\x89\x00\x00\x00\x0d\x49\x44\x41\x54\x78\xda\x63\
+    \x64\xf8\xcf\x50\x0f\x00\x03\x86\x01\x80\x5a\x34\x7d\x6b\x00\x00\x00\x00\x49\x45\x4e\x44\
+    \xae\x42\x60\x82";
+
 fn file(folder: &std::path::Path, name: &str, mime: &str) -> Attachment {
     let path = folder.join(name);
-    std::fs::write(&path, name).unwrap();
+    let content = match mime.starts_with("image/") {
+        true => PIXEL,
+        false => name.as_bytes(),
+    };
+    std::fs::write(&path, content).unwrap();
     Attachment {
         source: path.to_string_lossy().into_owned(),
         name: None,
         mime: Some(mime.into()),
         bytes: Some(name.len() as u64),
         voice: mime == "audio/ogg",
+        as_file: false,
     }
 }
 

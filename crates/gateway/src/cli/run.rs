@@ -213,7 +213,7 @@ async fn serve(
     let alone = matches!(*upstream.state.borrow(), UpstreamState::Off);
     let secrets = lower::secrets(&document.resolved, &document.env, paths, &own, alone, None).await;
     app.keep_secrets(Arc::clone(&secrets));
-    app.set_facts(crate::native::Facts {
+    let facts = crate::native::Facts {
         config: document.resolved.clone(),
         state_dir: paths.state_dir.clone(),
         home: paths.home.clone(),
@@ -221,13 +221,15 @@ async fn serve(
         workspace_variable: env.trimmed("OPENCLAW_WORKSPACE_DIR").map(str::to_owned),
         state_dir_is_set: env.trimmed("OPENCLAW_STATE_DIR").is_some(),
         port,
-    });
+    };
+    let file_roots = file_roots(&facts);
+    app.set_facts(facts);
     let messages = Messages::open(messages::Setup {
         own_dir: &paths.own_dir,
         own: &own,
         config: &document.resolved,
         secrets: &secrets,
-        file_roots: file_roots(paths, &document.resolved),
+        file_roots,
         control: app.control.clone(),
         people: crate::bridge::control::start_for_people(upstream.state.clone()),
         state: upstream.state.clone(),
@@ -387,26 +389,25 @@ async fn recover(assistant: Arc<Assistant>, state_dir: PathBuf, since_ms: u64) {
 }
 
 /// Where files that agents send may lie: their workspaces, and the original's media folder.
-fn file_roots(paths: &Paths, config: &serde_json::Value) -> Vec<PathBuf> {
-    let facts = crate::native::Facts {
-        config: config.clone(),
-        state_dir: paths.state_dir.clone(),
-        home: paths.home.clone(),
-        ..crate::native::Facts::default()
-    };
+fn file_roots(facts: &crate::native::Facts) -> Vec<PathBuf> {
     let inputs = facts.inputs(0, 0);
     let roster = inputs.roster();
     let mut roots: Vec<PathBuf> = roster
         .agents
         .iter()
-        .map(|agent| roster.workspace(config, agent, &inputs.places))
+        .map(|agent| roster.workspace(&facts.config, agent, &inputs.places))
         .collect();
-    roots.push(paths.state_dir.join("media"));
+    roots.push(facts.state_dir.join("media"));
     // Links in the way are followed once, here; a file must lie below what they lead to.
-    roots
-        .iter()
-        .filter_map(|root| root.canonicalize().ok())
-        .collect()
+    roots.iter().filter_map(|root| settled(root)).collect()
+}
+
+/// Where a folder is, or will be once somebody makes it.
+fn settled(folder: &std::path::Path) -> Option<PathBuf> {
+    folder.canonicalize().ok().or_else(|| {
+        let (parent, name) = (folder.parent()?, folder.file_name()?);
+        Some(settled(parent)?.join(name))
+    })
 }
 
 struct Upstream {

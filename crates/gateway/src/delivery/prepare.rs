@@ -1,5 +1,7 @@
 //! A message of ours as the parts that its service takes: text split at the limit, each file on its own.
 
+use std::ops::Range;
+
 use channels::message::{Attachment, Button, OutboundMessage};
 use channels::{Capabilities, chunk};
 use serde::{Deserialize, Serialize};
@@ -39,12 +41,30 @@ pub(crate) struct Media {
     pub(crate) voice: bool,
 }
 
-/// One send. `media` is an index into the payload's.
+/// One send. `media` and `more` are indexes into the payload's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Part {
     pub(super) text: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) media: Option<usize>,
+    /// Files that go with that one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) more: Vec<usize>,
+}
+
+impl Part {
+    fn text(text: String) -> Self {
+        Self {
+            text,
+            media: None,
+            more: Vec::new(),
+        }
+    }
+
+    /// What it takes of the payload's media.
+    pub(super) fn files(&self) -> impl Iterator<Item = usize> {
+        self.media.into_iter().chain(self.more.iter().copied())
+    }
 }
 
 /// Splits by the service's limits. Never empty.
@@ -70,39 +90,87 @@ pub(super) fn split(payload: &Payload, capabilities: &Capabilities) -> Vec<Part>
         parts.extend(
             chunk::split(&content, capabilities.text_max, capabilities.text_unit)
                 .into_iter()
-                .map(|text| Part { text, media: None }),
+                .map(Part::text),
         );
     }
     if takes_media {
-        for (n, _) in payload.media.iter().enumerate() {
-            let text = if caption_fits && n == 0 {
+        for album in albums(payload, capabilities) {
+            let text = if caption_fits && album.start == 0 {
                 content.clone()
             } else {
                 String::new()
             };
             parts.push(Part {
                 text,
-                media: Some(n),
+                media: Some(album.start),
+                more: album.skip(1).collect(),
             });
         }
     }
     if parts.is_empty() {
-        parts.push(Part {
-            text: String::new(),
-            media: None,
-        });
+        parts.push(Part::text(String::new()));
     }
     parts
 }
 
-/// Part `n` of a message as the channel sends it. `file`: the media, fetched.
+/// Which of the files go together: those that follow each other and are of one kind, by their names. What a name does not tell
+/// stands alone, and so does everything where buttons belong below it.
+fn albums(payload: &Payload, capabilities: &Capabilities) -> Vec<Range<usize>> {
+    let most = match payload.buttons.is_empty() {
+        true => capabilities.album_max.max(1),
+        false => 1,
+    };
+    let mut albums: Vec<Range<usize>> = Vec::new();
+    let mut before = None;
+    for (n, media) in payload.media.iter().enumerate() {
+        let kind = (!media.voice).then(|| kind(&media.source)).flatten();
+        match albums.last_mut() {
+            Some(album) if kind.is_some() && kind == before && album.len() < most => {
+                album.end = n + 1;
+            }
+            _ => albums.push(n..n + 1),
+        }
+        before = kind;
+    }
+    albums
+}
+
+/// What of a kind a service shows together.
+fn kind(source: &str) -> Option<&'static str> {
+    match guess_mime(source)? {
+        // It moves, and moves alone.
+        "image/gif" => None,
+        mime if mime.starts_with("image/") || mime.starts_with("video/") => Some("seen"),
+        mime if mime.starts_with("audio/") => Some("heard"),
+        _ => Some("file"),
+    }
+}
+
+/// By the name, where no server said it.
+pub(super) fn guess_mime(source: &str) -> Option<&'static str> {
+    let name = source.split(['?', '#']).next()?.rsplit('/').next()?;
+    let (_, extension) = name.rsplit_once('.')?;
+    Some(match extension.to_ascii_lowercase().as_str() {
+        "jpg" | "jpeg" => "image/jpeg",
+        "png" => "image/png",
+        "webp" => "image/webp",
+        "gif" => "image/gif",
+        "mp4" => "video/mp4",
+        "mp3" => "audio/mpeg",
+        "ogg" | "opus" => "audio/ogg",
+        "pdf" => "application/pdf",
+        _ => return None,
+    })
+}
+
+/// Part `n` of a message as the channel sends it. `files`: its media, fetched.
 pub(super) fn outbound(
     id: &str,
     target: &str,
     payload: &Payload,
     parts: &[Part],
     n: usize,
-    file: Option<Attachment>,
+    files: Vec<Attachment>,
 ) -> OutboundMessage {
     let part = &parts[n];
     OutboundMessage {
@@ -116,7 +184,7 @@ pub(super) fn outbound(
         thread: payload.thread.clone(),
         reply_to: payload.reply_to.clone().filter(|_| n == 0),
         text: part.text.clone(),
-        attachments: file.into_iter().collect(),
+        attachments: files,
         buttons: if n + 1 == parts.len() {
             payload.buttons.clone()
         } else {
@@ -140,6 +208,8 @@ mod tests {
             caption_max,
             markup: Markup::Plain,
             media_bytes_max,
+            album_max: 3,
+            pictures: None,
             replies: true,
             threads: true,
             edits: false,
@@ -200,11 +270,52 @@ mod tests {
     }
 
     #[test]
+    fn files_of_a_kind_that_follow_each_other_go_together() {
+        let check = |sources: &[&str], expected: &[&[usize]]| {
+            let mut payload = payload("hi", 0);
+            payload.buttons.clear();
+            payload.media = sources
+                .iter()
+                .map(|source| Media {
+                    source: (*source).to_owned(),
+                    voice: source.ends_with("opus"),
+                })
+                .collect();
+            let parts = split(&payload, &capabilities(20, 10, 9));
+            let got: Vec<Vec<usize>> = parts.iter().map(|part| part.files().collect()).collect();
+            assert_eq!(got, expected, "{sources:?}");
+            assert_eq!(parts[0].text, "hi");
+        };
+        check(&["/a.jpg", "https://x/b.PNG?w=1", "c.mp4"], &[&[0, 1, 2]]);
+        check(&["1.jpg", "2.jpg", "3.jpg", "4.jpg"], &[&[0, 1, 2], &[3]]);
+        check(
+            &["1.jpg", "a.pdf", "b.pdf", "2.jpg"],
+            &[&[0], &[1, 2], &[3]],
+        );
+        check(&["1.jpg", "https://x/2", "3.jpg"], &[&[0], &[1], &[2]]);
+        check(&["1.gif", "2.gif"], &[&[0], &[1]]);
+        check(&["1.opus", "2.opus", "1.mp3"], &[&[0], &[1], &[2]]);
+        let mut payload = payload("hi", 0);
+        payload.media = vec![
+            Media {
+                source: "1.jpg".to_owned(),
+                voice: false,
+            };
+            2
+        ];
+        assert_eq!(
+            split(&payload, &capabilities(20, 10, 9)).len(),
+            2,
+            "buttons"
+        );
+    }
+
+    #[test]
     fn a_reply_begins_and_buttons_end() {
         let payload = payload("one two three four five six", 0);
         let parts = split(&payload, &capabilities(20, 0, 0));
-        let first = outbound("m", "t", &payload, &parts, 0, None);
-        let last = outbound("m", "t", &payload, &parts, 1, None);
+        let first = outbound("m", "t", &payload, &parts, 0, Vec::new());
+        let last = outbound("m", "t", &payload, &parts, 1, Vec::new());
         assert_eq!(
             (
                 first.delivery_id.as_str(),

@@ -1,18 +1,19 @@
 //! The loop that leases and the task that sends.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use channels::message::{Action, Attachment};
-use channels::{Channel, Receipt, Reconciled, SendError};
+use channels::{Capabilities, Channel, Receipt, Reconciled, SendError};
 use store::{Lease, OutboxRow, OutboxState, StoreError};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::PER_ACCOUNT_MAX;
 use super::backoff::{self, Next};
+use super::fit;
 use super::prepare::{self, Media, Part, Payload};
 use crate::config::InDoubt;
 use crate::messages::{Finished, Messages, Owner, crash_point, draft, now_ms, share};
@@ -382,12 +383,22 @@ async fn send_part(
     n: usize,
     channel: &dyn Channel,
 ) -> Result<Receipt, SendError> {
-    let bytes_max = channel.capabilities().media_bytes_max;
-    let file = match parts[n].media.and_then(|at| payload.media.get(at)) {
-        None => None,
-        Some(media) => Some(fetch(messages, &row.id, n, media, bytes_max).await?),
-    };
-    let message = prepare::outbound(&row.id, &row.target, payload, parts, n, file);
+    let mut files = Vec::new();
+    for at in parts[n].files() {
+        let Some(media) = payload.media.get(at) else {
+            continue;
+        };
+        match file(messages, &row.id, at, media, channel.capabilities()).await {
+            Ok(file) => files.push(file),
+            Err(error) => {
+                for file in &files {
+                    forget(&messages.media_dir, Path::new(&file.source)).await;
+                }
+                return Err(error);
+            }
+        }
+    }
+    let message = prepare::outbound(&row.id, &row.target, payload, parts, n, files);
     crash_point!("delivery.before_send");
     let sent = tokio::time::timeout(SEND_TIMEOUT, channel.send(&message)).await;
     crash_point!("delivery.after_send");
@@ -518,6 +529,30 @@ pub(crate) fn webchat_session(target: &str) -> String {
     }
 }
 
+/// File `n` of a message as its service takes it.
+async fn file(
+    messages: &Messages,
+    id: &str,
+    n: usize,
+    media: &Media,
+    limits: &Capabilities,
+) -> Result<Attachment, SendError> {
+    // A picture can be made smaller.
+    let bytes_max = limits.media_bytes_max.max(fit::PICTURE_BYTES_MAX);
+    let file = fetch(messages, id, n, media, bytes_max).await?;
+    let made = messages.media_dir.join(format!("{id}-{n}-fitted"));
+    let fetched = PathBuf::from(&file.source);
+    let fitted = fit::fit(file, limits, &made, &messages.fitting).await;
+    let is_needless = match &fitted {
+        Ok(fitted) => Path::new(&fitted.source) != fetched,
+        Err(_) => true,
+    };
+    if is_needless {
+        forget(&messages.media_dir, &fetched).await;
+    }
+    fitted
+}
+
 /// The file of a message on this disk: fetched, or one that the agent made.
 async fn fetch(
     messages: &Messages,
@@ -603,27 +638,11 @@ async fn fetch(
     Ok(Attachment {
         source: path.display().to_string(),
         name: name.filter(|name| !name.is_empty()).map(str::to_owned),
-        mime: mime.or_else(|| guess_mime(&media.source)),
+        mime: mime.or_else(|| prepare::guess_mime(&media.source).map(str::to_owned)),
         bytes,
         voice: media.voice,
+        as_file: false,
     })
-}
-
-/// By the name, where no server said it.
-fn guess_mime(name: &str) -> Option<String> {
-    let extension = name.rsplit('.').next()?.to_ascii_lowercase();
-    let mime = match extension.as_str() {
-        "jpg" | "jpeg" => "image/jpeg",
-        "png" => "image/png",
-        "webp" => "image/webp",
-        "gif" => "image/gif",
-        "mp4" => "video/mp4",
-        "mp3" => "audio/mpeg",
-        "ogg" | "opus" => "audio/ogg",
-        "pdf" => "application/pdf",
-        _ => return None,
-    };
-    Some(mime.to_owned())
 }
 
 /// Removes what was fetched; an agent's own file stays.
@@ -692,7 +711,7 @@ async fn resolve(messages: &Arc<Messages>, row: &OutboxRow) -> Result<(), StoreE
                 let parts = prepare::split(&payload, channel.capabilities());
                 if parts.len() == 1 {
                     let message =
-                        prepare::outbound(&row.id, &row.target, &payload, &parts, 0, None);
+                        prepare::outbound(&row.id, &row.target, &payload, &parts, 0, Vec::new());
                     match channel.reconcile(&message).await {
                         Ok(Reconciled::Arrived(receipt)) => {
                             let (id, names) = (row.id.clone(), vec![receipt.message_id.clone()]);

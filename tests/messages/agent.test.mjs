@@ -24,7 +24,8 @@ test("a person writes and the agent answers", { timeout: 900_000 }, async (t) =>
     // Each message a turn of its own.
     config: { messages: { inbound: { debounceMs: 0 } }, channels: {
       telegram: { botToken: telegram.token, apiRoot: telegram.url, dmPolicy: "open", allowFrom: ["*"], streaming: { mode: "partial" } },
-      webhook: webhookConfig(receiver),
+      defaults: { botLoopProtection: { maxEventsPerWindow: 2, windowSeconds: 3600 } },
+      webhook: webhookConfig(receiver, { allowBots: true }),
     } },
   });
   t.after(() => ours.stop());
@@ -62,6 +63,21 @@ test("a person writes and the agent answers", { timeout: 900_000 }, async (t) =>
     assert.equal(taken.status, 202, JSON.stringify(taken.body));
     const answer = await until("the answer", () => receiver.distinct().find((e) => e.text === "an answer by webhook"));
     assert.deepEqual([answer.verified, answer.target], [true, "bob"]);
+  });
+
+  await t.test("another bot is answered so often, and no more", async () => {
+    const bot = { id: "other", name: "Other", isBot: true };
+    for (const n of [1, 2, 3]) {
+      const taken = await post(ours, { text: `SCRIPT say bot ${n}`, from: bot });
+      assert.equal(taken.status, 202, JSON.stringify(taken.body));
+      const { message } = await api.settled(taken.body.id);
+      assert.equal(message.state, "done");
+      const { body: why } = await api.call("GET", `/api/why/${taken.body.id}`);
+      assert.equal(why.steps.some((s) => s.detail.includes("botLoopProtection")), n === 3, JSON.stringify(why.steps));
+    }
+    await post(ours, { text: "SCRIPT say a person", from: "bob" });
+    await until("the answer to a person", () => receiver.distinct().find((e) => e.text === "a person"));
+    assert.deepEqual(receiver.distinct().map((e) => e.text).filter((text) => text.startsWith("bot")), ["bot 1", "bot 2"]);
   });
 
   await t.test("by `turn: true` of the API", async () => {

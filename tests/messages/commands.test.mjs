@@ -10,6 +10,8 @@ import { until } from "../lib/tools.mjs";
 
 const ABORTED = "⚙️ Agent was aborted.";
 const GROUP = -100;
+/** Where an access group alone is answered. */
+const TEAM = -103;
 /** An OpenClaw that was killed starts cold. */
 const START_MS = 180_000;
 /** Writes and may not give commands. */
@@ -27,10 +29,12 @@ async function side(start, options) {
     ...modelConfig(model),
     agents: { defaults: { model: { primary: `scripted/${MODEL_ID}` } } },
     session: { dmScope: "per-channel-peer" },
+    accessGroups: { team: { type: "message.senders", members: { telegram: ["52"], discord: ["51"] } } },
     commands: { allowFrom: { telegram: MEMBERS }, ownerAllowFrom: [`telegram:${OWNER}`] },
     messages: { inbound: { byChannel: { telegram: 0 } }, ackReactionScope: "off", queue: { mode: "followup" } },
     channels: { telegram: {
-      botToken: bot.token, apiRoot: bot.url, dmPolicy: "open", allowFrom: ["*"], groupPolicy: "open", groups: { "*": { requireMention: true } },
+      botToken: bot.token, apiRoot: bot.url, dmPolicy: "open", allowFrom: ["*"], groupPolicy: "open",
+      groups: { "*": { requireMention: true }, [TEAM]: { requireMention: false, groupPolicy: "allowlist", allowFrom: ["accessGroup:team"] } },
       streaming: { mode: "off" },
     } },
   } });
@@ -158,6 +162,13 @@ beside("/compact", async ({ next, model }) => {
   await next(10, "SCRIPT say something to sum up");
   return next(10, "/compact");
 });
+
+beside("an access group lets in its members on that channel", async ({ bot, heard, said }) => {
+  const room = bot.group(TEAM);
+  for (const who of [51, 52]) bot.say(room, who, `SCRIPT say for ${who}`);
+  await heard(TEAM, "for 52");
+  return assert.deepEqual(said(TEAM), ["for 52"]);
+}, { on: ALL });
 
 beside("in a group a command needs no mention, a word to stop does", async ({ bot, begin, next, said, model }) => {
   const room = bot.group(GROUP);

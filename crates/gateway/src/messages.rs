@@ -11,6 +11,7 @@ pub(crate) mod crash;
 pub(crate) mod draft;
 mod halt;
 mod intake;
+mod loops;
 pub(crate) mod methods;
 mod orders;
 pub(crate) mod owned;
@@ -101,6 +102,8 @@ pub(crate) struct Messages {
     /// What is not to wait its turn in the spool.
     urgent: Arc<halt::Urgent>,
     working: halt::Working,
+    /// Bots that we talk to.
+    bots: loops::Pairs,
     pub(crate) finished: broadcast::Sender<Finished>,
     own_dir: PathBuf,
     /// Where fetched media lies until it was sent.
@@ -178,6 +181,7 @@ impl Messages {
             arrived: Notify::new(),
             urgent,
             working: halt::Working::default(),
+            bots: loops::Pairs::default(),
             finished: broadcast::channel(1024).0,
             media_dir: setup.own_dir.join("outgoing"),
             fitting: tokio::sync::Semaphore::new(1),

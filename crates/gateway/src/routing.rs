@@ -4,9 +4,11 @@
 //! Source: docs/channels/channel-routing.md, groups.md and pairing.md of the installed package at 2026.9.6.
 
 mod bindings;
+mod bots;
 pub(crate) mod commands;
 pub(crate) mod explain;
 mod gate;
+mod groups;
 pub(crate) mod rights;
 mod session_key;
 
@@ -19,6 +21,7 @@ use serde_json::Value;
 
 use crate::native::agents::{Roster, normalize_id};
 use bindings::{Bindings, normalize_account};
+pub(crate) use bots::LoopLimits;
 use gate::Gate;
 pub use rights::Standing;
 use session_key::{DmScope, Scopes, SessionRules};
@@ -127,6 +130,16 @@ impl Routing {
     /// Whether a message calls `agent`, by the service's own word or by a pattern.
     pub(crate) fn is_mentioned(&self, agent: &str, message: &InboundMessage) -> bool {
         message.mentions_us || self.gate.is_mentioned(agent, &message.text)
+    }
+
+    /// How often the sender of a message is answered in its chat; `None`: always, as a person is.
+    pub(crate) fn loop_limits(
+        &self,
+        channel: &str,
+        settings: &serde_json::Map<String, Value>,
+        message: &InboundMessage,
+    ) -> Option<LoopLimits> {
+        self.gate.loop_limits(channel, settings, message)
     }
 
     fn agent(

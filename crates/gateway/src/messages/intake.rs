@@ -255,6 +255,10 @@ async fn handle(
                 }
                 Decision::Pair => return pairing::offer(messages, &row, &message, &back).await,
                 Decision::Route(route) => {
+                    if row.run_id.is_none() && is_loop(messages, &row, &message) {
+                        let why = "not answered: a bot that writes too often (botLoopProtection)";
+                        return done(messages, &row, why).await;
+                    }
                     match orders::judge(messages, &row, &message, &route, &back).await? {
                         Judged::Text if work.is_ahead => return Ok(()),
                         Judged::Text => {}
@@ -479,7 +483,22 @@ fn as_message(request: &TurnRequest) -> InboundMessage {
     }
 }
 
-async fn decide(
+/// Whether the sender is a bot that was answered too often of late.
+fn is_loop(messages: &Messages, row: &InboxRow, message: &InboundMessage) -> bool {
+    let accounts = messages.accounts.load();
+    let Some(account) = accounts.get(&row.channel, &row.account) else {
+        return false;
+    };
+    let routing = messages.routing.load();
+    let limits = routing.loop_limits(&row.channel, &account.settings, message);
+    limits.is_some_and(|limits| {
+        let (chat, sender) = (&message.chat.id, &message.sender.id);
+        let pair = format!("{}/{}/{chat}/{sender}", row.channel, row.account);
+        !messages.bots.admits(&pair, limits, now_ms())
+    })
+}
+
+pub(super) async fn decide(
     messages: &Messages,
     row: &InboxRow,
     message: &InboundMessage,

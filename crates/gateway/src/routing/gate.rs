@@ -9,6 +9,8 @@ use channels::message::{ChatKind, EventKind, Sender};
 use regex_lite::Regex;
 use serde_json::{Map, Value};
 
+use super::bots::{Bots, LoopLimits};
+use super::groups::{self, Groups};
 use super::rights::{Rights, Standing};
 use super::{Known, commands};
 use crate::native::agents::Roster;
@@ -26,6 +28,8 @@ pub(crate) struct Gate {
     /// By agent id, of those that have their own.
     own: HashMap<String, Mentions>,
     rights: Rights,
+    groups: Groups,
+    bots: Bots,
 }
 
 #[derive(Debug)]
@@ -44,6 +48,8 @@ impl Gate {
             shared: patterns(&config["messages"], "messages"),
             own: HashMap::new(),
             rights: Rights::read(config),
+            groups: Groups::read(config),
+            bots: Bots::read(config),
         };
         for agent in &roster.agents {
             let entry = Value::Object(agent.entry.clone());
@@ -76,13 +82,27 @@ impl Gate {
             }
             EventKind::Reaction => return Verdict::Drop("a reaction".to_owned()),
         }
-        if message.sender.is_bot && settings.get("allowBots") != Some(&Value::Bool(true)) {
-            return Verdict::Drop("the sender is a bot (allowBots is off)".to_owned());
+        if self.bots.is_bot(channel, &message.sender) {
+            let is_mentioned = || message.mentions_us || self.is_mentioned(agent, &message.text);
+            if let Err(rule) = Bots::may(settings, message, is_mentioned) {
+                return Verdict::Drop(rule.to_owned());
+            }
         }
         match message.chat.kind {
-            ChatKind::Direct => direct(channel, settings, message, known),
+            ChatKind::Direct => self.direct(channel, settings, message, known),
             ChatKind::Group | ChatKind::Channel => self.group(channel, agent, settings, message),
         }
+    }
+
+    /// How often the sender of a message is answered; `None`: always.
+    pub(super) fn loop_limits(
+        &self,
+        channel: &str,
+        settings: &Map<String, Value>,
+        message: &InboundMessage,
+    ) -> Option<LoopLimits> {
+        let is_bot = self.bots.is_bot(channel, &message.sender);
+        is_bot.then(|| self.bots.limits(channel, settings, message))?
     }
 
     /// What the sender of a message that may be answered may order.
@@ -96,7 +116,8 @@ impl Gate {
             ChatKind::Direct => None,
             ChatKind::Group | ChatKind::Channel => allowed_in_group(settings, message),
         };
-        self.rights.of(channel, settings, own, message)
+        self.rights
+            .of(channel, settings, own, message, &self.groups)
     }
 
     fn group(
@@ -127,10 +148,7 @@ impl Gate {
             return Verdict::Drop(format!("group {chat} is switched off"));
         }
         let own = allowed_in_group(settings, message);
-        let is_allowed = |list: &[String]| {
-            list.iter()
-                .any(|entry| is_sender(channel, entry, &message.sender))
-        };
+        let is_allowed = |list: &[String]| self.groups.has(channel, list, &message.sender);
         let turned_away =
             |list: &str| Verdict::Drop(format!("sender {} is not in {list}", message.sender.id));
         if own.as_ref().is_some_and(|own| !is_allowed(own)) {
@@ -187,6 +205,58 @@ impl Gate {
         match is_control && self.standing(channel, settings, message).reset {
             true => Verdict::Pass,
             false => Verdict::Drop("not mentioned (requireMention)".to_owned()),
+        }
+    }
+
+    fn direct(
+        &self,
+        channel: &str,
+        settings: &Map<String, Value>,
+        message: &InboundMessage,
+        known: Known,
+    ) -> Verdict {
+        // Telegram has settings for one chat, as for one group.
+        let chats = settings.get("direct").filter(|_| channel == "telegram");
+        let own = chats.and_then(|chats| chats.get(&message.chat.id).or_else(|| chats.get("*")));
+        if own.is_some_and(|own| own["enabled"] == false) {
+            return Verdict::Drop(format!("chat {} is switched off", message.chat.id));
+        }
+        // Matrix has its own place for these. Source: `docs/channels/matrix.md`, access and policy.
+        let section = settings.get("dm").unwrap_or(&Value::Null);
+        if section["enabled"] == false {
+            return Verdict::Drop("dm.enabled is false".to_owned());
+        }
+        // Whoever can sign was let in by the secret.
+        let trusted = ["webhook", "webchat", "api"].contains(&channel);
+        let policy = own
+            .and_then(|own| own["dmPolicy"].as_str())
+            .or_else(|| text(settings, "dmPolicy"))
+            .or_else(|| section["policy"].as_str())
+            .unwrap_or(match channel {
+                _ if trusted => "open",
+                // A sender's address is easily forged, and an answer to a stranger is an answer to spam.
+                "email" => "allowlist",
+                _ => "pairing",
+            });
+        let allowed = own
+            .and_then(|own| own.get("allowFrom"))
+            .map(entries)
+            .or_else(|| list(settings, "allowFrom"))
+            .or_else(|| section.get("allowFrom").map(entries))
+            .unwrap_or_default();
+        let listed = self.groups.has(channel, &allowed, &message.sender);
+        match policy {
+            "disabled" => Verdict::Drop("dmPolicy is disabled".to_owned()),
+            _ if listed => Verdict::Pass,
+            "open" if trusted && allowed.is_empty() => Verdict::Pass,
+            "open" if allowed.is_empty() => {
+                Verdict::Drop("dmPolicy is open and allowFrom lacks \"*\"".to_owned())
+            }
+            "open" | "allowlist" => {
+                Verdict::Drop(format!("sender {} is not in allowFrom", message.sender.id))
+            }
+            _ if known.paired => Verdict::Pass,
+            _ => Verdict::Pair,
         }
     }
 
@@ -249,66 +319,13 @@ fn is_named(text: &str, name: &str) -> bool {
         })
 }
 
-fn direct(
-    channel: &str,
-    settings: &Map<String, Value>,
-    message: &InboundMessage,
-    known: Known,
-) -> Verdict {
-    // Telegram has settings for one chat, as for one group.
-    let chats = settings.get("direct").filter(|_| channel == "telegram");
-    let own = chats.and_then(|chats| chats.get(&message.chat.id).or_else(|| chats.get("*")));
-    if own.is_some_and(|own| own["enabled"] == false) {
-        return Verdict::Drop(format!("chat {} is switched off", message.chat.id));
-    }
-    // Matrix has its own place for these. Source: `docs/channels/matrix.md`, access and policy.
-    let section = settings.get("dm").unwrap_or(&Value::Null);
-    if section["enabled"] == false {
-        return Verdict::Drop("dm.enabled is false".to_owned());
-    }
-    // Whoever can sign was let in by the secret.
-    let trusted = ["webhook", "webchat", "api"].contains(&channel);
-    let policy = own
-        .and_then(|own| own["dmPolicy"].as_str())
-        .or_else(|| text(settings, "dmPolicy"))
-        .or_else(|| section["policy"].as_str())
-        .unwrap_or(match channel {
-            _ if trusted => "open",
-            // A sender's address is easily forged, and an answer to a stranger is an answer to spam.
-            "email" => "allowlist",
-            _ => "pairing",
-        });
-    let allowed = own
-        .and_then(|own| own.get("allowFrom"))
-        .map(entries)
-        .or_else(|| list(settings, "allowFrom"))
-        .or_else(|| section.get("allowFrom").map(entries))
-        .unwrap_or_default();
-    let listed = allowed
-        .iter()
-        .any(|entry| is_sender(channel, entry, &message.sender));
-    match policy {
-        "disabled" => Verdict::Drop("dmPolicy is disabled".to_owned()),
-        _ if listed => Verdict::Pass,
-        "open" if trusted && allowed.is_empty() => Verdict::Pass,
-        "open" if allowed.is_empty() => {
-            Verdict::Drop("dmPolicy is open and allowFrom lacks \"*\"".to_owned())
-        }
-        "open" | "allowlist" => {
-            Verdict::Drop(format!("sender {} is not in allowFrom", message.sender.id))
-        }
-        _ if known.paired => Verdict::Pass,
-        _ => Verdict::Pair,
-    }
-}
-
 /// The one person that an account belongs to: the only entry of `allowFrom` that is no wildcard.
 pub(super) fn owner(settings: &Map<String, Value>) -> Option<&str> {
     let allowed = settings.get("allowFrom")?.as_array()?;
     let [Value::String(only)] = allowed.as_slice() else {
         return None;
     };
-    (only.trim() != "*").then_some(only.trim())
+    (only.trim() != "*" && !groups::is_reference(only)).then_some(only.trim())
 }
 
 /// Whether an entry of an allow list means this sender: `*`, an id, `@name`, with or without the service's prefix.

@@ -7,6 +7,7 @@ use channels::message::{ChatKind, Sender};
 use serde_json::{Map, Value};
 
 use super::gate::{self, is_sender};
+use super::groups::Groups;
 
 /// What a sender may order where they wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,6 +53,7 @@ impl Rights {
         settings: &Map<String, Value>,
         own: Option<Vec<String>>,
         message: &InboundMessage,
+        groups: &Groups,
     ) -> Standing {
         let sender = &message.sender;
         let is_in = |list: &[String]| list.iter().any(|entry| is_sender(channel, entry, sender));
@@ -74,7 +76,8 @@ impl Rights {
                 .or_else(|| Some(gate::entries(settings.get("dm")?.get("allowFrom")?)))
                 .unwrap_or_default();
             let shared = own.or_else(|| listed("groupAllowFrom"));
-            is_in(&personal) || shared.is_some_and(|shared| is_in(&shared))
+            let has = |list: &[String]| groups.has(channel, list, sender);
+            has(&personal) || shared.is_some_and(|shared| has(&shared))
         };
         Standing {
             commands: is_known && (owners.is_empty() || is_owner),
@@ -126,7 +129,8 @@ mod tests {
             .get("groups")
             .and_then(|groups| groups["-1"].get("allowFrom"))
             .map(gate::entries);
-        let standing = Rights::read(&config).of("telegram", &settings, own, &message);
+        let standing =
+            Rights::read(&config).of("telegram", &settings, own, &message, &Groups::read(&config));
         (standing.commands, standing.reset)
     }
 

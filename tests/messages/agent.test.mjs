@@ -87,6 +87,21 @@ test("a person writes and the agent answers", { timeout: 900_000 }, async (t) =>
     assert.equal((await api.settled(body.message_id)).message.state, "done");
   });
 
+  await t.test("a turn over the API has an owner's tools only for who is an administrator", async () => {
+    // Where a caller may say what they may not do.
+    const open = await startOurs({ upstream: { attach: original }, config: { gateway: { auth: { mode: "none" } }, channels: { webhook: webhookConfig(receiver) } } });
+    t.after(() => open.stop());
+    const offered = async (scopes, words) => {
+      const asked = { channel: "webhook", target: "eve", content: `SCRIPT say ${words}`, turn: true };
+      const { status, body } = await new MessageApi(open, { token: null }).send(asked, { headers: { "x-openclaw-scopes": scopes } });
+      assert.equal(status, 200, JSON.stringify(body));
+      await until("the answer", () => receiver.distinct().find((e) => e.text === words));
+      return model.requests.findLast((r) => r.plan.text === words).call.tools.map(({ function: { name } }) => name);
+    };
+    const [admins, writers] = [await offered("operator.admin", "for an administrator"), await offered("operator.read,operator.write", "for who may write")];
+    assert.ok(writers.every((name) => admins.includes(name)) && writers.length < admins.length, JSON.stringify({ admins, writers }));
+  });
+
   for (const point of ["intake.turn_begun", "intake.turn_done", "intake.before_close", "intake.after_close"]) {
     await t.test(`our crash at ${point}: one run, one answer`, async () => {
       const text = `after ${point.replaceAll(/[._]/g, " ")}`;

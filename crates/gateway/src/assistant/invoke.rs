@@ -50,11 +50,11 @@ pub(crate) async fn respond(
         return response;
     }
     let headers = request.headers();
-    if let Err(refusal) = crate::messages::api::admit(app, headers, peer, "operator.write").await {
-        return *refusal;
-    }
-    let admitted = crate::messages::api::admit(app, headers, peer, "operator.admin").await;
-    let is_owner = admitted.is_ok();
+    let admitted = crate::messages::api::admit(app, headers, peer, "operator.write").await;
+    let is_owner = match admitted {
+        Ok(caller) => caller.is_admin,
+        Err(refusal) => return *refusal,
+    };
     let mut params = match openai::read(request, BODY_BYTES_MAX).await {
         Ok((_, params)) => params,
         Err(refusal) => return refusal.response(),

@@ -89,7 +89,7 @@ pub(crate) async fn respond(
     };
     let admitted = crate::messages::api::admit(app, request.headers(), peer, scope).await;
     let user = match admitted {
-        Ok(user) => user,
+        Ok(caller) => caller.user,
         Err(refusal) => return Some(*refusal),
     };
     if let Some(assistant) = app.assistant() {

@@ -30,6 +30,7 @@ pub(super) async fn accept(
         target: request.target.clone(),
         thread: request.payload.thread.clone(),
         reply_to: request.payload.reply_to.clone(),
+        is_owner: request.is_owner,
     });
     crash_point!("accept.before_commit");
     let taken = messages
@@ -121,6 +122,7 @@ impl Messages {
             idempotency_key: Some(key.to_owned()),
             wait: true,
             turn: false,
+            is_owner: false,
         };
         let said = self.post(request, source).await?;
         Ok((said.state, said.error))

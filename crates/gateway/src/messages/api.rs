@@ -185,9 +185,10 @@ pub(crate) async fn respond(
     let (method, scope) = route.rule();
     let wrong_method = *request.method() != method
         && !(method == Method::GET && *request.method() == Method::HEAD);
-    if let Err(refusal) = admit(app, request.headers(), peer, scope).await {
-        return *refusal;
-    }
+    let caller = match admit(app, request.headers(), peer, scope).await {
+        Ok(caller) => caller,
+        Err(refusal) => return *refusal,
+    };
     if wrong_method {
         let mut refusal = Refusal::new(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -202,15 +203,24 @@ pub(crate) async fn respond(
         return answer(Err(refusal));
     }
     let is_head = *request.method() == Method::HEAD;
-    let mut response = answer(serve(messages, route, request).await);
+    let mut response = answer(serve(messages, route, request, &caller).await);
     if is_head {
         *response.body_mut() = full("");
     }
     response
 }
 
+/// Who was let in.
+#[derive(Debug, Default)]
+pub(crate) struct Caller {
+    /// The person that a trusted proxy names.
+    pub(crate) user: Option<String>,
+    /// Holds `operator.admin`.
+    pub(crate) is_admin: bool,
+}
+
 /// Whether a request may do what takes `scope` (empty: anybody may): a bearer of the gateway's own secret, or what the mode
-/// knows instead. Answers the person that a trusted proxy names.
+/// knows instead.
 ///
 /// # Errors
 /// The answer that refuses it.
@@ -219,13 +229,13 @@ pub(crate) async fn admit(
     headers: &http::HeaderMap,
     peer: RemoteEnd,
     scope: &str,
-) -> Result<Option<String>, Box<Response<Body>>> {
+) -> Result<Caller, Box<Response<Body>>> {
     let attribution = app
         .auth
         .attribute(peer, headers)
         .map_err(|refusal| Box::new(refused(&refusal)))?;
     if scope.is_empty() {
-        return Ok(None);
+        return Ok(Caller::default());
     }
     if is_rebound(&app.auth.settings(), &attribution, headers) {
         return Err(Box::new(answer(Err(Refusal::new(
@@ -241,13 +251,15 @@ pub(crate) async fn admit(
         .bearer(headers, &attribution, HttpSurface::Api, trust, now)
     {
         HttpAuth::Allowed(principal) => {
-            let allowed = principal.scopes.iter().any(|have| {
-                have == scope
-                    || have == "operator.admin"
-                    || (scope == "operator.read" && have == "operator.write")
+            let is_admin = principal.scopes.iter().any(|have| have == "operator.admin");
+            let is_allowed = principal.scopes.iter().any(|have| {
+                have == scope || (scope == "operator.read" && have == "operator.write")
             });
-            if allowed {
-                return Ok(principal.user);
+            if is_admin || is_allowed {
+                return Ok(Caller {
+                    user: principal.user,
+                    is_admin,
+                });
             }
             Err(Box::new(answer(Err(Refusal::new(
                 StatusCode::FORBIDDEN,
@@ -279,7 +291,12 @@ fn is_rebound(settings: &AuthSettings, attribution: &Attribution, headers: &Head
         && !settings.allowed_origins.iter().any(is_named)
 }
 
-async fn serve(messages: &Arc<Messages>, route: Route<'_>, request: Request<Incoming>) -> Answer {
+async fn serve(
+    messages: &Arc<Messages>,
+    route: Route<'_>,
+    request: Request<Incoming>,
+    caller: &Caller,
+) -> Answer {
     let query = request.uri().query().unwrap_or_default().to_owned();
     match route {
         Route::OpenApi => Ok((StatusCode::OK, OPENAPI.json())),
@@ -296,7 +313,10 @@ async fn serve(messages: &Arc<Messages>, route: Route<'_>, request: Request<Inco
                     .field("Idempotency-Key")
                 })?),
             };
-            let request = SendRequest::parse(&body, key)?;
+            let request = SendRequest {
+                is_owner: caller.is_admin,
+                ..SendRequest::parse(&body, key)?
+            };
             send(messages, &request, "api")
                 .await
                 .map(|sent| (StatusCode::OK, sent))

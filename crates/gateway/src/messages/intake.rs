@@ -50,6 +50,9 @@ pub(crate) struct TurnRequest {
     pub(crate) thread: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) reply_to: Option<String>,
+    /// Who asked may do what the gateway's owner may.
+    #[serde(default)]
+    pub(crate) is_owner: bool,
 }
 
 /// Works until the gateway stops.
@@ -283,7 +286,7 @@ async fn handle(
                 pins_route: false,
                 // An operator asks.
                 standing: Standing {
-                    owner: true,
+                    owner: request.is_owner,
                     ..Standing::default()
                 },
             };

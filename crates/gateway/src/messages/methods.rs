@@ -122,6 +122,7 @@ async fn send(
         idempotency_key: text("idempotencyKey"),
         wait: true,
         turn: false,
+        is_owner: false,
     };
     let row = request.outbound(&messages, "rpc").map_err(|invalid| {
         ErrorShape::invalid_request(format!(

@@ -26,6 +26,8 @@ pub(crate) struct SendRequest {
     pub(crate) wait: bool,
     /// Run an agent turn on the content and deliver the answer.
     pub(crate) turn: bool,
+    /// Who asks holds an administrator's scope: the turn has an owner's tools.
+    pub(crate) is_owner: bool,
 }
 
 /// Why a request can't be taken: which field, and what to write.
@@ -146,6 +148,7 @@ impl SendRequest {
             idempotency_key,
             wait,
             turn,
+            is_owner: false,
         })
     }
 

@@ -123,12 +123,22 @@ test("a person writes and the agent answers", { timeout: 900_000 }, async (t) =>
   }
 
   await t.test("while the OpenClaw is away, messages wait in order, and are answered when it is back", async () => {
+    // Begun, and not given to OpenClaw yet when all dies: there is no doubt about it.
+    await ours.child.stop();
+    ours.env.OPENCLAW_RS_CRASH_AT = "intake.turn_begun";
+    ours.spawn();
+    telegram.say(telegram.direct(2), 2, "/compact");
+    await until("the crash", () => ours.child.exit);
+    delete ours.env.OPENCLAW_RS_CRASH_AT;
     original.child.killTree("SIGKILL");
     await original.child.waitExit();
+    ours.spawn();
     for (let n = 0; n < 3; n++) telegram.say(ann, 1, `SCRIPT say waited ${n}`);
     await until("all three to be taken", () => telegram.updates.length === 0);
     await original.restart();
     await heard("waited 2");
     assert.deepEqual(telegram.sent.filter((s) => s.text?.startsWith("waited")).map((s) => s.text), ["waited 0", "waited 1", "waited 2"]);
+    const compacted = await until("the answer to /compact", () => telegram.sent.find((s) => s.chat === "2"));
+    assert.match(compacted.text, /Compact/);
   });
 });

@@ -4,6 +4,7 @@
 //! A command's answer is a `final` event of `chat` under the run's id. It is also in the transcript, under the same id, where it
 //! is found when the event came while nobody listened.
 
+use std::future::Future;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -27,8 +28,8 @@ pub(crate) struct Errand<'a> {
     pub(crate) text: &'a str,
     /// Of the run: the upstream takes it once.
     pub(crate) id: &'a str,
-    /// When it was begun, if it was begun before, ms since the epoch.
-    pub(crate) begun_ms: Option<u64>,
+    /// When it was said before, if it may have been, ms since the epoch.
+    pub(crate) said_ms: Option<u64>,
     /// Said twice it does no more than said once.
     pub(crate) is_repeatable: bool,
 }
@@ -40,26 +41,37 @@ pub(crate) enum Ended {
     Silent,
     /// It ended with this error.
     Failed(String),
-    /// It was begun before, and whether it was carried out can't be found out.
+    /// It was said before, and whether it was carried out can't be found out.
     InDoubt,
 }
 
 impl Errand<'_> {
+    /// `mark` is awaited before it is said for the first time, and notes that it may have been from then on.
+    ///
     /// # Errors
-    /// As [`super::control::Control::ask`].
-    pub(crate) async fn run(&self, ready: &Ready, patience: Duration) -> Result<Ended, CallError> {
+    /// As [`super::control::Control::ask`]; what `mark` answers when nothing was said.
+    pub(crate) async fn run(
+        &self,
+        ready: &Ready,
+        patience: Duration,
+        mark: impl Future<Output = Result<(), CallError>>,
+    ) -> Result<Ended, CallError> {
         let lost = |_elapsed| {
             CallError::Lost(format!(
                 "{} was not answered within {patience:?}",
                 self.text
             ))
         };
-        tokio::time::timeout(patience, self.begin(ready))
+        tokio::time::timeout(patience, self.begin(ready, mark))
             .await
             .map_err(lost)?
     }
 
-    async fn begin(&self, ready: &Ready) -> Result<Ended, CallError> {
+    async fn begin(
+        &self,
+        ready: &Ready,
+        mark: impl Future<Output = Result<(), CallError>>,
+    ) -> Result<Ended, CallError> {
         let not_sent = |error: &dyn std::fmt::Display| CallError::NotSent(error.to_string());
         let headers = vec![("Host".to_owned(), ready.address.to_string())];
         let mut dialled = link::dial(ready, &headers)
@@ -78,10 +90,13 @@ impl Errand<'_> {
         let uptime = hello["payload"]["snapshot"]["uptimeMs"]
             .as_u64()
             .unwrap_or(0);
-        // One that runs since before it was begun knows whether it was.
+        // One that runs since before it was said knows whether it was.
         let is_known =
-            |begun: u64| now.saturating_sub(uptime) < begun && now.saturating_sub(begun) < KNOWN_MS;
-        let again = self.begun_ms.is_some_and(|begun| !is_known(begun));
+            |said: u64| now.saturating_sub(uptime) < said && now.saturating_sub(said) < KNOWN_MS;
+        let again = self.said_ms.is_some_and(|said| !is_known(said));
+        if self.said_ms.is_none() {
+            mark.await?;
+        }
         self.talk(dialled, again)
             .await
             .unwrap_or_else(|error| Err(CallError::Lost(error.to_string())))

@@ -1,7 +1,8 @@
 //! What does not wait its turn in a conversation: orders to stop, and commands that answer while a turn is at work.
 //!
 //! A stop closes its rows in the transaction that answers it, after the run was called off: a crash before that stops again, a
-//! crash after it resumes nothing. Source: src/auto-reply/reply/abort-operation.ts at 2026.9.6: what waits is dropped too.
+//! crash after it resumes nothing. Where OpenClaw can't be asked, the stop stays at the head of its conversation until it can.
+//! Source: src/auto-reply/reply/abort-operation.ts at 2026.9.6: what waits is dropped too.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,15 +10,15 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use store::{InboxRow, StoreError};
+use store::{InboxRow, InboxState, StoreError};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::intake::{Back, Inbound};
-use super::{Messages, crash_point, draft, intake, now_ms};
+use super::{Messages, agents, crash_point, draft, intake, now_ms, orders};
 use crate::bridge::control::CallError;
 use crate::delivery::Payload;
-use crate::routing::{Route, commands, rights};
+use crate::routing::{Decision, Route, commands, rights};
 
 /// What the original says, also when nothing was at work. Source: `formatAbortReplyText`.
 pub(super) const STOPPED: &str = "⚙️ Agent was aborted.";
@@ -30,9 +31,13 @@ const LOOK_MAX: usize = 64;
 const HEADS_MAX: usize = 128;
 /// Turns end the step that they are at, as a draft that is being sent.
 const SETTLE: Duration = Duration::from_secs(10);
-/// An upstream that is away for longer has no run of before.
-const UPSTREAM_WITHIN: Duration = Duration::from_secs(15);
+/// How long a person waits for OpenClaw's answer before they are told that it comes later.
+const UPSTREAM_WITHIN: Duration = Duration::from_secs(8);
 const AGAIN: Duration = Duration::from_secs(1);
+/// What is said when OpenClaw does not answer; [`STOPPED`] follows when it does.
+const LATER: &str = "⚠️ OpenClaw does not answer now. What was going on is ended here and nothing of it is sent; OpenClaw is told to stop as soon as it answers.";
+/// Note of a stop that waits for that.
+const PUT_OFF: &str = "OpenClaw does not answer: it is told to stop when it does";
 
 /// Rows that are not to be kept waiting, as they are spooled.
 #[derive(Debug, Default)]
@@ -117,6 +122,25 @@ pub(super) fn order(row: &InboxRow) -> Option<commands::Order> {
     }
 }
 
+/// Whether an open row is answered at once, whatever the conversation works on. What only looks like an order to somebody, and is a
+/// text to the agent, is not.
+async fn is_answered(messages: &Messages, row: &InboxRow) -> Result<bool, StoreError> {
+    let Ok(Inbound::Channel(message)) = serde_json::from_str(&row.payload) else {
+        return Ok(false);
+    };
+    let Some(order) = commands::read(&message).filter(|order| order.kind.is_urgent()) else {
+        return Ok(false);
+    };
+    Ok(match order.kind {
+        commands::Kind::StopWord => match intake::decide(messages, row, &message).await? {
+            Decision::Route(route) => route.standing.commands,
+            Decision::Drop { .. } | Decision::Pair => true,
+        },
+        commands::Kind::AtOnce if messages.upstream.is_off() => agents::is_command(&order.line),
+        _ => true,
+    })
+}
+
 /// Orders to stop that wait behind a row, as after a crash.
 pub(super) async fn behind(
     messages: &Messages,
@@ -176,34 +200,58 @@ async fn try_stop(
     by: &str,
 ) -> Result<(), StoreError> {
     let (id, lane, key) = (row.id.clone(), row.lane.clone(), route.session_key.clone());
-    let mut ended = messages
+    let open = messages
         .store
         .read(move |reader| reader.inbox().before(&id, &lane, &key, ENDED_MAX))
         .await?;
-    // What is no turn and keeps nobody waiting is answered all the same.
-    ended.retain(|row| !order(row).is_some_and(|order| order.kind.is_urgent()));
+    let mut ended = Vec::with_capacity(open.len());
+    for row in open {
+        // What is no turn and keeps nobody waiting is answered all the same.
+        if !is_answered(messages, &row).await? {
+            ended.push(row);
+        }
+    }
     let ids: Vec<String> = ended.iter().map(|row| row.id.clone()).collect();
     // First nobody asks for the run's answer any more, then it is called off.
     messages.working.end(&ids).await;
-    let told = call_off(messages, &route.session_key).await;
+    let was_put_off = row.note.as_deref() == Some(PUT_OFF);
+    let patience = match was_put_off {
+        false => UPSTREAM_WITHIN,
+        // As long as a message may wait for an answer.
+        true => {
+            let age = now_ms().saturating_sub(row.received_ms);
+            let age = Duration::from_millis(u64::try_from(age).unwrap_or(0));
+            messages.settings.load().inbound_age_max.saturating_sub(age)
+        }
+    };
+    let told = tokio::select! {
+        told = tokio::time::timeout(patience, call_off(messages, &route.session_key)) => told,
+        // The row stays: it is carried out at the next start.
+        () = messages.stop.cancelled() => return Ok(()),
+    };
     crash_point!("halt.called_off");
     for row in &ended {
         draft::end(messages, row).await?;
     }
+    let is_put_off = told.is_err() && !was_put_off;
     let words = match &told {
-        Ok(()) => STOPPED.to_owned(),
-        Err(why) => {
-            format!("⚠️ The agent could not be stopped: {why}. What it says is not sent here.")
-        }
+        Ok(Ok(())) => Some(STOPPED.to_owned()),
+        Ok(Err(why)) => Some(format!(
+            "⚠️ The agent could not be stopped: {why}. What it says is not sent here."
+        )),
+        Err(_elapsed) => is_put_off.then(|| LATER.to_owned()),
     };
-    let payload = Payload {
-        content: words,
-        thread: back.thread.clone(),
-        reply_to: back.reply_to.clone(),
-        ..Payload::default()
-    };
+    let reply_age = messages.settings.load().reply_age_max;
+    let reply = words.map(|content| {
+        let payload = Payload {
+            content,
+            thread: back.thread.clone(),
+            reply_to: back.reply_to.clone(),
+            ..Payload::default()
+        };
+        intake::reply(back, &payload, &row.id, reply_age)
+    });
     let (id, by) = (row.id.clone(), by.to_owned());
-    let reply = intake::reply(back, &payload, &id, messages.settings.load().reply_age_max);
     let halted = ended.clone();
     messages
         .store
@@ -214,10 +262,28 @@ async fn try_stop(
                     Some(_) => format!("stopped by {by} ({id})"),
                     None => format!("not begun: {by} said stop ({id})"),
                 };
+                tx.forget_cursor(&row.channel, &row.account, &orders::said_key(&row.id))?;
                 tx.inbox().halt(&row.id, &why, now)?;
             }
-            let why = format!("stopped {} message(s)", halted.len());
-            if tx.inbox().halt(&id, &why, now)? {
+            let is_told = match (is_put_off, &reply) {
+                (true, _) => {
+                    let state = tx.inbox().get(&id)?.map(|row| row.state);
+                    let is_open = matches!(state, Some(InboxState::Waiting | InboxState::Turn));
+                    if is_open {
+                        tx.inbox().wait(&id, PUT_OFF, now, now)?;
+                    }
+                    is_open
+                }
+                (false, None) => {
+                    let why = "OpenClaw did not answer for too long, and was not told to stop";
+                    tx.inbox().halt(&id, why, now)?
+                }
+                (false, Some(_)) => {
+                    let why = format!("stopped {} message(s)", halted.len());
+                    tx.inbox().halt(&id, &why, now)?
+                }
+            };
+            if let Some(reply) = reply.filter(|_| is_told) {
                 tx.outbox().enqueue(reply, now)?;
             }
             Ok(())
@@ -225,7 +291,8 @@ async fn try_stop(
         .await?;
     crash_point!("halt.closed");
     messages.outbox.notify_one();
-    for id in ids.into_iter().chain([row.id.clone()]) {
+    let own = (!is_put_off).then(|| row.id.clone());
+    for id in ids.into_iter().chain(own) {
         drop(messages.finished.send(super::Finished {
             id: id.as_str().into(),
         }));
@@ -234,7 +301,7 @@ async fn try_stop(
     Ok(())
 }
 
-/// Ends the runs of a session, whoever began them.
+/// Ends the runs of a session, whoever began them. Asks until it is answered.
 ///
 /// # Errors
 /// What the upstream said instead.
@@ -243,34 +310,22 @@ async fn call_off(messages: &Messages, session_key: &str) -> Result<(), String> 
         messages.abort_own(session_key);
         return Ok(());
     }
-    let call = async {
-        loop {
-            messages.upstream.ready().await;
-            let params = json!({ "sessionKey": session_key });
-            match messages.upstream.call("chat.abort", params).await {
-                Ok(_) => return Ok(()),
-                Err(CallError::Refused(error)) => {
-                    let error: Value = serde_json::from_str(&error).unwrap_or_default();
-                    return Err(channels::web::head(
-                        error["message"].as_str().unwrap_or("it refused"),
-                    ));
-                }
-                Err(CallError::NotSent(_) | CallError::Lost(_)) => tokio::time::sleep(AGAIN).await,
-            }
+    loop {
+        // A sleeping one has nothing at work.
+        if messages.upstream.word() == "asleep" {
+            return Ok(());
         }
-    };
-    // A sleeping one has nothing at work.
-    if messages.upstream.word() == "asleep" {
-        return Ok(());
-    }
-    match tokio::time::timeout(UPSTREAM_WITHIN, call).await {
-        Ok(told) => told,
-        Err(_elapsed) => {
-            tracing::warn!(
-                session_key,
-                "a run was stopped while the OpenClaw gateway is away"
-            );
-            Ok(())
+        messages.upstream.ready().await;
+        let params = json!({ "sessionKey": session_key });
+        match messages.upstream.call("chat.abort", params).await {
+            Ok(_) => return Ok(()),
+            Err(CallError::Refused(error)) => {
+                let error: Value = serde_json::from_str(&error).unwrap_or_default();
+                return Err(channels::web::head(
+                    error["message"].as_str().unwrap_or("it refused"),
+                ));
+            }
+            Err(CallError::NotSent(_) | CallError::Lost(_)) => tokio::time::sleep(AGAIN).await,
         }
     }
 }

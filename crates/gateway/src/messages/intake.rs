@@ -284,7 +284,6 @@ async fn handle(
                 session_key,
                 matched_by: "turn",
                 pins_route: false,
-                // An operator asks.
                 standing: Standing {
                     owner: request.is_owner,
                     ..Standing::default()
@@ -369,10 +368,7 @@ async fn handle(
     if let Some(shown) = shown.filter(|_| !begun) {
         signs::acknowledge(messages, &back, &route.agent, &message, shown);
     }
-    let mut params = params::of(messages, &row, &route, &message).await;
-    if let Some(rest) = rest {
-        params["message"] = json!(rest);
-    }
+    let params = params::of(messages, &row, &route, &message, rest).await;
     let is_owner =
         route.standing.owner || (rest.is_none() && order.as_ref().is_some_and(commands::is_reset));
     let ended = CancellationToken::new();
@@ -670,6 +666,7 @@ pub(super) async fn finish(
                 tx.outbox().enqueue(row, now)?;
             }
             tx.forget_cursor(&channel, &account, &draft::key(&id))?;
+            tx.forget_cursor(&channel, &account, &orders::said_key(&id))?;
             tx.inbox().done(&id, &why, now)
         })
         .await?;
@@ -741,9 +738,13 @@ async fn fail(messages: &Messages, row: &InboxRow, why: &str) -> Result<(), Stor
     );
     draft::end(messages, row).await?;
     let (id, why) = (row.id.clone(), why.to_owned());
+    let (channel, account) = (row.channel.clone(), row.account.clone());
     messages
         .store
-        .write(move |tx| tx.inbox().fail(&id, &why, now_ms()))
+        .write(move |tx| {
+            tx.forget_cursor(&channel, &account, &orders::said_key(&id))?;
+            tx.inbox().fail(&id, &why, now_ms())
+        })
         .await?;
     // Whoever waits for the outcome of a turn.
     drop(messages.finished.send(super::Finished {

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::intake::{self, Back};
 use super::upstream::{Reply, Turn};
-use super::{Messages, agents, crash_point, halt, signs};
+use super::{Messages, agents, crash_point, halt, now_ms, signs};
 use crate::app::App;
 use crate::bridge::control::CallError;
 use crate::bridge::errand::{Ended, Errand};
@@ -188,15 +188,18 @@ async fn upstreams(
             messages.upstream.word()
         )));
     };
+    let unread = |error: StoreError| CallError::NotSent(error.to_string());
     let errand = Errand {
         session_key: &route.session_key,
         text: &order.line,
         id: &row.id,
-        begun_ms: row
-            .run_id
-            .as_ref()
-            .and_then(|_| u64::try_from(row.updated_ms).ok()),
+        said_ms: said_ms(messages, row).await.map_err(unread)?,
         is_repeatable: order.kind.is_repeatable(),
+    };
+    let mark = async {
+        note_said(messages, row).await.map_err(unread)?;
+        crash_point!("orders.marked");
+        Ok(())
     };
     let patience = messages.settings.load().turn_timeout;
     let name = &order.name;
@@ -207,7 +210,7 @@ async fn upstreams(
         }],
         failed: None,
     };
-    Ok(match errand.run(&ready, patience).await? {
+    Ok(match errand.run(&ready, patience, mark).await? {
         Ended::Said(text) => said(text),
         Ended::Failed(why) => Turn {
             replies: Vec::new(),
@@ -233,6 +236,32 @@ async fn upstreams(
             ))
         }
     })
+}
+
+/// Where it is kept that a command may have been given to the upstream; forgotten with the end of its row.
+pub(super) fn said_key(id: &str) -> String {
+    format!("said/{id}")
+}
+
+/// When the command of a row was given to the upstream, ms since the epoch. `None`: certainly not yet.
+async fn said_ms(messages: &Messages, row: &InboxRow) -> Result<Option<u64>, StoreError> {
+    let (channel, account, key) = (row.channel.clone(), row.account.clone(), said_key(&row.id));
+    let said = messages
+        .store
+        .read(move |reader| reader.cursor(&channel, &account, &key))
+        .await?;
+    Ok(said.and_then(|said| said.parse().ok()))
+}
+
+async fn note_said(messages: &Messages, row: &InboxRow) -> Result<(), StoreError> {
+    let (channel, account, key) = (row.channel.clone(), row.account.clone(), said_key(&row.id));
+    messages
+        .store
+        .write(move |tx| {
+            let now = now_ms();
+            tx.set_cursor(&channel, &account, &key, &now.to_string(), now)
+        })
+        .await
 }
 
 /// Whether the upstream has a command of a plugin or a skill by this name.

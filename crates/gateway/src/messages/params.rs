@@ -1,7 +1,7 @@
 //! A message as OpenClaw's method `agent`, and an agent of ours, take it: its text, who says it, and its pictures.
 
 use base64::Engine as _;
-use channels::message::{ChatKind, InboundMessage};
+use channels::message::{Attachment, ChatKind, InboundMessage};
 use serde_json::{Value, json};
 use store::InboxRow;
 
@@ -12,20 +12,30 @@ use crate::routing::{Route, commands};
 const IMAGE_BYTES_MAX: u64 = 5 * 1024 * 1024;
 const IMAGES_MAX: usize = 4;
 
-/// What a turn is asked for with.
+/// What a turn is asked for with. `rest`: what of a command to begin anew is left for the agent.
 pub(super) async fn of(
     messages: &Messages,
     row: &InboxRow,
     route: &Route,
     message: &InboundMessage,
+    rest: Option<&str>,
 ) -> Value {
     let reset = commands::read(message).filter(|order| order.kind == commands::Kind::Reset);
-    if let Some(order) = reset {
+    let (text, files) = match (rest, &reset) {
+        (Some(rest), _) => (rest.to_owned(), message.attachments.as_slice()),
         // The agent knows it by its beginning alone.
-        return json!({
-            "message": order.line, "sessionKey": route.session_key, "idempotencyKey": row.id, "deliver": false,
-        });
-    }
+        (None, Some(order)) => match commands::after_reset(order) {
+            Some(_) => (order.line.clone(), message.attachments.as_slice()),
+            // No turn follows that could look at a file.
+            None => (order.line.clone(), [].as_slice()),
+        },
+        (None, None) => (said(message), message.attachments.as_slice()),
+    };
+    with_files(messages, row, route, text, files).await
+}
+
+/// Who says what, and to what.
+fn said(message: &InboundMessage) -> String {
     let mut text = String::new();
     if message.chat.kind != ChatKind::Direct {
         let name = message
@@ -40,8 +50,18 @@ pub(super) async fn of(
         text = format!("[replying to: {}]\n{text}", channels::web::head(quoted));
     }
     text.push_str(&message.text);
+    text
+}
+
+async fn with_files(
+    messages: &Messages,
+    row: &InboxRow,
+    route: &Route,
+    mut text: String,
+    files: &[Attachment],
+) -> Value {
     let mut attachments = Vec::new();
-    for file in message.attachments.iter().take(IMAGES_MAX) {
+    for file in files.iter().take(IMAGES_MAX) {
         let is_image = file
             .mime
             .as_deref()

@@ -193,10 +193,9 @@ impl Kind {
     }
 }
 
-/// `None`: it is a text.
+/// `None`: it is a text. What is written below a file orders as well, as with the original.
 pub(crate) fn read(message: &InboundMessage) -> Option<Order> {
-    let is_said = matches!(message.kind, EventKind::Message | EventKind::Button);
-    if !is_said || !message.attachments.is_empty() {
+    if !matches!(message.kind, EventKind::Message | EventKind::Button) {
         return None;
     }
     let whole = message.text.trim();
@@ -361,6 +360,11 @@ mod tests {
         for text in ["stop it now", "/stop now", "don't stop", "stopping"] {
             assert_eq!(kind(text), None, "{text}");
         }
+        let mut photo = said("direct", "Stop!", false);
+        let file = json!({ "source": "f", "mime": "image/png" });
+        photo.attachments = vec![serde_json::from_value(file).expect("a file")];
+        let kind = read(&photo).map(|order| order.kind);
+        assert_eq!(kind, Some(Kind::StopWord), "below a photo");
         let mut edit = said("direct", "stop", false);
         edit.kind = EventKind::Edit;
         assert_eq!(read(&edit), None, "an edit orders nothing");

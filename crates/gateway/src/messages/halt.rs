@@ -321,6 +321,11 @@ async fn call_off(messages: &Messages, session_key: &str) -> Result<(), String> 
             Ok(_) => return Ok(()),
             Err(CallError::Refused(error)) => {
                 let error: Value = serde_json::from_str(&error).unwrap_or_default();
+                // As while it is suspended.
+                if error["retryable"] == true {
+                    tokio::time::sleep(AGAIN).await;
+                    continue;
+                }
                 return Err(channels::web::head(
                     error["message"].as_str().unwrap_or("it refused"),
                 ));

@@ -22,7 +22,10 @@ test("a person writes and the agent answers", { timeout: 900_000 }, async (t) =>
     upstream: { attach: original },
     toml: '[channels]\nnative = ["telegram"]',
     // Each message a turn of its own.
-    config: { messages: { inbound: { debounceMs: 0 } }, channels: {
+    config: { messages: {
+      inbound: { debounceMs: 0 }, ackReactionScope: "direct",
+      statusReactions: { enabled: true, timing: { debounceMs: 0, doneHoldMs: 0, errorHoldMs: 0 } },
+    }, channels: {
       telegram: { botToken: telegram.token, apiRoot: telegram.url, dmPolicy: "open", allowFrom: ["*"], streaming: { mode: "partial" } },
       defaults: { botLoopProtection: { maxEventsPerWindow: 2, windowSeconds: 3600 } },
       webhook: webhookConfig(receiver, { allowBots: true }),
@@ -56,6 +59,19 @@ test("a person writes and the agent answers", { timeout: 900_000 }, async (t) =>
     telegram.say(ann, 1, "SCRIPT say behind the draft");
     await heard("behind the draft");
     assert.equal(telegram.sent.filter((s) => s.text.startsWith(word)).length, 1, "one message");
+  });
+
+  await t.test("a reaction tells what the turn is at", async () => {
+    const reactions = async (words, last) => {
+      const { message } = telegram.say(ann, 1, words);
+      const shown = () => telegram.calls.filter(({ method, params }) =>
+        method === "setMessageReaction" && Number(params.message_id) === message.message_id).map(({ params }) => params.reaction[0]?.emoji);
+      await until("the first reaction again", () => shown().includes(last) && shown().at(-1) === "👀");
+      return shown().filter((emoji) => emoji !== "🤔");
+    };
+    assert.deepEqual(await reactions('SCRIPT tool read {"path":"x"}', "👍"), ["👀", "👨‍💻", "👍", "👀"]);
+    await heard("tool done: read");
+    assert.deepEqual(await reactions("SCRIPT fail 400", "😱"), ["👀", "😱", "👀"]);
   });
 
   await t.test("by webhook, signed both ways", async () => {

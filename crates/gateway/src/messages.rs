@@ -20,6 +20,7 @@ mod params;
 pub(crate) mod request;
 mod signs;
 mod spool;
+mod status;
 mod upstream;
 
 pub(crate) use accept::{Route, Said};
@@ -114,6 +115,7 @@ pub(crate) struct Messages {
     pub(crate) file_roots: Vec<PathBuf>,
     pub(crate) stop: CancellationToken,
     heard: draft::Heard,
+    watched: status::Watched,
     /// Whose agents answer while there is no upstream.
     agents: std::sync::OnceLock<std::sync::Weak<crate::app::App>>,
 }
@@ -189,6 +191,7 @@ impl Messages {
             file_roots: setup.file_roots,
             stop: CancellationToken::new(),
             heard: draft::Heard::default(),
+            watched: status::Watched::default(),
             agents: std::sync::OnceLock::new(),
         }))
     }
@@ -294,9 +297,15 @@ impl Messages {
         self.upstream.is_off()
     }
 
-    /// Takes an `agent` event of the upstream, for the drafts of answers.
+    /// Takes an `agent` event of the upstream, for the drafts of answers and the reactions to messages.
     pub(crate) fn hear(&self, payload: &serde_json::value::RawValue) {
         self.heard.take(payload);
+        self.watched.take(payload);
+    }
+
+    /// A turn of an agent of ours begins with a tool.
+    pub(crate) fn tool_begins(&self, run_id: &str, name: &str) {
+        self.watched.tool(run_id, name);
     }
 
     /// Who carries messages of `account` on `channel`.

@@ -107,6 +107,9 @@ impl Teller {
 
     pub(super) fn tool_begins(&mut self, tooling: &Tooling<'_>) {
         let call = tooling.call;
+        if let Some(messages) = self.app.messages() {
+            messages.tool_begins(&self.run_id, &call.name);
+        }
         let item = item(tooling, "start", "running");
         self.seq += 1;
         self.agent("item", item, false);

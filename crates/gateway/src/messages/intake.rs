@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::orders::{self, Judged};
+use super::status::Doing;
 use super::upstream::Turn;
 use super::{Messages, crash_point, now_ms};
 use super::{agents, burst, draft, halt, pairing, params, signs};
@@ -365,12 +366,15 @@ async fn handle(
     }
     begin(messages, &row, &route, &back).await?;
     crash_point!("intake.turn_begun");
-    if let Some(shown) = shown.filter(|_| !begun) {
-        signs::acknowledge(messages, &back, &route.agent, &message, shown);
-    }
+    let status = shown.filter(|_| !begun).and_then(|shown| {
+        signs::acknowledge(messages, &back, &route.agent, &message, shown, &row.id)
+    });
     let params = params::of(messages, &row, &route, &message, rest).await;
     let is_owner =
         route.standing.owner || (rest.is_none() && order.as_ref().is_some_and(commands::is_reset));
+    if let Some(status) = &status {
+        status.is(Doing::Thinking);
+    }
     let ended = CancellationToken::new();
     let turn = async {
         let work = async {
@@ -404,6 +408,10 @@ async fn handle(
     let Some(outcome) = outcome else {
         return Ok(());
     };
+    if let Some(status) = &status {
+        let is_good = matches!(&outcome, Ok(turn) if turn.failed.is_none());
+        status.is(if is_good { Doing::Done } else { Doing::Failed });
+    }
     signs::show_typing(messages, &back, false).await;
     crash_point!("intake.turn_done");
     settle(messages, &row, outcome, &back, draft).await

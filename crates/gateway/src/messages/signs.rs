@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::Messages;
 use super::intake::Back;
+use super::status::{Looks, Status};
 use crate::native::agents::Roster;
 
 const EMOJI: &str = "👀";
@@ -29,6 +30,8 @@ pub(super) struct Signs {
     /// Agents with `typingMode: "never"`.
     silent: HashSet<String>,
     typing_every: Duration,
+    /// Set: the reaction tells what the turn is at.
+    status: Option<Looks>,
 }
 
 impl Signs {
@@ -41,6 +44,7 @@ impl Signs {
             scope: text(&messages["ackReactionScope"]),
             identities: HashMap::new(),
             silent: HashSet::new(),
+            status: Looks::read(config),
             typing_every: Duration::from_secs(
                 defaults["typingIntervalSeconds"]
                     .as_u64()
@@ -90,30 +94,38 @@ impl Signs {
     }
 }
 
-/// Reacts to `message`, whose id on the service is `on`, if the configuration says so. Answers at once.
-pub(super) fn acknowledge(
-    messages: &Messages,
+/// Reacts to `message`, whose id on the service is `on`, if the configuration says so. Answers at once: what shows how the turn of
+/// `run` goes on, where that is asked for.
+pub(super) fn acknowledge<'a>(
+    messages: &'a Messages,
     back: &Back,
     agent: &str,
     message: &InboundMessage,
     on: String,
-) {
-    let Some(channel) = messages.supervisor.get(&back.channel, &back.account) else {
-        return;
-    };
+    run: &'a str,
+) -> Option<Status<'a>> {
+    let channel = messages.supervisor.get(&back.channel, &back.account)?;
     if !channel.capabilities().reactions || on.is_empty() {
-        return;
+        return None;
     }
     let accounts = messages.accounts.load();
-    let Some(account) = accounts.get(&back.channel, &back.account) else {
-        return;
-    };
+    let account = accounts.get(&back.channel, &back.account)?;
     let mentioned = messages.routing.load().is_mentioned(agent, message);
     let habits = messages.habits.load();
     let settings = &account.settings;
-    let Some(emoji) = habits.signs.reaction(settings, agent, message, mentioned) else {
-        return;
-    };
+    let emoji = habits.signs.reaction(settings, agent, message, mentioned)?;
+    let looks = habits.signs.status.clone();
+    if let Some(looks) = looks.filter(|_| back.channel == "telegram") {
+        let place = (back.target.clone(), on);
+        return Some(Status::begin(
+            &messages.watched,
+            run,
+            channel,
+            place,
+            emoji,
+            looks,
+        ));
+    }
     let action = Action::React {
         target: back.target.clone(),
         message_id: on,
@@ -126,6 +138,7 @@ pub(super) fn acknowledge(
             Err(_elapsed) => tracing::debug!("a message could not be acknowledged in time"),
         }
     });
+    None
 }
 
 /// Shows typing while it is polled: services forget it after some seconds.

@@ -123,7 +123,7 @@ fn run_of(row: &Row<'_>) -> rusqlite::Result<Run> {
     })
 }
 
-fn entry_of(row: &Row<'_>) -> rusqlite::Result<Entry> {
+pub(crate) fn entry_of(row: &Row<'_>) -> rusqlite::Result<Entry> {
     Ok(Entry {
         seq: row.get(0)?,
         id: row.get(1)?,
@@ -175,7 +175,7 @@ impl Agents<'_> {
             return Ok(false);
         };
         self.0
-            .prepare_cached("DELETE FROM agent_entries WHERE session_id = ?1")?
+            .prepare_cached("DELETE FROM agent_entries WHERE session_id = ?1 OR (session_id > ?1 || '/' AND session_id < ?1 || '0')")?
             .execute([&session.session_id])?;
         self.0
             .prepare_cached("DELETE FROM agent_sessions WHERE key = ?1")?
@@ -207,6 +207,14 @@ impl Agents<'_> {
             .0
             .prepare_cached("SELECT count(*) FROM agent_sessions WHERE (?1 IS NULL OR agent = ?1) AND archived = ?2")?
             .query_row(params![agent, archived], |row| row.get(0))?)
+    }
+
+    /// Whether a session of an agent, other than `key`, has this label.
+    pub fn is_labelled(&self, agent: &str, label: &str, key: &str) -> Result<bool, TxError> {
+        Ok(self
+            .0
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM agent_sessions WHERE agent = ?1 AND key <> ?3 AND trim(json_extract(settings, '$.label')) = ?2)")?
+            .query_row(params![agent, label, key], |row| row.get(0))?)
     }
 
     pub fn set_settings(&self, key: &str, settings: &str, archived: bool) -> Result<(), TxError> {

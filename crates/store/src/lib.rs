@@ -9,6 +9,7 @@
 
 mod agents;
 pub mod backup;
+mod branches;
 mod db;
 mod error;
 mod history;
@@ -25,6 +26,7 @@ mod transcripts;
 mod writer;
 
 pub use agents::{AgentSession, Agents, Begun, Entry, Run, RunState};
+pub use branches::Branch;
 pub use db::{Health, Options, Reader, Store, Tx, look};
 pub use error::{StoreError, TxError};
 pub use history::{Count, History, Step, Timeline};

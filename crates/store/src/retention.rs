@@ -86,7 +86,7 @@ pub(crate) fn maintain(
             Some(retention.history),
         ),
         (
-            "DELETE FROM agent_entries WHERE seq IN (SELECT e.seq FROM agent_entries e LEFT JOIN agent_sessions s ON s.session_id = e.session_id WHERE s.key IS NULL AND e.at_ms < ?1 LIMIT ?2)",
+            "DELETE FROM agent_entries WHERE seq IN (SELECT e.seq FROM agent_entries e LEFT JOIN agent_sessions s ON s.session_id = substr(e.session_id, 1, instr(e.session_id || '/', '/') - 1) WHERE s.key IS NULL AND e.at_ms < ?1 LIMIT ?2)",
             Some(retention.history),
         ),
         (

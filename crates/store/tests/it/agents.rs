@@ -44,3 +44,72 @@ async fn an_entry_has_its_place_in_its_own_conversation() {
     let known = |id: &str, place| Some((id.to_owned(), place));
     assert_eq!(places, [known("a1", 1), known("b2", 2), None, None]);
 }
+
+#[tokio::test]
+async fn a_conversation_goes_other_ways_and_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir.path().join("m.db"));
+    store.opened().await.unwrap();
+    let seen = store
+        .write(|tx| {
+            let agents = tx.agents();
+            agents.open("agent:main:a", "main", "a", 1)?;
+            let mut steps = 0;
+            let say = |ids: &[&str]| {
+                for id in ids {
+                    agents.append("a", &entry(id))?;
+                }
+                Ok::<_, store::TxError>(())
+            };
+            let mut back = |id: &str| {
+                let (placed, _) = agents.placed("a", id)?.expect("an entry of the way");
+                steps += 1;
+                agents.rewind("a", placed.seq, &steps.to_string())
+            };
+            let way = || -> Result<String, store::TxError> {
+                let entries = agents.entries("a", None, 100)?;
+                let ids: Vec<String> = entries.into_iter().map(|entry| entry.id).collect();
+                Ok(ids.join(" "))
+            };
+            let mut seen = Vec::new();
+            say(&["1", "2", "3", "4"])?;
+            back("3")?;
+            say(&["5", "6"])?;
+            back("6")?;
+            say(&["7"])?;
+            seen.push(way()?);
+            // One that hangs on the way, and one on what is taken off it meanwhile.
+            assert!(agents.switch("a", "4", "x")?);
+            seen.push(way()?);
+            assert!(agents.switch("a", "6", "y")?);
+            seen.push(way()?);
+            assert!(!agents.switch("a", "5", "z")?);
+            back("1")?;
+            seen.push(way()?);
+            assert!(agents.switch("a", "7", "w")?);
+            seen.push(way()?);
+            let mut ways: Vec<(String, usize, bool)> = agents
+                .branches("a")?
+                .into_iter()
+                .map(|branch| (branch.leaf.id, branch.entries, branch.is_active))
+                .collect();
+            ways.sort();
+            agents.open("agent:main:b", "main", "b", 1)?;
+            let (five, _) = agents.placed("a", "5")?.expect("an entry of the way");
+            agents.fork("a", five.seq, "b")?;
+            let child = agents.entries("b", None, 100)?;
+            seen.push(child.into_iter().map(|entry| entry.id + " ").collect());
+            agents.delete("agent:main:a")?;
+            assert!(agents.branches("a")?.is_empty());
+            Ok((seen, ways))
+        })
+        .await
+        .unwrap();
+    let (seen, ways) = seen;
+    assert_eq!(
+        seen,
+        ["1 2 5 7", "1 2 3 4", "1 2 5 6", "", "1 2 5 7", "b:1 b:2 "]
+    );
+    let way = |leaf: &str, is_active| (leaf.to_owned(), 4, is_active);
+    assert_eq!(ways, [way("4", false), way("6", false), way("7", true)]);
+}

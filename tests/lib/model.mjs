@@ -4,7 +4,8 @@
 //   SCRIPT say TEXT      streams TEXT word by word               SCRIPT slow TEXT  first word, then holds until release()
 //   SCRIPT tool NAME {}  asks for one tool call, then on its result says "tool done: NAME"
 //   SCRIPT again NAME {} asks for the same tool call for ever    SCRIPT before NAME {}  as tool, and says "Let me look." with it
-//   SCRIPT think TEXT    thinks "Hm." and says TEXT          SCRIPT busy TEXT  refuses (429) every other time (both: lib/providers.mjs)
+//   SCRIPT think TEXT    thinks "Hm." and says TEXT          SCRIPT busy TEXT  refuses (429) every other time (both: lib/providers.mjs,
+//                        where `before` thinks "Hm." and says nothing)
 //   SCRIPT fail STATUS   answers that HTTP status with an error  SCRIPT drop TEXT  closes the stream after the first word
 //   SCRIPT full N TEXT   says TEXT and counts N tokens of prompt  SCRIPT overflow TEXT  refuses as too long until there is a summary
 // A request to summarise a conversation is answered by one with the headings that OpenClaw asks for.

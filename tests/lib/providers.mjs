@@ -110,7 +110,7 @@ const protocols = {
       };
       if (thought) {
         const summary = [{ type: "summary_text", text: thought }];
-        item({ id: "rs_1", type: "reasoning", summary: [] }, { id: "rs_1", type: "reasoning", summary }, [
+        item({ id: "rs_1", type: "reasoning", summary: [] }, { id: "rs_1", type: "reasoning", summary, encrypted_content: "ZW5j" }, [
           { type: "response.reasoning_summary_part.added", summary_index: 0, part: { type: "summary_text", text: "" } },
           { type: "response.reasoning_summary_text.delta", summary_index: 0, delta: thought },
         ]);
@@ -172,7 +172,8 @@ export async function startProviders({ port = 0 } = {}) {
     if (plan.kind === "busy" && busy++ % 2 === 0) return refuse(429, "slow down", { "retry-after": "0" });
     const isCall = plan.kind === "tool" || plan.kind === "again";
     protocol.answer(response, {
-      thought: plan.kind === "think" ? "Hm." : undefined,
+      // SCRIPT before: these think before they call.
+      thought: plan.kind === "think" || (isCall && plan.text) ? "Hm." : undefined,
       words: isCall ? [] : (plan.text ?? DEFAULT_TEXT).match(/\S+\s*/g) ?? [],
       call: isCall ? { name: plan.name, args: JSON.parse(plan.args) } : undefined,
     });

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::de::DeserializeOwned;
 
-use crate::{CallError, Completion, Limits, Model, Piece, ToolCall, http};
+use crate::{CallError, Completion, Limits, Model, Piece, Thought, ToolCall, http};
 
 /// Answers without an id so far.
 static ANSWERS: AtomicU64 = AtomicU64::new(1);
@@ -63,8 +63,27 @@ impl<'a> Answer<'a> {
     pub(crate) fn reasoning(&mut self, text: Option<String>) -> Result<(), CallError> {
         if let Some(text) = text.filter(|text| !text.is_empty()) {
             self.weigh(text.len())?;
-            self.out.reasoning.push_str(&text);
+            if self.out.thoughts.is_empty() {
+                self.thinks_on();
+            }
+            if let Some(last) = self.out.thoughts.last_mut() {
+                last.text.push_str(&text);
+            }
             (self.on)(Piece::Reasoning(text));
+        }
+        Ok(())
+    }
+
+    /// What is thought from here on is a thought of its own.
+    pub(crate) fn thinks_on(&mut self) {
+        self.out.thoughts.push(Thought::default());
+    }
+
+    /// What the provider wants back with the last thought.
+    pub(crate) fn sign(&mut self, signature: &str) -> Result<(), CallError> {
+        self.weigh(signature.len())?;
+        if let Some(last) = self.out.thoughts.last_mut() {
+            last.signature.get_or_insert_default().push_str(signature);
         }
         Ok(())
     }
@@ -125,6 +144,9 @@ impl<'a> Answer<'a> {
     /// When there is none, or it ended too soon.
     pub(crate) fn finish(mut self) -> Result<Completion, CallError> {
         self.out.calls.retain(|call| !call.name.is_empty());
+        self.out
+            .thoughts
+            .retain(|thought| !thought.text.is_empty() || thought.signature.is_some());
         let mut fresh = 0;
         for call in &mut self.out.calls {
             // Some servers leave it out; results must still find their calls.
@@ -139,7 +161,7 @@ impl<'a> Answer<'a> {
             }
         }
         let is_empty =
-            self.out.text.is_empty() && self.out.reasoning.is_empty() && self.out.calls.is_empty();
+            self.out.text.is_empty() && self.out.thoughts.is_empty() && self.out.calls.is_empty();
         if self.out.stop_reason.is_empty() {
             if is_empty {
                 return Err(http::garbage(self.model, "an answer without content"));

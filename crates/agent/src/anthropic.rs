@@ -8,7 +8,9 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use crate::http::{self, Framing};
-use crate::{Answer, CallError, Completion, Limits, Message, Model, Part, Piece, Prompt, words_of};
+use crate::{
+    Answer, CallError, Completion, Limits, Message, Model, Part, Piece, Prompt, thinking, words_of,
+};
 
 const VERSION: &str = "2023-06-01";
 
@@ -22,7 +24,7 @@ const NAMES: crate::Names = crate::Names {
     stop: "stop_sequences",
 };
 
-fn body_of(model: &Model, prompt: &Prompt) -> Value {
+pub(crate) fn body_of(model: &Model, prompt: &Prompt) -> Value {
     let (system, messages): (Vec<&Message>, Vec<&Message>) = prompt
         .messages
         .iter()
@@ -54,6 +56,14 @@ fn body_of(model: &Model, prompt: &Prompt) -> Value {
         let text = json!({ "type": "text", "text": "(Earlier messages are left out.)" });
         turns.insert(0, ("user", vec![text]));
     }
+    // Of the calls that this turn goes on after: whether they came without a thought before them.
+    let resumes = match turns.as_slice() {
+        [.., (_, calls), (_, results)] => {
+            results.iter().any(|block| block["type"] == "tool_result")
+                && calls.first().is_some_and(|block| !is_thought(block))
+        }
+        _ => false,
+    };
     let cached = json!({ "type": "ephemeral" });
     if let Some(last) = turns.last_mut().and_then(|(_, blocks)| blocks.last_mut()) {
         last["cache_control"] = cached.clone();
@@ -82,7 +92,17 @@ fn body_of(model: &Model, prompt: &Prompt) -> Value {
             .collect();
     }
     prompt.sampling.write(&mut body, &NAMES);
+    thinking::anthropic(
+        &mut body,
+        model,
+        prompt.sampling.thinking.unwrap_or_default(),
+        resumes,
+    );
     body
+}
+
+fn is_thought(block: &Value) -> bool {
+    block["type"] == "thinking" || block["type"] == "redacted_thinking"
 }
 
 fn block_of(part: &Part) -> Option<Value> {
@@ -92,6 +112,15 @@ fn block_of(part: &Part) -> Option<Value> {
         Part::Image { data, mime } => json!({
             "type": "image", "source": { "type": "base64", "media_type": mime, "data": data },
         }),
+        Part::Thought(thought) => {
+            let signature = thought.signature.as_ref()?;
+            match thought.is_redacted {
+                true => json!({ "type": "redacted_thinking", "data": signature }),
+                false => json!({
+                    "type": "thinking", "thinking": thought.text, "signature": signature,
+                }),
+            }
+        }
         Part::Call(call) => json!({
             "type": "tool_use", "id": id_of(&call.id), "name": call.name, "input": crate::object_of(&call.arguments),
         }),
@@ -161,6 +190,9 @@ fn take(
             let delta = &event["delta"];
             answer.text(crate::word(&delta["text"]))?;
             answer.reasoning(crate::word(&delta["thinking"]))?;
+            if let Some(signature) = delta["signature"].as_str() {
+                answer.sign(signature)?;
+            }
             if let (Some(json), Some(at)) = (delta["partial_json"].as_str(), calls.get(&block)) {
                 answer.call(*at, None, None, json)?;
             }
@@ -201,7 +233,23 @@ fn begin(
     content: &Value,
 ) -> Result<(), CallError> {
     answer.text(crate::word(&content["text"]))?;
-    answer.reasoning(crate::word(&content["thinking"]))?;
+    match content["type"].as_str() {
+        Some("thinking") => {
+            answer.thinks_on();
+            answer.reasoning(crate::word(&content["thinking"]))?;
+            if let Some(signature) = content["signature"].as_str().filter(|own| !own.is_empty()) {
+                answer.sign(signature)?;
+            }
+        }
+        Some("redacted_thinking") => {
+            answer.thinks_on();
+            answer.sign(content["data"].as_str().unwrap_or_default())?;
+            if let Some(thought) = answer.out.thoughts.last_mut() {
+                thought.is_redacted = true;
+            }
+        }
+        _ => {}
+    }
     if content["type"] == "tool_use" {
         let at = calls.len();
         calls.insert(block, at);

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::http::{self, Framing};
 use crate::{
-    Answer, CallError, Completion, Limits, Message, Model, Part, Piece, Prompt, Usage, words_of,
+    Answer, CallError, Completion, Limits, Message, Model, Part, Piece, Prompt, Usage, thinking,
+    words_of,
 };
 
 /// Sampling, by this provider's names.
@@ -20,7 +21,7 @@ const NAMES: crate::Names = crate::Names {
     stop: "stopSequences",
 };
 
-fn body_of(model: &Model, prompt: &Prompt) -> Value {
+pub(crate) fn body_of(model: &Model, prompt: &Prompt) -> Value {
     let mut system = Vec::new();
     let mut contents: Vec<(&str, Vec<Value>)> = Vec::new();
     for message in &prompt.messages {
@@ -60,6 +61,11 @@ fn body_of(model: &Model, prompt: &Prompt) -> Value {
         body["tools"] = json!([{ "functionDeclarations": tools }]);
     }
     prompt.sampling.write(&mut body["generationConfig"], &NAMES);
+    thinking::gemini(
+        &mut body["generationConfig"],
+        model,
+        prompt.sampling.thinking.unwrap_or_default(),
+    );
     body
 }
 
@@ -69,6 +75,7 @@ fn part_of(message: &Message, part: &Part) -> Value {
         Part::Image { data, mime } => {
             json!({ "inlineData": { "mimeType": mime, "data": data } })
         }
+        Part::Thought(thought) => json!({ "text": thought.text, "thought": true }),
         Part::Call(call) => {
             let mut own = json!({
                 "functionCall": { "name": call.name, "args": crate::object_of(&call.arguments) },

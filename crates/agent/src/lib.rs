@@ -14,6 +14,7 @@ mod openai;
 mod overflow;
 mod responses;
 mod sse;
+pub mod thinking;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -75,8 +76,21 @@ pub enum Part {
         data: String,
         mime: String,
     },
+    /// What this very model thought: others are not shown it.
+    Thought(Thought),
     Call(ToolCall),
     Result(ToolResult),
+}
+
+/// A piece of thinking.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Thought {
+    /// What the provider shows of it.
+    pub text: String,
+    /// What the provider wants back, opaque.
+    pub signature: Option<String>,
+    /// The provider shows nothing of it; the signature is all there is.
+    pub is_redacted: bool,
 }
 
 /// A tool that a model wants called.
@@ -129,9 +143,11 @@ pub struct Sampling {
     pub stop: Vec<String>,
     /// `response_format` of OpenAI's chat completions.
     pub response_format: Option<Value>,
+    /// One that the model offers ([`thinking::Profile`]); a model that thinks is told not to when `None`.
+    pub thinking: Option<thinking::Level>,
 }
 
-/// The fields of [`Sampling`] but `max_tokens` and `response_format`, by one provider's names; `""`: it has none.
+/// The fields of [`Sampling`] but `max_tokens`, `response_format` and `thinking`, by one provider's names; `""`: it has none.
 pub(crate) struct Names {
     pub(crate) temperature: &'static str,
     pub(crate) top_p: &'static str,
@@ -203,7 +219,8 @@ impl Usage {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Completion {
     pub text: String,
-    pub reasoning: String,
+    /// In the order they came.
+    pub thoughts: Vec<Thought>,
     /// In the order they were asked for.
     pub calls: Vec<ToolCall>,
     pub usage: Usage,

@@ -5,6 +5,8 @@
 
 use serde_json::Value;
 
+use crate::thinking::{Contract, Level};
+
 /// How a provider is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Api {
@@ -72,6 +74,8 @@ pub struct Model {
     pub max_tokens: u64,
     pub takes_images: bool,
     pub is_reasoning: bool,
+    /// How it is told to think.
+    pub thinking: Contract,
     /// Price of a million tokens: input, output, cache read, cache write.
     pub cost: [f64; 4],
 }
@@ -166,6 +170,38 @@ impl Model {
         }
     }
 
+    /// How hard an agent's turns think with this model: what the configuration says, else the model's own default.
+    ///
+    /// Source: the order of docs/tools/thinking.md.
+    pub fn thinking_default(&self, config: &Value, agent: &str) -> Level {
+        let profile = crate::thinking::Profile::of(self);
+        let configured = self.thinking_configured(config, agent);
+        configured.map_or(profile.default(), |level| profile.nearest(level))
+    }
+
+    /// What the configuration says of it, whether the model can or not.
+    pub fn thinking_configured(&self, config: &Value, agent: &str) -> Option<Level> {
+        let own = entry_of(config, agent);
+        let defaults = config.pointer("/agents/defaults");
+        let word = |holder: Option<&Value>| {
+            let said = holder?.get("thinkingDefault")?.as_str()?;
+            Level::parse(said)
+        };
+        let named = format!("{}/{}", self.provider, self.id);
+        let of_model = |holder: Option<&Value>| {
+            let params = holder?.get("models")?.get(&named)?.get("params")?;
+            match params.get("thinking")? {
+                Value::Bool(false) => Some(Level::Off),
+                Value::String(said) if said == "disabled" => Some(Level::Off),
+                said => said.as_str().and_then(Level::parse),
+            }
+        };
+        word(own)
+            .or_else(|| of_model(own))
+            .or_else(|| of_model(defaults))
+            .or_else(|| word(defaults))
+    }
+
     /// Every configured model, as `provider/id`.
     pub fn all(config: &Value) -> Vec<(String, Value)> {
         providers(config)
@@ -251,6 +287,7 @@ impl Model {
                 .and_then(Value::as_array)
                 .is_some_and(|kinds| kinds.iter().any(|kind| kind == "image")),
             is_reasoning: own("reasoning") == Some(&Value::Bool(true)),
+            thinking: Contract::of(entry),
             cost: [
                 price("input"),
                 price("output"),

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::http::{self, Framing};
 use crate::{
-    Answer, CallError, Completion, Limits, Message, Model, Part, Piece, Prompt, Usage, words_of,
+    Answer, CallError, Completion, Limits, Message, Model, Part, Piece, Prompt, Usage, thinking,
+    words_of,
 };
 
 /// The key that stands for none.
@@ -23,7 +24,7 @@ const NAMES: crate::Names = crate::Names {
     stop: "stop",
 };
 
-fn body_of(model: &Model, prompt: &Prompt) -> Value {
+pub(crate) fn body_of(model: &Model, prompt: &Prompt) -> Value {
     let messages: Vec<Value> = prompt.messages.iter().flat_map(message_of).collect();
     let mut options = json!({
         "num_ctx": model.context_window,
@@ -43,6 +44,7 @@ fn body_of(model: &Model, prompt: &Prompt) -> Value {
             })
             .collect();
     }
+    thinking::ollama(&mut body, prompt.sampling.thinking.unwrap_or_default());
     body
 }
 
@@ -55,6 +57,8 @@ fn message_of(message: &Message) -> Vec<Value> {
         match part {
             Part::Text(text) => texts.push(text.as_str()),
             Part::Image { data, .. } => images.push(data.as_str()),
+            // Nothing there takes it back.
+            Part::Thought(_) => {}
             Part::Call(call) => calls.push(json!({
                 "function": { "name": call.name, "arguments": crate::object_of(&call.arguments) },
             })),

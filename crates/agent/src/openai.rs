@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use crate::http::{self, Framing};
 use crate::{
-    Answer, CallError, Completion, Limits, Message, Model, Part, Piece, Prompt, Usage, words_of,
+    Answer, CallError, Completion, Limits, Message, Model, Part, Piece, Prompt, Usage, thinking,
+    words_of,
 };
 
 #[derive(Deserialize, Default)]
@@ -79,15 +80,21 @@ const NAMES: crate::Names = crate::Names {
     stop: "stop",
 };
 
-fn body_of(model: &Model, prompt: &Prompt) -> Value {
+pub(crate) fn body_of(model: &Model, prompt: &Prompt) -> Value {
     let messages: Vec<Value> = prompt.messages.iter().flat_map(message_of).collect();
     let mut body = json!({
         "model": model.id,
         "messages": messages,
         "stream": true,
         "stream_options": { "include_usage": true },
-        "max_tokens": prompt.sampling.max_tokens.unwrap_or(model.max_tokens),
     });
+    // OpenAI's own models that think refuse the older name; some servers know no other.
+    let limit = match (&model.thinking.max_tokens_field, model.is_reasoning) {
+        (Some(named), _) => named.as_str(),
+        (None, true) => "max_completion_tokens",
+        (None, false) => "max_tokens",
+    };
+    body[limit] = json!(prompt.sampling.max_tokens.unwrap_or(model.max_tokens));
     if !prompt.tools.is_empty() {
         body["tools"] = prompt
             .tools
@@ -103,6 +110,11 @@ fn body_of(model: &Model, prompt: &Prompt) -> Value {
     if let Some(format) = &prompt.sampling.response_format {
         body["response_format"] = format.clone();
     }
+    thinking::chat(
+        &mut body,
+        model,
+        prompt.sampling.thinking.unwrap_or_default(),
+    );
     body
 }
 
@@ -118,6 +130,8 @@ fn message_of(message: &Message) -> Vec<Value> {
                 "type": "image_url",
                 "image_url": { "url": format!("data:{mime};base64,{data}") },
             })),
+            // Nothing there takes it back.
+            Part::Thought(_) => {}
             Part::Call(call) => calls.push(json!({
                 "id": call.id, "type": "function",
                 "function": { "name": call.name, "arguments": call.arguments },

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::http::{self, Framing};
 use crate::{
-    Answer, CallError, Completion, Limits, Message, Model, Part, Piece, Prompt, Usage, words_of,
+    Answer, CallError, Completion, Limits, Message, Model, Part, Piece, Prompt, Usage, thinking,
+    words_of,
 };
 
 /// Sampling, by this provider's names.
@@ -20,7 +21,7 @@ const NAMES: crate::Names = crate::Names {
     stop: "",
 };
 
-fn body_of(model: &Model, prompt: &Prompt) -> Value {
+pub(crate) fn body_of(model: &Model, prompt: &Prompt) -> Value {
     let input: Vec<Value> = prompt.messages.iter().flat_map(items_of).collect();
     let mut body = json!({
         "model": model.id,
@@ -42,12 +43,18 @@ fn body_of(model: &Model, prompt: &Prompt) -> Value {
             .collect();
     }
     prompt.sampling.write(&mut body, &NAMES);
+    thinking::responses(
+        &mut body,
+        model,
+        prompt.sampling.thinking.unwrap_or_default(),
+    );
     body
 }
 
 fn items_of(message: &Message) -> Vec<Value> {
     let mut content = Vec::new();
     let mut items = Vec::new();
+    let mut thoughts: Vec<Value> = Vec::new();
     let kind = match message.role {
         "assistant" => "output_text",
         _ => "input_text",
@@ -58,6 +65,10 @@ fn items_of(message: &Message) -> Vec<Value> {
             Part::Image { data, mime } => content.push(json!({
                 "type": "input_image", "detail": "auto", "image_url": format!("data:{mime};base64,{data}"),
             })),
+            // Without its seal the provider would look for a thought that it has not kept.
+            Part::Thought(thought) => thoughts.extend(thought.signature.as_ref().map(|sealed| {
+                json!({ "type": "reasoning", "summary": [], "encrypted_content": sealed })
+            })),
             Part::Call(call) => items.push(json!({
                 "type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.arguments,
             })),
@@ -67,12 +78,10 @@ fn items_of(message: &Message) -> Vec<Value> {
         }
     }
     if !content.is_empty() {
-        items.insert(
-            0,
-            json!({ "type": "message", "role": message.role, "content": content }),
-        );
+        thoughts.push(json!({ "type": "message", "role": message.role, "content": content }));
     }
-    items
+    thoughts.append(&mut items);
+    thoughts
 }
 
 pub(crate) async fn complete(
@@ -115,6 +124,12 @@ fn take(answer: &mut Answer<'_>, data: &str) -> Result<bool, CallError> {
         }
         "response.reasoning_summary_text.delta" | "response.reasoning_text.delta" => {
             answer.reasoning(crate::word(&event["delta"]))?;
+        }
+        "response.output_item.added" if event["item"]["type"] == "reasoning" => answer.thinks_on(),
+        "response.output_item.done" if event["item"]["type"] == "reasoning" => {
+            if let Some(sealed) = event["item"]["encrypted_content"].as_str() {
+                answer.sign(sealed)?;
+            }
         }
         "response.output_item.done" if event["item"]["type"] == "function_call" => {
             let item = &event["item"];

@@ -81,7 +81,7 @@ async fn a_streamed_answer_comes_in_pieces_and_as_a_whole() {
     let (outcome, pieces) = ask(&url, Limits::default()).await;
     let outcome = outcome.expect("an answer");
     assert_eq!(
-        (outcome.text.as_str(), outcome.reasoning.as_str()),
+        (outcome.text.as_str(), outcome.thoughts[0].text.as_str()),
         ("Hello", "hm")
     );
     assert_eq!(outcome.usage.total(), 15);

@@ -21,6 +21,7 @@ mod run;
 mod servers;
 #[cfg(test)]
 mod tests;
+mod thinking;
 mod tools;
 mod turn;
 

@@ -1,4 +1,4 @@
-//! Commands in a chat: `/new`, `/stop`, `/status`, `/compact`, `/queue`, `/model`, `/help`. Anything else with a slash goes to the model.
+//! Commands in a chat: `/new`, `/stop`, `/status`, `/compact`, `/queue`, `/model`, `/think`, `/reasoning`, `/help`. Anything else with a slash goes to the model.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::events::{self, Teller};
 use super::queue::settings::{self, Settings};
 use super::{
     Assistant, Entered, Input, Live, Outcome, clock_ms, conflict, ended, fingerprint, rows,
-    unavailable,
+    thinking, unavailable,
 };
 use crate::app::App;
 
@@ -28,9 +28,13 @@ pub(super) enum Command {
     Queue(String),
     /// A name, or none to be told which it is.
     Model(Option<String>),
+    /// How hard to think; nothing to be told.
+    Think(String),
+    /// Whether thoughts are shown; nothing to be told.
+    Reasoning(String),
 }
 
-const ALL: [(&str, &str); 7] = [
+const ALL: [(&str, &str); 9] = [
     ("new", "Begin a new conversation."),
     ("stop", "Stop what is being worked on."),
     ("status", "Show the model, the tokens and the session."),
@@ -43,16 +47,40 @@ const ALL: [(&str, &str); 7] = [
         "Show or choose what becomes of messages that come while one is worked on.",
     ),
     ("model", "Show or choose the model: /model provider/name."),
+    (
+        "think",
+        "Show or choose how hard the model thinks: /think high.",
+    ),
+    (
+        "reasoning",
+        "Show or choose whether thoughts are shown: /reasoning on, off or stream.",
+    ),
     ("help", "List the commands."),
 ];
+
+/// Other names of a command.
+fn aliases(name: &str) -> &'static [&'static str] {
+    match name {
+        "think" => &["/thinking", "/t"],
+        "reasoning" => &["/reason"],
+        _ => &[],
+    }
+}
 
 /// `commands.list` and `chat.metadata`.
 pub(super) fn list() -> Vec<Value> {
     ALL.iter()
         .map(|(name, description)| {
+            let mut names = vec![format!("/{name}")];
+            names.extend(aliases(name).iter().map(|alias| (*alias).to_owned()));
+            let category = match *name {
+                "think" | "reasoning" => "options",
+                _ => "session",
+            };
             json!({
-                "name": name, "nativeName": name, "textAliases": [format!("/{name}")], "description": description,
-                "category": "session", "source": "native", "scope": "both", "acceptsArgs": matches!(*name, "model" | "compact" | "queue"),
+                "name": name, "nativeName": name, "textAliases": names, "description": description,
+                "category": category, "source": "native", "scope": "both",
+                "acceptsArgs": matches!(*name, "model" | "compact" | "queue" | "think" | "reasoning"),
             })
         })
         .collect()
@@ -60,10 +88,11 @@ pub(super) fn list() -> Vec<Value> {
 
 pub(super) fn parse(message: &str) -> Option<Command> {
     let text = message.trim().strip_prefix('/')?;
-    let (name, rest) = text
-        .split_once(char::is_whitespace)
-        .map_or((text, ""), |(name, rest)| (name, rest.trim()));
-    let name = name.strip_suffix(':').unwrap_or(name);
+    let end = text
+        .find(|char: char| char.is_whitespace() || char == ':')
+        .unwrap_or(text.len());
+    let (name, rest) = text.split_at(end);
+    let rest = rest.strip_prefix(':').unwrap_or(rest).trim();
     match (name.to_lowercase().as_str(), rest) {
         ("new" | "reset", "") => Some(Command::New),
         ("stop" | "abort", "") => Some(Command::Stop),
@@ -75,6 +104,16 @@ pub(super) fn parse(message: &str) -> Option<Command> {
             Some(Command::Compact(focus))
         }
         ("queue", words) => Some(Command::Queue(words.to_owned())),
+        // More words are a message, for which alone the level is meant.
+        ("think" | "thinking" | "t", words) => {
+            let words = words.strip_prefix(':').unwrap_or(words).trim();
+            let is_one = !words.contains(char::is_whitespace)
+                || agent::thinking::Level::parse(words).is_some();
+            is_one.then(|| Command::Think(words.to_owned()))
+        }
+        ("reasoning" | "reason", words) if !words.contains(char::is_whitespace) => {
+            Some(Command::Reasoning(words.to_owned()))
+        }
         ("model", "") => Some(Command::Model(None)),
         ("model", name) => Some(Command::Model(Some(name.to_owned()))),
         _ => None,
@@ -164,6 +203,8 @@ pub(super) async fn run(
             .collect::<Vec<_>>()
             .join("\n"),
         Command::Model(name) => model(app, assistant, input, name.as_deref()).await?,
+        Command::Think(words) => think(app, assistant, input, words).await?,
+        Command::Reasoning(words) => reasoning(app, assistant, input, words).await?,
     };
     answer(app, assistant, input, words).await?;
     Ok(true)
@@ -330,13 +371,18 @@ async fn model(
     if let Err(error) = assistant.model(app, &input.agent, Some(name)) {
         return Ok(format!("⚠️ {error}"));
     }
-    let (key, agent, name, now) = (
-        input.session_key.clone(),
-        input.agent.clone(),
-        name.to_owned(),
-        clock_ms(),
-    );
-    let chosen = name.clone();
+    keep(assistant, input, "model", json!(name)).await?;
+    Ok(format!("🧠 This session now uses {name}."))
+}
+
+/// Keeps a setting of the session; `null` takes it back.
+async fn keep(
+    assistant: &Arc<Assistant>,
+    input: &Input,
+    name: &'static str,
+    value: Value,
+) -> Result<(), ErrorShape> {
+    let (key, agent, now) = (input.session_key.clone(), input.agent.clone(), clock_ms());
     assistant
         .store
         .write(move |tx| {
@@ -344,12 +390,51 @@ async fn model(
             let fresh = uuid::Uuid::new_v4().to_string();
             let session = agents.open(&key, &agent, &fresh, now)?;
             let mut settings = rows::settings(&session);
-            settings["model"] = json!(chosen);
+            settings[name] = value;
             agents.set_settings(&key, &settings.to_string(), session.archived)
         })
         .await
-        .map_err(|error| unavailable(&error))?;
-    Ok(format!("🧠 This session now uses {name}."))
+        .map_err(|error| unavailable(&error))
+}
+
+async fn think(
+    app: &Arc<App>,
+    assistant: &Arc<Assistant>,
+    input: &Input,
+    words: &str,
+) -> Result<String, ErrorShape> {
+    let session = assistant.session(&input.session_key).await?;
+    let own = session.as_ref().map_or_else(|| json!({}), rows::settings);
+    let model = match assistant.model(app, &input.agent, own["model"].as_str()) {
+        Ok(model) => model,
+        Err(error) => return Ok(format!("⚠️ {error}")),
+    };
+    let facts = app.facts.load_full();
+    let shown = thinking::Shown::of(&facts.config, &input.agent, &model);
+    let (answer, kept) = thinking::command(words, &own, &shown, &model);
+    if let Some(kept) = kept {
+        keep(assistant, input, "thinkingLevel", kept).await?;
+    }
+    Ok(answer)
+}
+
+async fn reasoning(
+    app: &Arc<App>,
+    assistant: &Arc<Assistant>,
+    input: &Input,
+    words: &str,
+) -> Result<String, ErrorShape> {
+    let session = assistant.session(&input.session_key).await?;
+    let own = session.as_ref().map_or_else(|| json!({}), rows::settings);
+    let facts = app.facts.load_full();
+    let roster = facts.inputs(0, 0).roster();
+    let agent = roster.get(&input.agent).map(|agent| &agent.entry);
+    let now = thinking::reasoning_of(&own, agent, &facts.config);
+    let (answer, kept) = thinking::reasoning_command(words, now);
+    if let Some(kept) = kept {
+        keep(assistant, input, "reasoningLevel", kept).await?;
+    }
+    Ok(answer)
 }
 
 /// Both lines in one write, then what clients see.
@@ -413,6 +498,17 @@ mod tests {
             Some(Command::Compact(Some("the API".to_owned())))
         );
         assert_eq!(parse("/compact"), Some(Command::Compact(None)));
+        assert_eq!(parse("/think:low"), Some(Command::Think("low".to_owned())));
+        assert_eq!(parse("/t"), Some(Command::Think(String::new())));
+        assert_eq!(
+            parse("/think extra high"),
+            Some(Command::Think("extra high".to_owned()))
+        );
+        assert_eq!(parse("/think high what is it?"), None);
+        assert_eq!(
+            parse("/reason on"),
+            Some(Command::Reasoning("on".to_owned()))
+        );
         assert_eq!(parse("/new and more"), None);
         assert_eq!(parse("/usr/bin is a path"), None);
         assert_eq!(parse("new"), None);

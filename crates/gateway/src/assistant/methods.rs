@@ -13,7 +13,8 @@ use wire::error::{ErrorCode, ErrorShape};
 use wire::frame::response_ok;
 
 use super::{
-    Accepted, Assistant, Image, Input, Outcome, agent_for, commands, queue, rows, unavailable,
+    Accepted, Assistant, Image, Input, Outcome, agent_for, commands, queue, rows, thinking,
+    unavailable,
 };
 use crate::app::App;
 use crate::clock;
@@ -177,7 +178,13 @@ impl Call {
             queue: is_chat,
             client: self.client(),
             model: None,
-            sampling: agent::Sampling::default(),
+            sampling: agent::Sampling {
+                // What is no level is no choice.
+                thinking: self
+                    .text("thinking")
+                    .and_then(agent::thinking::Level::parse),
+                ..agent::Sampling::default()
+            },
             caller_tools: Vec::new(),
         })
     }
@@ -348,6 +355,21 @@ impl Call {
         messages.reverse();
         let mut info = rows::session(&self.app, &self.assistant, &session);
         info["activeLeafEntryId"] = json!(entries.last().map(|entry| &entry.id));
+        // As the original: what the session or the configuration says, and nothing of the model's own.
+        let thinking = info["thinkingLevel"]
+            .as_str()
+            .map(str::to_owned)
+            .or_else(|| {
+                let chosen = rows::settings(&session);
+                let chosen = chosen["model"].as_str();
+                let model = self
+                    .assistant
+                    .model(&self.app, &session.agent, chosen)
+                    .ok()?;
+                let facts = self.app.facts.load();
+                let level = model.thinking_configured(&facts.config, &session.agent)?;
+                Some(level.name().to_owned())
+            });
         let pending = queue::pending(&self.assistant, &key);
         let mut answer = json!({
             "sessionKey": asked,
@@ -361,6 +383,9 @@ impl Call {
         });
         // `json!` would copy them all.
         answer["messages"] = Value::Array(messages);
+        if let Some(level) = thinking {
+            answer["thinkingLevel"] = json!(level);
+        }
         let live = self.assistant.live_of(&key);
         if let Some(live) = live.iter().find(|live| !live.waits()) {
             answer["inFlightRun"] = json!({
@@ -450,8 +475,14 @@ impl Call {
                 if is_default {
                     row["tags"] = json!(["default"]);
                 }
-                row["thinkingLevels"] = json!([{ "id": "off", "label": "off" }]);
-                row["thinkingDefault"] = json!("off");
+                let shown = model
+                    .as_ref()
+                    .map(|model| thinking::Shown::of(&facts.config, &roster.default_id, model));
+                row["thinkingLevels"] = shown.as_ref().map_or_else(
+                    |_| json!([{ "id": "off", "label": "off" }]),
+                    thinking::Shown::levels,
+                );
+                row["thinkingDefault"] = json!(shown.map_or("off", |shown| shown.default().name()));
                 row["available"] = json!(model.is_ok());
                 Some(row)
             })

@@ -133,7 +133,7 @@ pub(super) fn conversation(
     let mut kept: Vec<Message> = Vec::new();
     let mut cut = false;
     for entry in entries[from..].iter().rev() {
-        let Some(mut said) = said(entry) else {
+        let Some(mut said) = said(entry, model) else {
             continue;
         };
         if let [Part::Result(result)] = said.parts.as_mut_slice()
@@ -185,6 +185,7 @@ fn weight(part: &Part) -> usize {
     match part {
         Part::Text(text) => text.chars().count(),
         Part::Call(call) => call.arguments.chars().count() + call.name.len(),
+        Part::Thought(thought) => thought.text.chars().count(),
         Part::Result(result) => result.text.chars().count(),
         Part::Image { .. } => 0,
     }
@@ -260,21 +261,36 @@ fn lost(call: ToolCall) -> Part {
 }
 
 /// Who said what; nothing for what only tells of a failure.
-fn said(entry: &Entry) -> Option<Message> {
+fn said(entry: &Entry, model: &Model) -> Option<Message> {
     let message: Value = serde_json::from_str(&entry.message).ok()?;
     if message["stopReason"] == "error" {
         return None;
     }
-    let text = super::rows::text_of(&message["content"]);
+    let mut text = super::rows::text_of(&message["content"]);
+    // How hard to think was meant for the gateway; only who is at a client may say it.
+    if entry.role == "user"
+        && !message["__openclaw"]["transport"].is_null()
+        && let Some((_, rest)) = super::thinking::inline(&text)
+    {
+        text = rest;
+    }
     let texts = (!text.trim().is_empty()).then(|| Part::Text(text.clone()));
     let (role, parts): (_, Vec<Part>) = match entry.role.as_str() {
         "user" => ("user", texts.into_iter().collect()),
         "assistant" => {
             let calls = super::rows::calls_of(&message["content"]);
+            // What one model has thought means nothing to another, and its signature less.
+            let is_own = message["provider"] == *model.provider && message["model"] == *model.id;
+            let thoughts = match is_own {
+                true => super::rows::thoughts_of(&message["content"]),
+                false => Vec::new(),
+            };
             (
                 "assistant",
-                texts
+                thoughts
                     .into_iter()
+                    .map(Part::Thought)
+                    .chain(texts)
                     .chain(calls.into_iter().map(Part::Call))
                     .collect(),
             )
@@ -291,7 +307,8 @@ fn said(entry: &Entry) -> Option<Message> {
         }
         _ => return None,
     };
-    (!parts.is_empty()).then_some(Message { role, parts })
+    let says = |part: &Part| !matches!(part, Part::Thought(_));
+    parts.iter().any(says).then_some(Message { role, parts })
 }
 
 #[cfg(test)]
@@ -467,6 +484,7 @@ mod tests {
                                 format!("result {} {}", result.call_id, result.text)
                             }
                             Part::Image { .. } => "image".to_owned(),
+                            Part::Thought(thought) => format!("thought {}", thought.text),
                         })
                         .collect();
                     format!("{}: {}", message.role, parts.join(", "))

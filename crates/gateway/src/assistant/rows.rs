@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use agent::{Completion, Model, ToolCall};
+use agent::{Completion, Model, Thought, ToolCall};
 use base64::Engine as _;
 use serde_json::{Map, Value, json};
 use store::{AgentSession, Entry, Run};
 
 use super::compact::plan as compact;
 use super::queue::settings as queue;
-use super::{Assistant, Input, Live};
+use super::{Assistant, Input, Live, thinking};
 use crate::app::App;
 use crate::clock;
 use crate::native::agents::Roster;
@@ -62,9 +62,16 @@ pub(super) fn answer(
     now_ms: i64,
 ) -> Entry {
     let mut content = Vec::new();
-    if !completion.reasoning.is_empty() {
-        content.push(json!({ "type": "thinking", "thinking": completion.reasoning }));
-    }
+    content.extend(completion.thoughts.iter().map(|thought| {
+        let mut part = json!({ "type": "thinking", "thinking": thought.text });
+        if let Some(signature) = &thought.signature {
+            part["thinkingSignature"] = json!(signature);
+        }
+        if thought.is_redacted {
+            part["redacted"] = json!(true);
+        }
+        part
+    }));
     if !completion.text.is_empty() || completion.calls.is_empty() {
         content.push(json!({ "type": "text", "text": completion.text }));
     }
@@ -195,6 +202,19 @@ fn waits_for_approval(run: &Run) -> Option<String> {
     note["waitsForApproval"].as_str().map(str::to_owned)
 }
 
+/// The thoughts in a stored answer.
+pub(super) fn thoughts_of(content: &Value) -> Vec<Thought> {
+    let parts = content.as_array().into_iter().flatten();
+    parts
+        .filter(|part| part["type"] == "thinking")
+        .map(|part| Thought {
+            text: part["thinking"].as_str().unwrap_or_default().to_owned(),
+            signature: part["thinkingSignature"].as_str().map(str::to_owned),
+            is_redacted: part["redacted"] == true,
+        })
+        .collect()
+}
+
 /// The calls in a stored answer.
 pub(super) fn calls_of(content: &Value) -> Vec<ToolCall> {
     let parts = content.as_array().into_iter().flatten();
@@ -295,6 +315,15 @@ pub(super) fn message(entry: &Entry, position: usize, session_id: &str) -> Value
             },
         });
     }
+    // What only its provider can read is nothing to show.
+    if let Some(parts) = message["content"].as_array_mut() {
+        parts.retain(|part| part["type"] != "thinking" || part["redacted"] != true);
+        for part in parts {
+            if let Some(part) = part.as_object_mut() {
+                part.shift_remove("thinkingSignature");
+            }
+        }
+    }
     let own = &mut message["__openclaw"];
     own["id"] = json!(entry.id);
     own["recordTimestampMs"] = json!(entry.at_ms);
@@ -339,14 +368,14 @@ pub(super) fn defaults(app: &App, assistant: &Assistant, agent: &str) -> Value {
     defaults
 }
 
-fn thinking(row: &mut Value) {
-    row["thinkingLevels"] = json!([{ "id": "off", "label": "off" }]);
-    row["thinkingOptions"] = json!(["off"]);
-    row["thinkingDefault"] = json!("off");
+/// What is shown of a model.
+#[derive(Clone)]
+struct Shown {
+    provider: String,
+    id: String,
+    window: u64,
+    thinking: thinking::Shown,
 }
-
-/// Provider, id and window of a model.
-type Shown = (String, String, u64);
 
 /// Describes sessions. What many of them share, the configuration and their models, is read once: a list has hundreds.
 pub(super) struct Describer<'a> {
@@ -378,10 +407,16 @@ impl<'a> Describer<'a> {
 
     fn model(&mut self, agent: &str, chosen: Option<&str>) -> Option<Shown> {
         let key = (agent.to_owned(), chosen.map(str::to_owned));
-        let (app, assistant) = (self.app, self.assistant);
+        let (app, assistant, facts) = (self.app, self.assistant, &self.facts);
         let known = self.models.entry(key).or_insert_with(|| {
             let model = assistant.model(app, agent, chosen).ok()?;
-            Some((model.provider, model.id, model.context_window))
+            let thinking = thinking::Shown::of(&facts.config, agent, &model);
+            Some(Shown {
+                provider: model.provider,
+                id: model.id,
+                window: model.context_window,
+                thinking,
+            })
         });
         known.clone()
     }
@@ -477,10 +512,16 @@ fn row(
             put("lastRunError", json!(error));
         }
     }
-    if let Some((provider, id, window)) = model {
-        put("modelProvider", json!(provider));
-        put("model", json!(id));
-        put("contextTokens", json!(window));
+    if let Some(model) = &model {
+        put("modelProvider", json!(model.provider));
+        put("model", json!(model.id));
+        put("contextTokens", json!(model.window));
+        if let Some(level) = thinking::chosen(settings) {
+            put("thinkingLevel", json!(model.thinking.nearest(level).name()));
+        }
+    }
+    if let Some(level) = settings["reasoningLevel"].as_str() {
+        put("reasoningLevel", json!(level));
     }
     put(
         "modelOverrideSource",
@@ -508,9 +549,15 @@ fn row(
     );
     put("snapshotAt", json!(clock::now_ms()));
     put("sharingRole", json!("admin"));
-    let mut row = Value::Object(row);
-    thinking(&mut row);
-    row
+    if let Some(model) = model {
+        model.thinking.put(&mut row);
+    }
+    if !row.contains_key("displayName")
+        && let Some(label) = row.get("label").cloned()
+    {
+        row.insert("displayName".to_owned(), label);
+    }
+    Value::Object(row)
 }
 
 /// The first words of the last thing said.

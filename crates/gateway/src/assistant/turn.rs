@@ -6,15 +6,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use agent::thinking::{Level, Profile};
 use agent::{CallError, Completion, Model, ModelError, Part, Piece, Prompt, ToolCall, Usage};
-use serde_json::json;
+use serde_json::{Value, json};
 use store::{AgentSession, Entry, RunState};
 use tokio::sync::mpsc;
 
 use super::events::{self, Teller, Tooling};
 use super::exec::Bench;
 use super::tools::{self, Calling, Clock, Desk, Loops, Origin, Post, Toolbox, Verdict};
-use super::{Assistant, Image, Input, Live, clock_ms, compact, prompt, queue, rows};
+use super::{Assistant, Image, Input, Live, clock_ms, compact, prompt, queue, rows, thinking};
 use crate::app::App;
 use crate::clock;
 
@@ -132,6 +133,15 @@ impl Turn<'_> {
             Err(error) => return Ended::failed(error.to_string()),
         };
         let mut model = models.remove(0);
+        let wanted = self.input.sampling.thinking.or_else(|| {
+            // Who writes in a chat need not be the owner.
+            let is_at_a_client = self.input.client.is_some();
+            let (level, _) = thinking::inline(&self.input.message).filter(|_| is_at_a_client)?;
+            Some(level)
+        });
+        if let Some(why) = wanted.and_then(|level| thinking::refused(&model, level)) {
+            return self.told(why, model);
+        }
         progress.requested = Some((model.provider.clone(), model.id.clone()));
         teller.status("preparing_context");
         let entries = self.assistant.context(&self.session.session_id).await;
@@ -221,6 +231,7 @@ impl Turn<'_> {
                 (&asked, &self.input.images),
             ));
             show(&mut prompt, &pictures, &model);
+            prompt.sampling.thinking = Some(self.thinking(&facts.config, &model, wanted));
             teller.asks(&model.provider, &model.id);
             let completion = match self.ask(&model, &prompt, teller, !models.is_empty()).await {
                 Ok(completion) => completion,
@@ -332,6 +343,33 @@ impl Turn<'_> {
     fn models(&self) -> Result<Vec<Model>, ModelError> {
         let (app, wanted) = (self.app, self.input.model.as_deref());
         self.assistant.models(app, self.session, wanted)
+    }
+
+    /// How hard a model thinks in this turn: as this message says, or its session, or the configuration.
+    fn thinking(&self, config: &Value, model: &Model, wanted: Option<Level>) -> Level {
+        let own = rows::settings(self.session);
+        match wanted.or_else(|| thinking::chosen(&own)) {
+            Some(level) => Profile::of(model).nearest(level),
+            None => model.thinking_default(config, &self.input.agent),
+        }
+    }
+
+    /// A turn that is answered without a model: in the chat, or as an error to who asked by method.
+    fn told(&self, why: String, model: Model) -> Ended {
+        if !self.input.is_chat {
+            return Ended::failed(why);
+        }
+        Ended {
+            state: RunState::Ok,
+            completion: Completion {
+                text: why,
+                stop_reason: "stop".to_owned(),
+                ..Completion::default()
+            },
+            error: None,
+            said: None,
+            model: Some(model),
+        }
     }
 
     /// Instructions and tools; the conversation comes after them.

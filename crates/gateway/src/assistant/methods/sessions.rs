@@ -7,7 +7,7 @@ use store::AgentSession;
 use wire::error::ErrorShape;
 
 use super::super::compact::{self, NotCompacted};
-use super::super::{agent_for, clock_ms, events, rows, unavailable};
+use super::super::{agent_for, clock_ms, events, rows, thinking, unavailable};
 use super::Call;
 use crate::clock;
 use crate::native::sessions as empty;
@@ -66,6 +66,11 @@ impl Call {
         let next = offset + rows.len();
         let owner = agent.unwrap_or_else(|| inputs.roster().default_id.clone());
         answer["defaults"] = rows::defaults(&self.app, &self.assistant, &owner);
+        if let Ok(model) = self.assistant.model(&self.app, &owner, None)
+            && let Some(defaults) = answer["defaults"].as_object_mut()
+        {
+            thinking::Shown::of(&facts.config, &owner, &model).put(defaults);
+        }
         answer["count"] = json!(rows.len());
         answer["totalCount"] = json!(total);
         answer["hasMore"] = json!(next < total);
@@ -194,6 +199,7 @@ impl Call {
         let session = self.open(&key).await?;
         let mut settings = rows::settings(&session);
         let mut archived = session.archived;
+        let mut wanted = None;
         for (name, value) in self.params.as_object().into_iter().flatten() {
             match name.as_str() {
                 "key" | "agentId" => {}
@@ -205,7 +211,25 @@ impl Call {
                         .map_err(|error| ErrorShape::invalid_request(error.to_string()))?;
                     settings[name] = value.clone();
                 }
-                "label" | "displayName" | "pinned" | "category" | "color" | "icon" | "model" => {
+                "thinkingLevel" => wanted = Some(value),
+                "reasoningLevel" => {
+                    let level = value.as_str().map(thinking::reasoning);
+                    settings[name] = match level {
+                        None => Value::Null,
+                        Some(Some(level)) => json!(level),
+                        Some(None) => {
+                            return Err(ErrorShape::invalid_request(
+                                "invalid reasoningLevel (use \"on\"|\"off\"|\"stream\")",
+                            ));
+                        }
+                    };
+                }
+                "label" => {
+                    let label = value.as_str().map(str::trim).unwrap_or_default();
+                    self.unused_label(&session, label).await?;
+                    settings[name] = value.clone();
+                }
+                "displayName" | "pinned" | "category" | "color" | "icon" | "model" => {
                     settings[name] = value.clone();
                 }
                 other => {
@@ -215,11 +239,65 @@ impl Call {
                 }
             }
         }
+        let model = self
+            .assistant
+            .model(&self.app, &session.agent, settings["model"].as_str());
+        if let (Some(wanted), Ok(model)) = (wanted, &model) {
+            settings["thinkingLevel"] =
+                thinking::patched(wanted, model).map_err(ErrorShape::invalid_request)?;
+        } else if let (Some(level), Ok(model)) = (thinking::chosen(&settings), &model)
+            && self.params.get("model").is_some()
+        {
+            // What was chosen for another model stays as close as this one can.
+            let nearest = agent::thinking::Profile::of(model).nearest(level);
+            settings["thinkingLevel"] = json!(nearest.name());
+        }
         self.keep_settings(&session, &settings, archived).await?;
         let session = self.open(&key).await?;
         events::session_changed(&self.app, &self.assistant, &session, "patch");
         let row = rows::session(&self.app, &self.assistant, &session);
-        Ok(json!({ "ok": true, "key": key, "entry": row }))
+        let mut answer = json!({ "ok": true, "key": key });
+        let resolves = |name: &&str| self.params.get(*name).is_some();
+        if ["model", "thinkingLevel"].iter().any(resolves) {
+            let mut resolved = json!({});
+            for name in [
+                "modelProvider",
+                "model",
+                "agentRuntime",
+                "runtimeSelectionLocked",
+                "thinkingLevel",
+                "thinkingLevels",
+            ] {
+                // Of the levels the original tells with one that was chosen.
+                let is_told = name != "thinkingLevels" || row.get("thinkingLevel").is_some();
+                if let Some(value) = row.get(name).filter(|_| is_told) {
+                    resolved[name] = value.clone();
+                }
+            }
+            answer["resolved"] = resolved;
+        }
+        answer["entry"] = row;
+        Ok(answer)
+    }
+
+    /// Two sessions of an agent don't share a label.
+    async fn unused_label(&self, session: &AgentSession, label: &str) -> Result<(), ErrorShape> {
+        if label.is_empty() {
+            return Ok(());
+        }
+        let (key, agent, wanted) = (session.key.clone(), session.agent.clone(), label.to_owned());
+        let is_taken = self
+            .assistant
+            .store
+            .read(move |reader| reader.agents().is_labelled(&agent, &wanted, &key))
+            .await
+            .map_err(|error| unavailable(&error))?;
+        match is_taken {
+            true => Err(ErrorShape::invalid_request(format!(
+                "label already in use: {label}"
+            ))),
+            false => Ok(()),
+        }
     }
 
     /// Sums up what is older in a conversation. Not while it is being worked on.

@@ -352,6 +352,7 @@ fn sampling(body: &Value) -> Result<Sampling, Refusal> {
         seed,
         stop,
         response_format,
+        thinking: None,
     })
 }
 

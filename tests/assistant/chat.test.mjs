@@ -306,3 +306,69 @@ test("turns of one session follow each other, turns of others do not wait", asyn
   assert.deepEqual(order, ["l-0", "l-3", "l-1", "l-2"]);
   await client.end();
 });
+
+test("a conversation goes another way and back, and forks", async () => {
+  const key = "agent:main:ways";
+  const [theirs, own] = await both(async (client) => {
+    const say = async (message, id) => {
+      await client.call("chat.send", { sessionKey: key, message, idempotencyKey: id });
+      await client.frame("the end", ended(id));
+    };
+    const history = async (sessionKey = key) => (await client.call("chat.history", { sessionKey })).payload.messages;
+    const lines = async (sessionKey) => (await history(sessionKey)).map(({ role, content }) => [role, typeof content === "string" ? content : content[0].text]);
+    const outcome = async (method, params) => {
+      const { ok, payload, error } = await client.call(method, { sessionKey: key, ...params });
+      return { ok, error, payload };
+    };
+    const ways = async () => (await outcome("sessions.branches.list")).payload.branches.map(({ headline, messageCount, active, updatedAt, leafEntryId }) => ({ headline, messageCount, active, updatedAt: typeof updatedAt, leaf: typeof leafEntryId }));
+    const nobody = await client.call("sessions.branches.list", { sessionKey: "agent:main:nobody" });
+    await say("SCRIPT say First.", "way-1");
+    await say("SCRIPT say Second.", "way-2");
+    const [, first, second] = await history();
+    const wrong = [
+      await outcome("sessions.rewind", { entryId: "nope" }),
+      await outcome("sessions.rewind", { sessionKey: "agent:main:nobody", entryId: "nope" }),
+      await outcome("sessions.branches.switch", { leafEntryId: (await outcome("sessions.branches.list")).payload.branches[0].leafEntryId }),
+      await outcome("sessions.branches.switch", { leafEntryId: first.__openclaw.id }),
+    ].map(({ ok, error }) => ({ ok, error: error.message.replace(/: [\w:-]+$/, ": <id>") }));
+    const assistant = await outcome("sessions.rewind", { entryId: first.__openclaw.id });
+    const fork = await outcome("sessions.fork", { entryId: second.__openclaw.id });
+    const child = await lines(fork.payload.sessionKey);
+    const before = await ways();
+    const rewound = await outcome("sessions.rewind", { entryId: second.__openclaw.id });
+    const seen = [await lines(), await ways()];
+    await say("SCRIPT say Another.", "way-3");
+    seen.push(await lines(), await ways());
+    const { payload: { branches } } = await outcome("sessions.branches.list");
+    const back = await outcome("sessions.branches.switch", { leafEntryId: branches.find(({ active }) => !active).leafEntryId });
+    seen.push(await lines(), await ways());
+    await say("SCRIPT say Third.", "way-4");
+    const asked = model.requests.findLast(({ plan }) => plan.text === "Third.").call.messages.filter(({ role }) => role === "assistant").map(({ content }) => content);
+    return { nobody: nobody.payload, wrong, assistant: assistant.error.message.replace(/: .*/, ""), fork: fork.payload.editorText, place: fork.payload.sessionKey.replace(/[0-9a-f-]{36}/, ""), child, before, rewound: rewound.payload, back: back.payload, seen, asked };
+  });
+  assert.deepEqual(own, theirs);
+});
+
+test("conversations are searched by words", async () => {
+  const [theirs, own] = await both(async (client) => {
+    const say = async (name, message, id) => {
+      await client.call("chat.send", { sessionKey: `agent:main:${name}`, message, idempotencyKey: id });
+      await client.frame("the end", ended(id));
+    };
+    await say("garden", "Please look for the ultramarine umbrella in the garden, and then tell me everything about it at great length.", "find-1");
+    await say("garden", "SCRIPT say The zebra answers here.", "find-2");
+    await say("zoo", "the ultramarine elephant\nsecond line", "find-3");
+    const seen = [];
+    for (const params of [
+      { query: "ultramarine" }, { query: "ULTRAMARINE umbrella" }, { query: "zebra answers" }, { query: "nothingatall" }, { query: "ultramar" }, { query: "ultramarine", limit: 1 },
+      { query: "ultramarine", sessionKeys: ["agent:main:garden"] }, { query: "\"ultramarine elephant\"" }, { query: "\"elephant ultramarine\"" }, { query: "" }, { query: "  " },
+      { query: "ultramarine", agentId: "main" }, { query: "ultramarine", agentId: "nobody" },
+    ]) {
+      const { ok, payload, error } = await client.call("sessions.search", params);
+      const results = payload?.results.map(({ sessionKey, role, snippet, score, timestamp, sessionId, messageId }) => ({ sessionKey, role, snippet, kinds: [typeof score, typeof timestamp, typeof sessionId, typeof messageId] }));
+      seen.push({ params, ok, error, truncated: payload?.truncated, results });
+    }
+    return seen;
+  });
+  assert.deepEqual(own, theirs);
+});

@@ -8,7 +8,7 @@ pub(crate) mod heartbeat;
 mod job;
 pub(crate) mod methods;
 mod run;
-mod when;
+pub(crate) mod when;
 
 pub(crate) use run::SILENT;
 

@@ -1,6 +1,8 @@
 //! `chat.*`, `agent*`, `sessions.*` and `models.list` of agents that run here.
 
+mod branches;
 mod create;
+mod search;
 mod sessions;
 
 use std::sync::Arc;
@@ -35,10 +37,13 @@ pub(crate) const NAMES: &[&str] = &[
     "models.authStatus",
     "models.list",
     "sessions.abort",
+    "sessions.branches.list",
+    "sessions.branches.switch",
     "sessions.compact",
     "sessions.create",
     "sessions.delete",
     "sessions.describe",
+    "sessions.fork",
     "sessions.list",
     "sessions.messages.subscribe",
     "sessions.messages.unsubscribe",
@@ -46,6 +51,8 @@ pub(crate) const NAMES: &[&str] = &[
     "sessions.preview",
     "sessions.reset",
     "sessions.resolve",
+    "sessions.rewind",
+    "sessions.search",
     "sessions.subscribe",
 ];
 
@@ -127,10 +134,13 @@ impl Call {
             "models.authStatus" => Ok(self.auth_status()),
             "models.list" => Ok(json!({ "models": self.models() })),
             "sessions.abort" => Ok(self.abort("key")),
+            "sessions.branches.list" => self.branches().await,
+            "sessions.branches.switch" => self.switch_branch().await,
             "sessions.compact" => self.compact().await,
             "sessions.create" => self.create().await,
             "sessions.delete" => self.delete().await,
             "sessions.describe" => self.describe().await,
+            "sessions.fork" => self.fork().await,
             "sessions.list" => self.list().await,
             "sessions.messages.subscribe" => Ok(self.follow(true)),
             "sessions.messages.unsubscribe" => Ok(self.follow(false)),
@@ -138,6 +148,8 @@ impl Call {
             "sessions.preview" => self.preview().await,
             "sessions.reset" => self.reset().await,
             "sessions.resolve" => self.resolve().await,
+            "sessions.rewind" => self.rewind().await,
+            "sessions.search" => self.search().await,
             _ => self.subscribe().await,
         }
     }

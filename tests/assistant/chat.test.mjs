@@ -321,6 +321,10 @@ test("a conversation goes another way and back, and forks", async () => {
       return { ok, error, payload };
     };
     const ways = async () => (await outcome("sessions.branches.list")).payload.branches.map(({ headline, messageCount, active, updatedAt, leafEntryId }) => ({ headline, messageCount, active, updatedAt: typeof updatedAt, leaf: typeof leafEntryId }));
+    const unread = async (value) => {
+      const { ok } = await client.call("sessions.patch", { key, unread: value });
+      return [ok, (await client.call("sessions.describe", { key })).payload.session.unread];
+    };
     const nobody = await client.call("sessions.branches.list", { sessionKey: "agent:main:nobody" });
     await say("SCRIPT say First.", "way-1");
     await say("SCRIPT say Second.", "way-2");
@@ -343,8 +347,9 @@ test("a conversation goes another way and back, and forks", async () => {
     const back = await outcome("sessions.branches.switch", { leafEntryId: branches.find(({ active }) => !active).leafEntryId });
     seen.push(await lines(), await ways());
     await say("SCRIPT say Third.", "way-4");
+    const marks = [await unread(true), await unread(true), await unread(false)];
     const asked = model.requests.findLast(({ plan }) => plan.text === "Third.").call.messages.filter(({ role }) => role === "assistant").map(({ content }) => content);
-    return { nobody: nobody.payload, wrong, assistant: assistant.error.message.replace(/: .*/, ""), fork: fork.payload.editorText, place: fork.payload.sessionKey.replace(/[0-9a-f-]{36}/, ""), child, before, rewound: rewound.payload, back: back.payload, seen, asked };
+    return { nobody: nobody.payload, wrong, assistant: assistant.error.message.replace(/: .*/, ""), fork: fork.payload.editorText, place: fork.payload.sessionKey.replace(/[0-9a-f-]{36}/, ""), child, before, rewound: rewound.payload, back: back.payload, seen, asked, marks };
   });
   assert.deepEqual(own, theirs);
 });

@@ -199,11 +199,12 @@ impl Call {
         let session = self.open(&key).await?;
         let mut settings = rows::settings(&session);
         let mut archived = session.archived;
-        let mut wanted = None;
+        let (mut wanted, mut unread) = (None, None);
         for (name, value) in self.params.as_object().into_iter().flatten() {
             match name.as_str() {
                 "key" | "agentId" => {}
                 "archived" => archived = value == true,
+                "unread" => unread = value.as_bool(),
                 "model" if value.is_string() => {
                     let named = value.as_str().unwrap_or_default();
                     self.assistant
@@ -253,6 +254,19 @@ impl Call {
             settings["thinkingLevel"] = json!(nearest.name());
         }
         self.keep_settings(&session, &settings, archived).await?;
+        if let Some(unread) = unread {
+            let read_ms = match unread {
+                // Read, but for the last thing said.
+                true => (session.updated_ms - 1).max(1),
+                false => clock_ms().max(session.updated_ms),
+            };
+            let key = key.clone();
+            self.assistant
+                .store
+                .write(move |tx| tx.agents().set_read(&key, read_ms))
+                .await
+                .map_err(|error| unavailable(&error))?;
+        }
         let session = self.open(&key).await?;
         events::session_changed(&self.app, &self.assistant, &session, "patch");
         let row = rows::session(&self.app, &self.assistant, &session);

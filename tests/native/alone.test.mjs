@@ -72,6 +72,7 @@ const ERRORS = {
   "exec.approvals.set": /must have required property 'file'/,
   "config.set": /must have required property 'raw'/,
   "sessions.compact": /must have required property 'key'/,
+  ...Object.fromEntries(["branches.switch", "fork", "rewind"].map((name) => [`sessions.${name}`, /must have required property 'sessionKey'/])),
   "chat.send": /start OpenClaw .* or configure a model/,
   ...Object.fromEntries(["cron.get", "cron.remove", "cron.run", "cron.update"].map((method) => [method, /not found: nobody/])),
   wake: /start OpenClaw .* or configure a model/,

@@ -24,7 +24,7 @@ function documented() {
 }
 
 /** What is not run: it would go on for ever, reach out, or change this machine; its words are looked at all the same. */
-const STAYS = /^openclaw-gateway (run|channels add|service install(?!.*--dry-run)|service uninstall)\b/;
+const STAYS = /^openclaw-gateway (run|channels add|service install(?!.*--dry-run)|service uninstall|(adopt|uninstall)(?!.*--dry-run))\b/;
 
 test("commands in documents are taken by the program", async (t) => {
   const home = tempDir("documents");

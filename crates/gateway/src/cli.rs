@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
+mod adopt;
 mod api;
 mod backup;
 mod call;
@@ -144,6 +145,10 @@ enum Command {
         #[command(subcommand)]
         command: upstream::UpstreamCommand,
     },
+    /// Take the place of OpenClaw's own gateway: stop its service, serve its port, start it behind this one.
+    Adopt(adopt::Adopt),
+    /// Stop this gateway and remove its service; configuration and state stay.
+    Uninstall(adopt::Uninstall),
     /// A systemd unit that runs this gateway.
     Service {
         #[command(subcommand)]
@@ -275,6 +280,8 @@ pub fn main() -> ExitCode {
         Command::Route { command } => route::run(cli.profile.as_deref(), command),
         Command::Rollout { command } => rollout::run(cli.profile.as_deref(), &command),
         Command::Upstream { command } => upstream::run(cli.profile.as_deref(), &command),
+        Command::Adopt(args) => adopt::adopt(cli.profile.as_deref(), &args),
+        Command::Uninstall(args) => adopt::uninstall(cli.profile.as_deref(), &args),
         Command::Service { command } => service::run(cli.profile.as_deref(), &command),
         Command::Media { command } => Ok(media::run(command)),
         Command::Memory { command } => memory::run(cli.profile.as_deref(), &command),

@@ -204,8 +204,13 @@ impl Holder {
 }
 
 /// The process that listens on a TCP port; `None` when it is free or cannot be told.
-/// Source: /proc/net/tcp and the socket inodes under /proc/<pid>/fd.
 pub(crate) fn holder_of(port: u16) -> Option<Holder> {
+    found_at(port).map(|(_, holder)| holder)
+}
+
+/// The same with its number, which is 0 for another user's.
+/// Source: /proc/net/tcp and the socket inodes under /proc/<pid>/fd.
+pub(crate) fn found_at(port: u16) -> Option<(u32, Holder)> {
     let wanted = format!(":{port:04X}");
     let inode = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
@@ -224,28 +229,37 @@ pub(crate) fn holder_of(port: u16) -> Option<Holder> {
         })?;
     let socket = format!("socket:[{inode}]");
     let processes = std::fs::read_dir("/proc").ok()?;
-    for process in processes.flatten() {
-        let name = process.file_name();
-        let Some(pid) = name
-            .to_str()
-            .filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
-        else {
+    for entry in processes.flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
-        let Ok(files) = std::fs::read_dir(process.path().join("fd")) else {
+        let Ok(files) = std::fs::read_dir(entry.path().join("fd")) else {
             continue;
         };
         if files.flatten().any(|file| {
             std::fs::read_link(file.path()).is_ok_and(|link| link.as_os_str() == socket.as_str())
         }) {
-            let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
-            let command = String::from_utf8_lossy(&command).replace('\0', " ");
-            let program = std::fs::read_link(process.path().join("exe")).unwrap_or_default();
-            let program = program.file_name().unwrap_or_default().to_string_lossy();
-            return Some(Holder::of(pid, command.trim(), &program));
+            return Some((pid, process(pid)?));
         }
     }
-    Some(Holder::Other("another user's process".to_owned()))
+    Some((0, Holder::Other("another user's process".to_owned())))
+}
+
+/// What a process is; `None` when it does not live.
+pub(crate) fn process(pid: u32) -> Option<Holder> {
+    let of = |what: &str| format!("/proc/{pid}/{what}");
+    let command = std::fs::read(of("cmdline")).ok()?;
+    let command = String::from_utf8_lossy(&command).replace('\0', " ");
+    let program = std::fs::read_link(of("exe")).unwrap_or_default();
+    let program = program.file_name().unwrap_or_default().to_string_lossy();
+    Some(Holder::of(&pid.to_string(), command.trim(), &program))
+}
+
+/// Who started a process, as long as both live.
+pub(crate) fn parent_of(pid: u32) -> Option<u32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Stat::parse(&text).map(|stat| stat.parent)
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ pub(super) struct Scope {
 const SYSTEM_STATE: &str = "/var/lib/openclaw";
 /// What `ProtectHome=` and `PrivateTmp=` hide.
 const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
-const UNIT: &str = "openclaw-rs.service";
+pub(super) const UNIT: &str = "openclaw-rs.service";
 
 /// Seccomp and flags alone: what a user's manager may set too.
 const HARDENED: &str = "\
@@ -218,34 +218,61 @@ fn install(
         program: &program,
         state_dir: &state_dir,
         run_as: scope.system.then_some(run_as),
-        node: matches!(
-            own.upstream.mode,
-            UpstreamMode::Supervise | UpstreamMode::Auto
-        ),
+        node: may_start_node(&own),
     };
     let text = unit.text();
     if dry_run {
         print(text.trim_end());
         return Ok(ExitCode::SUCCESS);
     }
-    let file = unit_file(profile, scope)?;
-    let folder = file.parent().context("the unit has no folder")?;
-    let temporary = file.with_extension("service.new");
-    std::fs::create_dir_all(folder)
-        .and_then(|()| std::fs::write(&temporary, &text))
-        .and_then(|()| std::fs::rename(&temporary, &file))
-        .with_context(|| {
-            format!(
-                "cannot write {}; a system service needs root (sudo)",
-                file.display()
-            )
-        })?;
+    let file = write(&unit_file(profile, scope)?, &text)?;
     let manager = manager(scope);
     print(&format!(
         "written   {}\nto start  {manager} daemon-reload && {manager} enable --now {UNIT}",
         file.display()
     ));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where a user's own unit is.
+pub(super) fn unit_for_user(profile: Option<&str>) -> anyhow::Result<PathBuf> {
+    unit_file(profile, Scope { system: false })
+}
+
+/// Writes the unit for this user, without a word; answers where it is.
+pub(super) fn write_for_user(profile: Option<&str>) -> anyhow::Result<PathBuf> {
+    let (_, paths) = environment(profile)?;
+    let own = OwnSettings::load(&paths.own_file)?;
+    let program = std::env::current_exe().context("cannot tell where this program is")?;
+    let unit = Unit {
+        program: &program,
+        state_dir: &paths.state_dir,
+        run_as: None,
+        node: may_start_node(&own),
+    };
+    write(&unit_for_user(profile)?, &unit.text())
+}
+
+pub(super) fn write(file: &Path, text: &str) -> anyhow::Result<PathBuf> {
+    let folder = file.parent().context("the unit has no folder")?;
+    let temporary = file.with_extension("service.new");
+    std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::write(&temporary, text))
+        .and_then(|()| std::fs::rename(&temporary, file))
+        .with_context(|| {
+            format!(
+                "cannot write {}; a system service needs root (sudo)",
+                file.display()
+            )
+        })?;
+    Ok(file.to_owned())
+}
+
+const fn may_start_node(own: &OwnSettings) -> bool {
+    matches!(
+        own.upstream.mode,
+        UpstreamMode::Supervise | UpstreamMode::Auto
+    )
 }
 
 fn uninstall(profile: Option<&str>, scope: Scope) -> anyhow::Result<ExitCode> {

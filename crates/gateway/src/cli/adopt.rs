@@ -1,0 +1,671 @@
+//! `adopt` and `uninstall`: the port of OpenClaw's own gateway changes hands, and back.
+//!
+//! Both are lists of [`Step`]s, printed before and while they are taken. One that fails is undone together with those before it,
+//! last first, so that whoever served before serves again.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use self::manager::Unit;
+use self::process::Running;
+use super::target::environment;
+use super::{To, api, complain, print, service};
+use crate::auth::pairing::{MadeBy, store::Store};
+use crate::bridge::process::find;
+use crate::config::settings::TlsSettings;
+use crate::config::{ConfigDocument, Env, OwnSettings, Paths, UpstreamMode, replace_private};
+use crate::procfs::{self, Holder};
+
+mod manager;
+mod process;
+
+/// A gateway may finish what it does for so long after it was asked to stop; then it is killed, as a service manager would.
+const STOP_WITHIN: Duration = Duration::from_secs(45);
+/// From a start to readiness; a first start of OpenClaw makes its databases.
+const READY_WITHIN: Duration = Duration::from_secs(180);
+/// Beside our state: who served before.
+const RECORD_FILE: &str = "adopted.json";
+/// Where a gateway that no service manager keeps writes its log.
+const OUR_LOG: &str = "gateway.log";
+const ORIGINAL_LOG: &str = "openclaw.log";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Adopt {
+    /// Say what would be done, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Uninstall {
+    /// Start OpenClaw's own gateway again in our place.
+    #[arg(long)]
+    restore: bool,
+    /// Say what would be done, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Who served before, for the way back.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Record {
+    at_ms: u64,
+    port: u16,
+    /// The unit that was stopped, and whether it started with the machine.
+    unit: Option<String>,
+    enabled: bool,
+    /// It ran without the service manager.
+    by_hand: bool,
+}
+
+impl Record {
+    fn read(own_dir: &Path) -> Option<Self> {
+        let text = std::fs::read_to_string(own_dir.join(RECORD_FILE)).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+}
+
+/// What one step is about, for all of them.
+struct Place<'a> {
+    profile: Option<&'a str>,
+    env: Env,
+    paths: Paths,
+    own: OwnSettings,
+    port: u16,
+    to: To,
+    /// Whether a user's service manager answers.
+    managed: bool,
+    record: Record,
+}
+
+/// One step, and how it is undone.
+enum Step {
+    /// OpenClaw's own service stops, and does not start with the machine any more.
+    StopService(Unit),
+    /// OpenClaw's gateway that somebody started by hand.
+    EndOriginal(Running),
+    KeepRecord,
+    InstallOurs {
+        carried: manager::Carried,
+        /// The unit that was there before.
+        former: Option<String>,
+    },
+    StartOurs {
+        /// Of who served before, when no service manager keeps us.
+        env: Option<process::Surroundings>,
+    },
+    StopOurs(Option<Running>),
+    StartService(Unit),
+    StartOriginal(process::Surroundings),
+    RemoveOurs,
+    HandOver(Vec<Local>),
+    ForgetRecord,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::StopService(unit) if unit.enabled => write!(
+                out,
+                "stop {0} and keep it from starting with the machine (systemctl --user disable --now {0})",
+                unit.name
+            ),
+            Self::StopService(unit) => {
+                write!(out, "stop {0} (systemctl --user stop {0})", unit.name)
+            }
+            Self::EndOriginal(running) => write!(
+                out,
+                "ask OpenClaw's gateway (pid {}) to stop, and wait for it {} s at most",
+                running.pid,
+                STOP_WITHIN.as_secs()
+            ),
+            Self::KeepRecord => write!(out, "keep who served before, for the way back"),
+            Self::InstallOurs { carried, .. } => {
+                write!(out, "install {} for this user", service::UNIT)?;
+                match carried.lines.len() {
+                    0 => Ok(()),
+                    count => write!(
+                        out,
+                        ", with {count} lines of environment from OpenClaw's unit"
+                    ),
+                }
+            }
+            Self::StartOurs { env: None } => write!(
+                out,
+                "start {0}, now and with the machine (systemctl --user enable --now {0}), and wait until it answers",
+                service::UNIT
+            ),
+            Self::StartOurs { env: Some(_) } => write!(
+                out,
+                "start openclaw-gateway run, which no service manager keeps, and wait until it answers"
+            ),
+            Self::StopOurs(None) => write!(
+                out,
+                "stop {0} (systemctl --user disable --now {0})",
+                service::UNIT
+            ),
+            Self::StopOurs(Some(running)) => {
+                write!(out, "ask this gateway (pid {}) to stop", running.pid)
+            }
+            Self::StartService(unit) => write!(
+                out,
+                "start {0}, now and with the machine (systemctl --user enable --now {0}), and wait until it answers",
+                unit.name
+            ),
+            Self::StartOriginal(_) => write!(
+                out,
+                "start openclaw gateway run, which no service manager keeps, and wait until it answers"
+            ),
+            Self::RemoveOurs => write!(out, "remove {}; openclaw-rs/ stays", service::UNIT),
+            Self::HandOver(locals) => write!(
+                out,
+                "hand over {} devices that were paired here alone: OpenClaw pairs them at their next connect",
+                locals.len()
+            ),
+            Self::ForgetRecord => write!(out, "forget who served before"),
+        }
+    }
+}
+
+impl Step {
+    fn take(&self, at: &Place<'_>) -> anyhow::Result<()> {
+        match self {
+            Self::StopService(unit) => {
+                unit.stop(unit.enabled)?;
+                at.freed()
+            }
+            Self::EndOriginal(running) => {
+                running.end(STOP_WITHIN)?;
+                at.freed()
+            }
+            Self::KeepRecord => {
+                crate::config::create_private_dir(&at.paths.own_dir)?;
+                let text = serde_json::to_string(&at.record)?;
+                let file = at.paths.own_dir.join(RECORD_FILE);
+                replace_private(&file, format!("{text}\n").as_bytes())
+                    .with_context(|| format!("cannot write {}", file.display()))
+            }
+            Self::InstallOurs { carried, .. } => {
+                let file = service::write_for_user(at.profile)?;
+                carried.write(&file)?;
+                manager::reload()
+            }
+            Self::StartOurs { env } => {
+                match env {
+                    None => Unit::named(service::UNIT).start(true)?,
+                    Some(surroundings) => {
+                        let program =
+                            std::env::current_exe().context("cannot tell where this program is")?;
+                        let args: Vec<&str> = match at.profile {
+                            Some(profile) => vec!["--profile", profile, "run"],
+                            None => vec!["run"],
+                        };
+                        let log = at.paths.own_dir.join(OUR_LOG);
+                        surroundings.start(&program, &args, &log)?;
+                    }
+                }
+                at.ready(is_ours, "this gateway")
+            }
+            Self::StopOurs(running) => {
+                match running {
+                    None => Unit::named(service::UNIT).stop(true)?,
+                    Some(running) => running.end(STOP_WITHIN)?,
+                }
+                at.freed()
+            }
+            Self::StartService(unit) => {
+                unit.start(true)?;
+                at.ready(is_original, "OpenClaw's gateway")
+            }
+            Self::StartOriginal(surroundings) => at.start_original(surroundings),
+            Self::RemoveOurs => {
+                let file = service::unit_for_user(at.profile)?;
+                manager::Carried::remove(&file)?;
+                if file.exists() {
+                    std::fs::remove_file(&file)
+                        .with_context(|| format!("cannot remove {}", file.display()))?;
+                }
+                match at.managed {
+                    true => manager::reload(),
+                    false => Ok(()),
+                }
+            }
+            Self::HandOver(locals) => hand_over(&at.paths, locals),
+            Self::ForgetRecord => match std::fs::remove_file(at.paths.own_dir.join(RECORD_FILE)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    /// As it was before; may be asked of a step that failed halfway. `None`: there is nothing to be undone.
+    fn undo(&self, at: &Place<'_>) -> Option<anyhow::Result<()>> {
+        Some(match self {
+            Self::StopService(unit) => unit
+                .start(unit.enabled)
+                .and_then(|()| at.ready(is_original, "OpenClaw's gateway")),
+            Self::EndOriginal(running) => match running.lives() {
+                true => return None,
+                false => at.start_original(&running.surroundings),
+            },
+            Self::KeepRecord => Self::ForgetRecord.take(at),
+            Self::InstallOurs { former, .. } => {
+                Self::RemoveOurs.take(at).and_then(|()| match former {
+                    Some(text) => service::write(&service::unit_for_user(at.profile)?, text)
+                        .and_then(|_| manager::reload()),
+                    None => Ok(()),
+                })
+            }
+            Self::StartOurs { env: None } => Self::StopOurs(None).take(at),
+            Self::StartOurs { env: Some(_) } => match procfs::found_at(at.port) {
+                Some((pid, Holder::Us(_))) => Running::read(pid)
+                    .and_then(|running| running.end(STOP_WITHIN))
+                    .and_then(|()| at.freed()),
+                _ => return None,
+            },
+            Self::StopOurs(None) => Unit::named(service::UNIT)
+                .start(true)
+                .and_then(|()| at.ready(is_ours, "this gateway")),
+            Self::StopOurs(Some(running)) => match running.lives() {
+                true => return None,
+                false => Self::StartOurs {
+                    env: Some(running.surroundings.clone()),
+                }
+                .take(at),
+            },
+            Self::StartService(unit) => unit.stop(true).and_then(|()| at.freed()),
+            Self::StartOriginal(_) => match procfs::found_at(at.port) {
+                Some((pid, Holder::OpenClaw(_))) => Running::read(pid)
+                    .and_then(|running| running.end(STOP_WITHIN))
+                    .and_then(|()| at.freed()),
+                _ => return None,
+            },
+            // Behind these OpenClaw serves already.
+            Self::RemoveOurs | Self::HandOver(_) | Self::ForgetRecord => return None,
+        })
+    }
+}
+
+const fn is_ours(holder: &Holder) -> bool {
+    matches!(holder, Holder::Us(_))
+}
+
+const fn is_original(holder: &Holder) -> bool {
+    matches!(holder, Holder::OpenClaw(_))
+}
+
+impl<'a> Place<'a> {
+    fn look(profile: Option<&'a str>) -> anyhow::Result<Self> {
+        let (env, paths) = environment(profile)?;
+        let document = ConfigDocument::load(&paths, &env)?;
+        let own = OwnSettings::load(&paths.own_file)?;
+        let configured = document
+            .get(&["gateway", "port"])
+            .and_then(|port| port.as_u64())
+            .and_then(|port| u16::try_from(port).ok());
+        let port = crate::config::gateway_port(&env, configured);
+        // Its certificate may not exist before the first start.
+        let to = To {
+            port: Some(port),
+            token: None,
+            timeout: 5_000,
+        };
+        if TlsSettings::of(&document, &paths).enabled {
+            super::target::Target::resolve(profile, &to)?;
+        }
+        Ok(Self {
+            profile,
+            env,
+            paths,
+            own,
+            port,
+            to,
+            managed: manager::answers(),
+            record: Record::default(),
+        })
+    }
+
+    /// Waits until nobody listens on the port.
+    fn freed(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + STOP_WITHIN;
+        while let Some(holder) = procfs::holder_of(self.port) {
+            if Instant::now() > deadline {
+                bail!("port {} is still held by {holder}", self.port);
+            }
+            api::pause(Duration::from_millis(50))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the right one listens and is ready.
+    fn ready(&self, is_right: fn(&Holder) -> bool, who: &str) -> anyhow::Result<()> {
+        let deadline = Instant::now() + READY_WITHIN;
+        loop {
+            let why = match procfs::holder_of(self.port) {
+                Some(holder) if is_right(&holder) => {
+                    match api::get(self.profile, &self.to, "/readyz") {
+                        Ok(_) => return Ok(()),
+                        Err(why) => format!("{why:#}"),
+                    }
+                }
+                Some(holder) => format!("port {} is held by {holder}", self.port),
+                None => format!("nobody listens on port {}", self.port),
+            };
+            if Instant::now() > deadline {
+                bail!(
+                    "{who} was not ready within {} s: {why}",
+                    READY_WITHIN.as_secs()
+                );
+            }
+            api::pause(Duration::from_millis(100))?;
+        }
+    }
+
+    /// The installed OpenClaw and its Node, as seen with these variables.
+    fn openclaw(&self, env: &Env) -> anyhow::Result<(PathBuf, PathBuf)> {
+        let places = find::Places::from_env(env);
+        let settings = &self.own.upstream;
+        let package = find::package(&places, &settings.command)?;
+        let node = api::blocking(async {
+            let node = find::node(
+                &places,
+                &package,
+                &settings.command,
+                settings.node.as_deref(),
+            );
+            Ok(node.await?)
+        })?;
+        Ok((node.program, package.entry()))
+    }
+
+    fn start_original(&self, surroundings: &process::Surroundings) -> anyhow::Result<()> {
+        let (node, entry) = self.openclaw(&surroundings.env())?;
+        let port = self.port.to_string();
+        let args = [
+            entry.into_os_string(),
+            "gateway".into(),
+            "run".into(),
+            "--port".into(),
+            port.into(),
+        ];
+        let log = self.paths.own_dir.join(ORIGINAL_LOG);
+        surroundings.start(&node, &args, &log)?;
+        self.ready(is_original, "OpenClaw's gateway")
+    }
+}
+
+/// Takes the steps in order, or says them. Exit code 1 after a failure that was undone.
+fn walk(at: &Place<'_>, steps: &[Step], dry_run: bool) -> ExitCode {
+    let began = Instant::now();
+    if dry_run {
+        for (number, step) in steps.iter().enumerate() {
+            print(&format!("{}  {step}", number + 1));
+        }
+        print("nothing was changed");
+        return ExitCode::SUCCESS;
+    }
+    for (number, step) in steps.iter().enumerate() {
+        print(&format!("{}  {step}", number + 1));
+        let Err(why) = step.take(at) else { continue };
+        complain(&format!("{why:#}"));
+        for done in steps[..=number].iter().rev() {
+            match done.undo(at) {
+                None => {}
+                Some(Ok(())) => print(&format!("undone: {done}")),
+                Some(Err(why)) => complain(&format!("could not be undone: {done}: {why:#}")),
+            }
+        }
+        return ExitCode::FAILURE;
+    }
+    print(&format!("done in {:.1} s", began.elapsed().as_secs_f64()));
+    ExitCode::SUCCESS
+}
+
+pub(super) fn adopt(profile: Option<&str>, args: &Adopt) -> anyhow::Result<ExitCode> {
+    let mut at = Place::look(profile)?;
+    if at.own.upstream.mode == UpstreamMode::Attach {
+        bail!(
+            "upstream.mode is \"attach\" in {}: that gateway keeps its port. Set it to \"auto\" or \"supervise\" to have it started behind this one",
+            at.paths.own_file.display()
+        );
+    }
+    let unit = match at.managed {
+        true => Unit::find(&manager::original(profile))?,
+        false => None,
+    };
+    let running = at.original()?;
+    let found = procfs::holder_of(at.port);
+    match &found {
+        Some(holder @ Holder::Us(_)) => {
+            print(&format!(
+                "port {} is this gateway's already: {holder}",
+                at.port
+            ));
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(holder @ Holder::Other(_)) => bail!(
+            "port {} is held by {holder}, which is no OpenClaw: stop it, or set gateway.port",
+            at.port
+        ),
+        Some(Holder::OpenClaw(_)) | None => {}
+    }
+    // What the unit started ends with it.
+    let by_hand = running.filter(|_| !unit.as_ref().is_some_and(|unit| unit.active));
+    if unit.is_none() && by_hand.is_none() {
+        bail!(
+            "no OpenClaw gateway was found: neither the service {} nor a process on port {} or in the lock of {}. `openclaw-gateway service install` installs this one alone",
+            manager::original(profile),
+            at.port,
+            at.paths.state_dir.display()
+        );
+    }
+    if at.own.upstream.mode != UpstreamMode::Off {
+        let seen = by_hand
+            .as_ref()
+            .map_or_else(|| at.env.clone(), |running| running.surroundings.env());
+        at.openclaw(&seen)
+            .context("OpenClaw could not be started behind this gateway")?;
+    }
+    if let Some(running) = &by_hand {
+        tell_of_secrets(running, at.managed);
+    }
+    at.record = Record {
+        at_ms: crate::clock::now_ms(),
+        port: at.port,
+        unit: unit.as_ref().map(|unit| unit.name.clone()),
+        enabled: unit.as_ref().is_some_and(|unit| unit.enabled),
+        by_hand: by_hand.is_some(),
+    };
+    let carried = match &unit {
+        Some(unit) => manager::Carried::of(unit)?,
+        None => manager::Carried::default(),
+    };
+    let env = match (at.managed, &by_hand) {
+        (true, _) => None,
+        (false, Some(running)) => Some(running.surroundings.clone()),
+        (false, None) => bail!("no service manager answers (systemctl --user)"),
+    };
+    let mut steps = vec![Step::KeepRecord];
+    steps.extend(
+        unit.filter(|unit| unit.active || unit.enabled)
+            .map(Step::StopService),
+    );
+    steps.extend(by_hand.map(Step::EndOriginal));
+    if at.managed {
+        let former = std::fs::read_to_string(service::unit_for_user(profile)?).ok();
+        steps.push(Step::InstallOurs { carried, former });
+    }
+    steps.push(Step::StartOurs { env });
+    Ok(walk(&at, &steps, args.dry_run))
+}
+
+impl Place<'_> {
+    /// OpenClaw's gateway of this state directory, by the port or else by its lock.
+    ///
+    /// # Errors
+    /// When the one on the port is another user's, or keeps its state elsewhere.
+    fn original(&self) -> anyhow::Result<Option<Running>> {
+        let pid = match procfs::found_at(self.port) {
+            Some((pid, Holder::OpenClaw(_))) => pid,
+            Some(_) => return Ok(None),
+            None => match process::locked_by(&self.paths.state_dir) {
+                Some(pid) => pid,
+                None => return Ok(None),
+            },
+        };
+        let running = Running::read(pid)?;
+        let theirs = Paths::resolve(&running.surroundings.env())?.state_dir;
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        if real(&theirs) != real(&self.paths.state_dir) {
+            bail!(
+                "OpenClaw's gateway (pid {pid}) keeps its state in {}, and this command looks at {}: set OPENCLAW_STATE_DIR or --profile to the same",
+                theirs.display(),
+                self.paths.state_dir.display()
+            );
+        }
+        Ok(Some(running))
+    }
+}
+
+/// A service does not have what the shell of a gateway that was started by hand had.
+fn tell_of_secrets(running: &Running, managed: bool) {
+    let names = running.surroundings.secrets_beyond(&Env::from_process());
+    if managed && !names.is_empty() {
+        complain(&format!(
+            "its environment has {}, which the service will not have: put them into .env of the state directory if they are needed",
+            names.join(", ")
+        ));
+    }
+}
+
+/// A device that this gateway paired and OpenClaw does not know.
+#[derive(Debug, Clone)]
+struct Local {
+    id: String,
+    what: String,
+}
+
+/// Read as plain JSON: the running gateway owns the file.
+fn locals(paths: &Paths) -> Vec<Local> {
+    let text = std::fs::read_to_string(paths.own_dir.join("devices.json")).unwrap_or_default();
+    let book: Value = serde_json::from_str(&text).unwrap_or_default();
+    let paired = book["paired"].as_object().into_iter().flatten();
+    paired
+        .filter(|(_, row)| row["madeBy"] == "local")
+        .map(|(id, row)| {
+            let word = |key: &str| row[key].as_str().or_else(|| row["about"][key].as_str());
+            let name = word("displayName").or_else(|| word("clientId"));
+            Local {
+                id: id.clone(),
+                what: format!(
+                    "{id}  {}  {}",
+                    name.unwrap_or("unnamed"),
+                    word("platform").unwrap_or("?")
+                ),
+            }
+        })
+        .collect()
+}
+
+/// Forgotten here, so that a later life of this gateway asks OpenClaw about them.
+fn hand_over(paths: &Paths, locals: &[Local]) -> anyhow::Result<()> {
+    let file = paths.own_dir.join("devices.json");
+    let (store, mut book, _) = Store::open(&file, crate::clock::now_ms())?;
+    for local in locals {
+        let is_local = |own: &crate::auth::pairing::Paired| own.made_by == MadeBy::Local;
+        if book.device(&local.id).is_some_and(is_local) {
+            book.remove(&local.id);
+        }
+    }
+    store.save(&book)?;
+    Ok(())
+}
+
+pub(super) fn uninstall(profile: Option<&str>, args: &Uninstall) -> anyhow::Result<ExitCode> {
+    let mut at = Place::look(profile)?;
+    let ours = match at.managed {
+        true => Unit::find(service::UNIT)?,
+        false => None,
+    };
+    let is_active = ours.as_ref().is_some_and(|unit| unit.active);
+    let running = match procfs::found_at(at.port) {
+        Some((pid, Holder::Us(_))) => Some(Running::read(pid)?),
+        Some((_, holder @ Holder::Other(_))) => bail!(
+            "port {} is held by {holder}: stop it first, so that OpenClaw can have it",
+            at.port
+        ),
+        Some((_, Holder::OpenClaw(_))) | None => None,
+    };
+    let is_restored = matches!(procfs::found_at(at.port), Some((_, Holder::OpenClaw(_))));
+    at.record = Record::read(&at.paths.own_dir).unwrap_or_default();
+    let mut steps = Vec::new();
+    let surroundings = running.as_ref().map(|running| running.surroundings.clone());
+    if is_active {
+        steps.push(Step::StopOurs(None));
+    } else {
+        steps.extend(running.map(|running| Step::StopOurs(Some(running))));
+    }
+    let locals = locals(&at.paths);
+    if args.restore && !is_restored {
+        let unit = match (at.managed, at.record.by_hand && at.record.unit.is_none()) {
+            (true, false) => {
+                let name = at.record.unit.clone();
+                Unit::find(&name.unwrap_or_else(|| manager::original(profile)))?
+            }
+            _ => None,
+        };
+        match unit {
+            Some(unit) => steps.push(Step::StartService(unit)),
+            None => {
+                let surroundings = surroundings.unwrap_or_else(process::Surroundings::own);
+                at.openclaw(&surroundings.env())
+                    .context("OpenClaw's gateway could not be started in this one's place")?;
+                steps.push(Step::StartOriginal(surroundings));
+            }
+        }
+    }
+    if service::unit_for_user(profile)?.exists() {
+        steps.push(Step::RemoveOurs);
+    }
+    if args.restore && !locals.is_empty() {
+        steps.push(Step::HandOver(locals.clone()));
+    }
+    if at.record != Record::default() {
+        steps.push(Step::ForgetRecord);
+    }
+    tell_of_messages(&at);
+    if steps.is_empty() {
+        print("nothing of this gateway is installed or runs");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let code = walk(&at, &steps, args.dry_run);
+    for local in locals.iter().filter(|_| args.restore) {
+        print(&format!("paired here alone: {}", local.what));
+    }
+    if args.restore && !locals.is_empty() {
+        print(
+            "they pair with OpenClaw at their next connect: by themselves on this machine, elsewhere once approved (`openclaw devices approve`)",
+        );
+    }
+    Ok(code)
+}
+
+/// What was accepted and not sent stays here, since the original can't read it.
+fn tell_of_messages(at: &Place<'_>) {
+    let Ok(listed) = api::get(at.profile, &at.to, "/api/messages?state=pending&limit=200") else {
+        return;
+    };
+    let waiting = listed["messages"].as_array().map_or(0, Vec::len);
+    if waiting > 0 {
+        complain(&format!(
+            "{waiting} messages wait to be sent and stay in openclaw-rs/messages.db, until this gateway runs again: `openclaw-gateway messages list --state pending`"
+        ));
+    }
+}

@@ -134,6 +134,7 @@ pub struct App {
     pub(crate) memories: Arc<crate::memories::Memories>,
     pub(crate) log_stream: Arc<crate::log_stream::LogStream>,
     pub(crate) shadow: crate::shadow::Shadow,
+    pub(crate) traffic: crate::console::history::History,
     pub(crate) guard: crate::rollout::guard::Guard,
 }
 
@@ -201,6 +202,7 @@ impl App {
                 memories: Arc::default(),
                 log_stream: Arc::default(),
                 shadow: crate::shadow::Shadow::default(),
+                traffic: crate::console::history::History::default(),
                 guard: crate::rollout::guard::Guard::default(),
             }
         })
@@ -358,8 +360,10 @@ impl App {
         let ticker = tokio::spawn(tick(Arc::clone(self)));
         let presence = tokio::spawn(tell_presence(Arc::clone(self)));
         let pairings = tokio::spawn(pairings::keep(Arc::clone(self)));
+        let history = tokio::spawn(crate::console::history::keep(Arc::clone(self)));
         stop.await;
         ticker.abort();
+        history.abort();
         presence.abort();
         pairings.abort();
         self.drain().await;

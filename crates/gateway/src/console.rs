@@ -8,6 +8,7 @@
 //! over the WebSocket with a device key of its own. Without the Control UI it is the page at `/` too.
 
 pub(crate) mod api;
+pub(crate) mod history;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};

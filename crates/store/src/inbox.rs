@@ -334,6 +334,17 @@ impl<'a> Inbox<'a> {
         history::note(self.connection, id, now_ms, "retried by hand", "")
     }
 
+    /// Forgets a failed one for good: what it held is dropped, that it was there is kept.
+    pub fn drop_failed(&self, id: &str, now_ms: i64) -> Result<(), TxError> {
+        self.change(
+            "UPDATE inbox SET state = 'done', payload = '', note = 'dropped by hand', updated_ms = ?2
+             WHERE id = ?1 AND state = 'failed'",
+            params![id, now_ms],
+            id,
+        )?;
+        history::note(self.connection, id, now_ms, "dropped", "by hand")
+    }
+
     /// Open rows and the oldest of them, per channel.
     pub fn waiting(&self) -> Result<Vec<(String, i64, i64)>, TxError> {
         let mut statement = self.connection.prepare_cached(

@@ -1,5 +1,5 @@
-//! What the console reads that no other API tells: `/api/console`, how things stand now, and `/api/console/config`, what
-//! is set and where.
+//! What the console reads that no other API tells: `/api/console`, how things stand now, `/api/console/history`, how they stood
+//! in the last minutes, and `/api/console/config`, what is set and where.
 
 use std::sync::Arc;
 
@@ -17,10 +17,11 @@ use crate::rollout::answer;
 
 const NOW: &str = "/api/console";
 const CONFIG: &str = "/api/console/config";
+const HISTORY: &str = "/api/console/history";
 
 /// Whether a path is ours.
 pub(crate) fn is_ours(path: &str) -> bool {
-    matches!(path, NOW | CONFIG)
+    matches!(path, NOW | CONFIG | HISTORY)
 }
 
 /// Answers a `GET` by whoever may do everything: it shows what is set, and who is there.
@@ -44,11 +45,12 @@ pub(crate) async fn respond(
         return response;
     }
     let reader = Arc::clone(app);
-    let is_config = request.uri().path() == CONFIG;
+    let path = request.uri().path().to_owned();
     // Files and the store are read: not on a thread that serves.
-    let read = tokio::task::spawn_blocking(move || match is_config {
-        true => config(&reader),
-        false => (StatusCode::OK, now(&reader)),
+    let read = tokio::task::spawn_blocking(move || match path.as_str() {
+        CONFIG => config(&reader),
+        HISTORY => (StatusCode::OK, reader.traffic.json(&reader.boot_id)),
+        _ => (StatusCode::OK, now(&reader)),
     });
     let (status, body) = read.await.unwrap_or_else(|error| {
         tracing::error!(%error, "the console's figures could not be put together");
@@ -77,10 +79,7 @@ fn config(app: &App) -> (StatusCode, Value) {
 
 /// Counters since the start; who asks makes rates of them. Times in milliseconds, memory in bytes.
 fn now(app: &App) -> Value {
-    let side = |owner: Owner| {
-        let totals = app.metrics.totals(owner);
-        json!({ "times": totals.times, "failed": totals.failed, "refused": totals.refused })
-    };
+    let side = |owner: Owner| super::history::side(&app.metrics.totals(owner));
     let own = procfs::Own::read();
     json!({
         "version": env!("CARGO_PKG_VERSION"),

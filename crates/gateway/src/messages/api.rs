@@ -333,7 +333,10 @@ async fn serve(
             must_exist(messages, &id).await?;
             messages
                 .store
-                .write(move |tx| tx.outbox().drop_dead(&id, now_ms()))
+                .write(move |tx| match tx.outbox().get(&id)? {
+                    Some(_) => tx.outbox().drop_dead(&id, now_ms()),
+                    None => tx.inbox().drop_failed(&id, now_ms()),
+                })
                 .await?;
             Ok((StatusCode::OK, json!({ "success": true })))
         }

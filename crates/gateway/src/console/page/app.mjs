@@ -132,6 +132,10 @@ async function ask() {
   ]);
   if (status) rollout.show(status, asked);
   if (behind) upstream.show(behind);
+  if (rounds === 0) {
+    const before = await part("traffic-words", async () => call("api/console/history"));
+    if (before) traffic.recall(before);
+  }
   traffic.show(now, behind?.state);
   const held = messages.showQueue(now.queue, now.nowMs);
   judge(now, status, behind, held);

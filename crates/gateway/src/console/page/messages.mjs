@@ -69,8 +69,9 @@ function card({ id, isInbound, where }) {
       button("Why", "Why", () => { find("why-id").value = id; openWhy(id, true); }),
       button(isInbound ? "Answer again" : "Send again", isInbound ? "Answer again" : "Send again",
         () => give(id, `${path}/resend`, "POST", isInbound ? "It waits for an agent again." : "It is on its way again.", made)),
-      isInbound ? null : button("Drop", "Drop", async () => {
-        if (await confirmed(`Drop the message ${id} to ${where}? It is not sent, and can't be taken back.`, "Drop it")) {
+      button("Drop", "Drop", async () => {
+        const what = isInbound ? `Drop the message ${id} from ${where}? No agent answers it` : `Drop the message ${id} to ${where}? It is not sent`;
+        if (await confirmed(`${what}, and that can't be taken back.`, "Drop it")) {
           await give(id, path, "DELETE", "Dropped.", made);
         }
       }, "danger")));

@@ -14,6 +14,12 @@ for (const id of ["rate", "slow"]) {
   caption.append(el("span", { class: "key native" }, "— here"), el("span", { class: "key theirs" }, "-- OpenClaw"));
 }
 
+/** What the gateway saw before this page was opened. */
+export function recall({ bootId, boundsUs, samples }) {
+  if (history.points.length > 0) return;
+  for (const sample of samples) history.push({ bootId, boundsUs, ...sample });
+}
+
 export function show(now, upstreamState) {
   history.push(now);
   const latest = history.latest;

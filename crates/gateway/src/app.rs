@@ -44,6 +44,8 @@ pub struct Runtime {
     pub buffered_bytes_max: usize,
     /// As whom a client reaches the upstream.
     pub identity: IdentityMode,
+    /// How long a call waits while the supervised upstream is replaced.
+    pub upstream_hold: Duration,
     /// Native rows handed back to the upstream: names, or prefixes with `*`.
     pub native_disable: Vec<String>,
     /// Percent of clients whose native rows are answered here.
@@ -66,6 +68,7 @@ impl Default for Runtime {
             payload_bytes_max: limits::PAYLOAD_BYTES_MAX,
             buffered_bytes_max: limits::BUFFERED_BYTES_MAX,
             identity: IdentityMode::Auto,
+            upstream_hold: Duration::from_secs(30),
             native_disable: Vec::new(),
             rollout_percent: 100,
             rollout_paused: false,
@@ -94,6 +97,8 @@ pub struct App {
     /// Asks the supervisor to start a sleeping upstream.
     wake: Arc<tokio::sync::Notify>,
     supervisor: std::sync::OnceLock<crate::bridge::process::Handle>,
+    /// Bytes that calls of all clients may wait with while the upstream is replaced.
+    pub(crate) held_room: Arc<Semaphore>,
     pub(crate) proxy: crate::bridge::proxy::Proxy,
     pub(crate) boot_id: String,
     pub(crate) started: Instant,
@@ -169,6 +174,7 @@ impl App {
                 upstream,
                 wake,
                 supervisor: std::sync::OnceLock::new(),
+                held_room: crate::bridge::link::held_room(),
                 proxy: crate::bridge::proxy::Proxy::default(),
                 boot_id: uuid::Uuid::new_v4().to_string(),
                 started: Instant::now(),

@@ -146,6 +146,7 @@ pub(crate) fn runtime(own: &OwnSettings) -> Runtime {
         payload_bytes_max: own.limits.payload_bytes_max,
         buffered_bytes_max: own.limits.buffered_bytes_max,
         identity: own.upstream.identity,
+        upstream_hold: own.upstream.hold,
         native_disable: own.native_disable.clone(),
         rollout_percent: own.rollout_percent,
         rollout_paused: own.rollout_paused,

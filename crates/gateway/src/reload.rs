@@ -376,14 +376,16 @@ async fn apply(
     if let Some(schedule) = app.schedule() {
         schedule.look_again();
     }
+    // An account changes hands: the child goes, and starts anew without it or with it. Clients stay.
+    let between = match app.supervisor() {
+        Some(child) if old.own.channels_native != new.own.channels_native => {
+            tracing::info!("restarting openclaw, since channel accounts change hands");
+            Some(child.exchange().await)
+        }
+        _ => None,
+    };
     messages.reload(&new.own, &new.config, &secrets).await;
-    if old.own.channels_native != new.own.channels_native
-        && let Some(child) = app.supervisor()
-    {
-        // An account changed hands: the child starts anew without it, or with it. Clients stay.
-        tracing::info!("restarting openclaw, since channel accounts changed hands");
-        child.restart();
-    }
+    drop(between);
     tracing::info!(changed = ?plan.changed, native_disable = ?new.own.native_disable, "the changed configuration is in force");
     let ours: Vec<&String> = plan
         .restart
@@ -393,9 +395,10 @@ async fn apply(
     if !ours.is_empty() {
         tracing::warn!(keys = ?ours, "these take effect at the next start of this gateway");
     }
-    // Of these the ceiling of the memory alone is in force already.
+    // Of these the ceiling of the memory and the patience of calls are in force already.
     let mut before = old.own.upstream.clone();
     before.memory_max = new.own.upstream.memory_max;
+    before.hold = new.own.upstream.hold;
     if before != new.own.upstream || old.own.admin_listen != new.own.admin_listen {
         tracing::warn!(
             "changes under [upstream] and [admin] of openclaw-gateway.toml take effect at the next start"

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use client::socket::{self, Incoming, Reader, Writer};
 use serde_json::value::RawValue;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::Instant;
 use wire::error::ErrorShape;
 use wire::frame::{EventText, UpstreamFrame, response_error};
@@ -21,8 +21,12 @@ use super::{Ready, UpstreamState, Watch};
 use crate::ingress::outbound::{Close, Outbound};
 use crate::metrics::{Metrics, Owner, Timing};
 
+mod gap;
 mod runs;
 
+pub(crate) use gap::held_room;
+
+use gap::Gap;
 use runs::Runs;
 
 /// Calls that may wait between a client and its link.
@@ -248,7 +252,9 @@ pub(crate) fn start(
         outbound,
         upstream: app.upstream.clone(),
         metrics: Arc::clone(&app.metrics),
+        gap: Gap::of(app),
         queue,
+        held: 0,
         pending: HashMap::new(),
         repeatable_bytes: 0,
         epoch: None,
@@ -262,8 +268,12 @@ pub(crate) fn start(
 
 struct Pending {
     method: String,
-    /// Kept while the call may be repeated.
+    /// Kept until the first answer, where there is room.
     frame: Option<String>,
+    /// May be sent although the upstream may have had it.
+    repeatable: bool,
+    /// The upstream has not had it, or said that it did not take it: waits for the next one.
+    held: Option<OwnedSemaphorePermit>,
     since: Instant,
     /// Until its first answer.
     timing: Option<Timing>,
@@ -277,7 +287,10 @@ struct Task {
     outbound: Arc<Outbound>,
     upstream: watch::Receiver<UpstreamState>,
     metrics: Arc<Metrics>,
+    gap: Gap,
     queue: mpsc::Receiver<Box<UpCall>>,
+    /// Calls of `pending` that are held.
+    held: usize,
     pending: HashMap<String, Pending>,
     repeatable_bytes: usize,
     /// Of the upstream last served from.
@@ -287,6 +300,13 @@ struct Task {
     /// The last frame of each subscription, by method and params, to be sent again on a new socket.
     subscriptions: HashMap<String, String>,
     runs: Runs,
+}
+
+impl Pending {
+    /// Whether it may go to a new socket.
+    const fn may_go(&self) -> bool {
+        self.frame.is_some() && (self.repeatable || self.held.is_some())
+    }
 }
 
 /// Answers calls that the upstream does not.
@@ -334,13 +354,16 @@ impl Task {
     /// Answers every call that may not be sent a second time.
     fn fail_unrepeatable(&mut self) {
         let refuser = self.refuser();
+        let mut released = 0;
         self.pending.retain(|id, call| {
-            let keep = call.frame.is_some();
+            let keep = call.may_go();
             if !keep {
+                released += call.frame.as_ref().map_or(0, String::len);
                 refuser.refuse(id, call.timing, &super::unavailable(&call.method));
             }
             keep
         });
+        self.repeatable_bytes -= released;
     }
 
     /// Waits until a new socket is connected, answering calls meanwhile. `None`: the client is gone.
@@ -389,7 +412,7 @@ impl Task {
                 Duration::from_millis(250)
             };
             self.answer_calls_for(pause).await?;
-            self.fail_overdue();
+            self.fail_overdue(false);
         }
     }
 
@@ -446,8 +469,10 @@ impl Task {
             tokio::select! {
                 call = self.queue.recv() => {
                     let call = call?;
-                    if call.repeatable && self.has_room_for(&call) {
-                        self.remember(*call, Instant::now());
+                    let held = self.room_in_gap(&call);
+                    if (call.repeatable || held.is_some()) && self.has_room_for(&call) {
+                        self.held += usize::from(held.is_some());
+                        self.remember(*call, held);
                     } else {
                         let error = super::unavailable(&call.method);
                         self.refuser().refuse(&call.id, Some(call.timing), &error);
@@ -457,20 +482,6 @@ impl Task {
                 () = tokio::time::sleep_until(until) => return Some(()),
             }
         }
-    }
-
-    fn fail_overdue(&mut self) {
-        let refuser = self.refuser();
-        let mut released = 0;
-        self.pending.retain(|id, call| {
-            let keep = call.since.elapsed() < REPEAT_WITHIN;
-            if !keep {
-                released += call.frame.as_ref().map_or(0, String::len);
-                refuser.refuse(id, call.timing, &super::unavailable(&call.method));
-            }
-            keep
-        });
-        self.repeatable_bytes -= released;
     }
 
     fn refuser(&self) -> Refuser {
@@ -485,16 +496,20 @@ impl Task {
             && self.repeatable_bytes + call.frame.len() <= REPEATABLE_BYTES_MAX
     }
 
-    fn remember(&mut self, call: UpCall, since: Instant) {
+    fn remember(&mut self, call: UpCall, held: Option<OwnedSemaphorePermit>) {
         let starts_in = runs::session_of_call(&call.method, &call.frame);
-        let frame = (call.repeatable && self.has_room_for(&call)).then_some(call.frame);
+        // One that may not be repeated is kept too, for a child of ours that says that it takes nothing more.
+        let is_kept = (call.repeatable || self.gap.may_open()) && self.has_room_for(&call);
+        let frame = is_kept.then_some(call.frame);
         self.repeatable_bytes += frame.as_ref().map_or(0, String::len);
         let replaced = self.pending.insert(
             call.id,
             Pending {
                 method: call.method,
                 frame,
-                since,
+                repeatable: call.repeatable,
+                held,
+                since: Instant::now(),
                 timing: Some(call.timing),
                 watch: call.watch,
                 starts_in,
@@ -519,11 +534,7 @@ impl Task {
         for frame in self.subscriptions.values() {
             writer.feed(Opcode::Text, frame.as_bytes());
         }
-        for call in self.pending.values() {
-            if let Some(frame) = &call.frame {
-                writer.feed(Opcode::Text, frame.as_bytes());
-            }
-        }
+        self.send_waiting(&mut writer);
         if let Err(error) = writer.flush().await {
             return Ended::UpstreamGone(error.to_string());
         }
@@ -538,6 +549,11 @@ impl Task {
                         self.call(call, &mut writer);
                     }
                     if let Err(error) = writer.flush().await {
+                        return Ended::UpstreamGone(error.to_string());
+                    }
+                }
+                () = tokio::time::sleep(gap::LOOK), if self.held > 0 => {
+                    if let Err(error) = self.look_at_held(&mut writer).await {
                         return Ended::UpstreamGone(error.to_string());
                     }
                 }
@@ -582,9 +598,18 @@ impl Task {
                 ErrorShape::retryable("The server is busy. Please try again in a moment.", None);
             return self.refuser().refuse(&call.id, Some(call.timing), &busy);
         }
+        self.note_subscription(&call);
+        if let Some(held) = self.room_in_gap(&call) {
+            self.held += 1;
+            return self.remember(*call, Some(held));
+        }
         writer.feed(Opcode::Text, call.frame.as_bytes());
+        self.remember(*call, None);
+    }
+
+    fn note_subscription(&mut self, call: &UpCall) {
         match call.method.as_str() {
-            "sessions.subscribe" | "sessions.messages.subscribe" => self.subscribe(&call),
+            "sessions.subscribe" | "sessions.messages.subscribe" => self.subscribe(call),
             "sessions.messages.unsubscribe" => {
                 self.subscriptions.remove(&format!(
                     "sessions.messages.subscribe {}",
@@ -593,7 +618,6 @@ impl Task {
             }
             _ => {}
         }
-        self.remember(*call, Instant::now());
     }
 
     fn subscribe(&mut self, call: &UpCall) {
@@ -614,7 +638,7 @@ impl Task {
                 payload,
                 error,
             }) => {
-                if id == "bridge:resubscribe" {
+                if id == "bridge:resubscribe" || (!ok && self.hold(&id, error)) {
                     return;
                 }
                 let accepted = payload.is_some_and(|payload| is_first_of_two(payload.get()));

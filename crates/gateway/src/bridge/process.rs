@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -97,6 +97,8 @@ enum Order {
     Start,
     Stop(oneshot::Sender<()>),
     Restart,
+    /// Stop, tell the first that it is gone, start again when the second says so.
+    Exchange(oneshot::Sender<()>, oneshot::Receiver<()>),
 }
 
 /// What links know before the next probe does.
@@ -113,6 +115,8 @@ pub(crate) struct Hints {
     memory_max: AtomicU64,
     /// Children that were stopped for what they held.
     too_large: AtomicU64,
+    /// The child is being replaced or sleeps: another one follows as soon as it can.
+    gap: AtomicBool,
 }
 
 /// What is known of the child beside its state.
@@ -190,6 +194,17 @@ impl Handle {
         self.order(Order::Restart);
     }
 
+    /// Stops a running child for a moment in which what it had can change hands. Resolves when it is gone, or none runs; the next
+    /// one starts when [`Between`] is dropped. One that is stopped or asleep stays so.
+    pub(crate) async fn exchange(&self) -> Between {
+        let (told, gone) = oneshot::channel();
+        let (go, wait) = oneshot::channel();
+        self.order(Order::Exchange(told, wait));
+        // An order that was refused is in the log.
+        drop(gone.await);
+        Between { _go: go }
+    }
+
     /// A bridged call is waiting: starts a sleeping child and keeps a running one awake.
     pub fn wake(&self) {
         self.hints.touch();
@@ -199,6 +214,11 @@ impl Handle {
     /// The child is in use: it does not count as idle from here on.
     pub fn touch(&self) {
         self.hints.touch();
+    }
+
+    /// Whether the child goes, or is gone, on purpose and another one follows: what is asked meanwhile can wait for that.
+    pub(crate) fn is_replacing(&self) -> bool {
+        self.hints.gap.load(Ordering::Acquire)
     }
 
     /// A link lost its socket without having asked for it: have a look now, not at the next probe.
@@ -213,11 +233,37 @@ impl Handle {
     }
 }
 
+/// While it is kept, no child starts.
+#[derive(Debug)]
+pub(crate) struct Between {
+    _go: oneshot::Sender<()>,
+}
+
+/// A child may finish what it does for so long before something changes hands.
+const EXCHANGE_DRAIN: Duration = Duration::from_secs(30);
+/// Whoever exchanges something has so long for it.
+const EXCHANGE_MAX: Duration = Duration::from_secs(30);
+
+/// Says that no child runs, and waits until one may.
+async fn exchanged(told: oneshot::Sender<()>, go: oneshot::Receiver<()>) {
+    // Whoever gave up has nothing to exchange.
+    told.send(()).ok();
+    if tokio::time::timeout(EXCHANGE_MAX, go).await.is_err() {
+        tracing::error!(
+            "what was to change hands with openclaw took too long; openclaw is started"
+        );
+    }
+}
+
 /// Why one run of the child is over.
 #[derive(Debug)]
 enum Ended {
     /// Failed; try again later.
     Failed {
+        why: String,
+    },
+    /// Stopped for what it held; started anew as after a failure.
+    TooLarge {
         why: String,
     },
     /// Nothing but a person can help.
@@ -309,7 +355,11 @@ impl Supervisor {
             let ended = self.live().await;
             self.memory.forget();
             next = match ended {
-                Ended::Failed { why } => self.pause(why).await,
+                Ended::Failed { why } => {
+                    self.hints.gap.store(false, Ordering::Relaxed);
+                    self.pause(why).await
+                }
+                Ended::TooLarge { why } => self.pause(why).await,
                 Ended::GivenUp { why } => {
                     tracing::error!(%why, "openclaw can't run; not trying again by itself");
                     self.rest(UpstreamState::Stopped { why }).await
@@ -344,7 +394,16 @@ impl Supervisor {
 
     fn say(&mut self, state: UpstreamState) {
         let gone = !matches!(state, UpstreamState::Starting | UpstreamState::Ready(_));
+        let gap = match state {
+            UpstreamState::Ready(_) | UpstreamState::Stopped { .. } => Some(false),
+            UpstreamState::Asleep => Some(true),
+            _ => None,
+        };
         self.state.send_replace(state);
+        // Behind the state: whoever sees that the gap is over sees why.
+        if let Some(gap) = gap {
+            self.hints.gap.store(gap, Ordering::Release);
+        }
         if gone {
             for waiting in self.stopping.drain(..) {
                 // Whoever stopped waiting needs no answer.
@@ -370,6 +429,7 @@ impl Supervisor {
                         self.backoff.reset();
                         return true;
                     }
+                    Some(Order::Exchange(told, go)) => exchanged(told, go).await,
                     Some(Order::Stop(done)) => {
                         self.stopping.push(done);
                         self.say(UpstreamState::Stopped { why: "stopped by request".to_owned() });
@@ -411,6 +471,10 @@ impl Supervisor {
                     self.rest(UpstreamState::Stopped { why: "stopped by request".to_owned() }).await
                 }
                 Some(Order::Start | Order::Restart) => true,
+                Some(Order::Exchange(told, go)) => {
+                    exchanged(told, go).await;
+                    true
+                }
                 None => {
                     tokio::time::sleep(pause).await;
                     true
@@ -493,18 +557,22 @@ impl Supervisor {
                 }
                 () = idle(&hints, idle_stop, asked_to_sleep), if ready => {
                     asked_to_sleep = Some(Instant::now());
+                    // It takes nothing new from the moment that it agrees.
+                    hints.gap.store(true, Ordering::Relaxed);
                     if let rest::Rest::Asleep { wake_in } = self.may_sleep().await {
                         self.wake_at = wake_in.map(|wake_in| Instant::now() + wake_in);
                         self.say(UpstreamState::Asleep);
                         child.stop(times.stop).await;
                         return Ended::FellAsleep;
                     }
+                    hints.gap.store(false, Ordering::Relaxed);
                 }
                 // What it needs to start is not what it keeps.
                 _ = look.tick(), if ready => {
                     if let Some(why) = too_large(child.pid(), &hints).await {
+                        hints.gap.store(true, Ordering::Relaxed);
                         self.end(child, ready).await;
-                        return Ended::Failed { why };
+                        return Ended::TooLarge { why };
                     }
                 }
                 // Somebody asked for a running child: it is wanted.
@@ -517,7 +585,16 @@ impl Supervisor {
                         return Ended::Stopped;
                     }
                     Some(Order::Restart) => {
+                        hints.gap.store(true, Ordering::Relaxed);
                         self.end(child, ready).await;
+                        return Ended::Restart;
+                    }
+                    Some(Order::Exchange(told, go)) => {
+                        hints.gap.store(true, Ordering::Release);
+                        // What it would answer through an account that it loses, it answers now or never.
+                        self.end_within(child, ready, times.stop.max(EXCHANGE_DRAIN)).await;
+                        self.say(UpstreamState::Starting);
+                        exchanged(told, go).await;
                         return Ended::Restart;
                     }
                     None => {
@@ -536,9 +613,13 @@ impl Supervisor {
 
     /// Lets a child that takes calls finish what it does, as long as there is time, then stops it.
     async fn end(&mut self, child: &mut Child, ready: bool) {
-        let deadline = Instant::now() + self.plan.times.stop;
+        self.end_within(child, ready, self.plan.times.stop).await;
+    }
+
+    async fn end_within(&mut self, child: &mut Child, ready: bool, within: Duration) {
+        let deadline = Instant::now() + within;
         if ready && let Some(call) = &self.call {
-            rest::drain(call, deadline - self.plan.times.stop / 4).await;
+            rest::drain(call, deadline - within / 4).await;
         }
         let exit = child
             .stop(deadline.saturating_duration_since(Instant::now()))

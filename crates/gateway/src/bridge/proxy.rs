@@ -35,8 +35,9 @@ const FIRST_BYTE: Duration = Duration::from_secs(15 * 60);
 /// How long the upstream may take to say whether it knows a token. It holds a refusal back for seconds when there
 /// were others before, and a handshake has 15.
 const BEARER_QUESTION: Duration = Duration::from_secs(10);
-/// How long a request waits for a sleeping upstream to be ready.
+/// How long a request waits for an upstream that sleeps or is replaced to be ready.
 const WAKE_WAIT: Duration = Duration::from_secs(60);
+const REPLACED_LOOK: Duration = Duration::from_millis(100);
 
 /// The original's own words while it can't take HTTP. Source: `runWithGatewayHttpWorkAdmission` at 2026.9.6.
 const UNAVAILABLE: &str = r#"{"error":{"message":"Gateway is temporarily unavailable while suspending or restarting","type":"service_unavailable","code":"gateway_unavailable"}}"#;
@@ -233,32 +234,43 @@ async fn ready(
     supervisor: Option<&Handle>,
 ) -> Result<Ready, Box<Response<Body>>> {
     let state = upstream.borrow_and_update().clone();
-    match state {
-        UpstreamState::Ready(ready) => Ok(ready),
-        UpstreamState::Asleep => {
-            if let Some(handle) = supervisor {
-                handle.wake();
-            }
-            let awake = upstream.wait_for(|state| {
-                !matches!(state, UpstreamState::Asleep | UpstreamState::Starting)
-            });
-            match tokio::time::timeout(WAKE_WAIT, awake).await {
-                Ok(Ok(state)) => state
-                    .ready()
-                    .cloned()
-                    .ok_or_else(|| Box::new(refusal(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE))),
-                _ => Err(Box::new(refusal(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    UNAVAILABLE,
-                ))),
-            }
-        }
-        UpstreamState::Stopped { .. } => {
+    let replaced = supervisor.filter(|child| child.is_replacing());
+    match (state, replaced) {
+        (UpstreamState::Ready(ready), None) => Ok(ready),
+        (UpstreamState::Stopped { .. }, _) => {
             Err(Box::new(refusal(StatusCode::SERVICE_UNAVAILABLE, STOPPED)))
         }
-        UpstreamState::Off | UpstreamState::Starting | UpstreamState::Down { .. } => Err(Box::new(
-            refusal(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
-        )),
+        // Another one follows: the request waits for that.
+        (_, Some(child)) => match tokio::time::timeout(WAKE_WAIT, next(upstream, child)).await {
+            Ok(Some(ready)) => Ok(ready),
+            _ => Err(Box::new(refusal(
+                StatusCode::SERVICE_UNAVAILABLE,
+                UNAVAILABLE,
+            ))),
+        },
+        _ => Err(Box::new(refusal(
+            StatusCode::SERVICE_UNAVAILABLE,
+            UNAVAILABLE,
+        ))),
+    }
+}
+
+/// The child that follows, woken if none runs; `None` when none follows after all.
+async fn next(upstream: &mut watch::Receiver<UpstreamState>, child: &Handle) -> Option<Ready> {
+    loop {
+        let state = upstream.borrow_and_update().clone();
+        match state {
+            UpstreamState::Ready(ready) if !child.is_replacing() => return Some(ready),
+            UpstreamState::Asleep => child.wake(),
+            UpstreamState::Off | UpstreamState::Stopped { .. } => return None,
+            UpstreamState::Down { .. } if !child.is_replacing() => return None,
+            _ => {}
+        }
+        tokio::select! {
+            changed = upstream.changed() => changed.ok()?,
+            // A child that was asked whether it may sleep stays without a change of state.
+            () = tokio::time::sleep(REPLACED_LOOK) => {}
+        }
     }
 }
 

@@ -106,6 +106,8 @@ pub struct UpstreamSettings {
     pub stop_timeout: Duration,
     pub on_demand: bool,
     pub idle_stop: Duration,
+    /// How long a call waits while it is replaced; 0: not at all.
+    pub hold: Duration,
     /// Bytes; 0: no ceiling.
     pub memory_max: u64,
     pub identity: IdentityMode,
@@ -525,6 +527,7 @@ impl<'a> Values<'a> {
             stop_timeout: self.seconds("upstream.stop_timeout_s"),
             on_demand: self.switch("upstream.on_demand"),
             idle_stop: self.seconds("upstream.idle_stop_s"),
+            hold: self.seconds("upstream.hold_s"),
             memory_max: self.number("upstream.memory_max_mib") * MIB,
             identity: match self.word("upstream.identity") {
                 "backend" => IdentityMode::Backend,

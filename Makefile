@@ -72,6 +72,12 @@ bench-quick: toolchain ## The same measures in a few minutes
 	$(CARGO) build --release --locked -p bench
 	@exec $(XTASK) node bench/run.mjs --quick $(ARGS)
 
+.PHONY: bench-scrape
+bench-scrape: setup ## A scrape of /metrics, idle and while 200 clients call without pause
+	$(CARGO) build --release --locked -p gateway
+	@mkdir -p bench/results
+	@GATEWAY_BIN="$(TARGET)/release/openclaw-gateway" $(XTASK) node bench/scrape.mjs $(ARGS) | tee bench/results/$$(date -u +%F)-scrape.json
+
 .PHONY: bench-store
 bench-store: toolchain ## Durable accepts, lookups and drain of the message store, beside the disk's own fsync rate
 	$(CARGO) build --release --locked -p store --example load

@@ -4,6 +4,7 @@
 //   GATEWAY_BIN=… node bench/scrape.mjs [--clients 200] [--scrapes 500]
 import { fork } from "node:child_process";
 import http from "node:http";
+import path from "node:path";
 import { once } from "node:events";
 import { parseArgs } from "node:util";
 import { metricsOf, startOurs, TOKEN } from "../tests/lib/gateway.mjs";
@@ -74,6 +75,6 @@ if (values.load) {
   const loaded = await series(address);
   child.kill("SIGKILL");
   const callsPerSecond = seconds.length ? Math.round(seconds.reduce((sum, calls) => sum + calls, 0) / seconds.length) : null;
-  console.log(JSON.stringify({ at: new Date().toISOString(), binary: gatewayBinary(), machine: machine(), idle, loaded: { clients: Number(values.clients), callsPerSecond, ...loaded } }));
+  console.log(JSON.stringify({ at: new Date().toISOString(), build: path.basename(path.dirname(gatewayBinary())), machine: machine(), idle, loaded: { clients: Number(values.clients), callsPerSecond, ...loaded } }));
   await ours.stop();
 }

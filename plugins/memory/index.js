@@ -13,17 +13,31 @@ const WHY_CHARS_MAX = 500;
 
 // === the way to the gateway ===
 
-/** Where it is and what is shown there. A supervised OpenClaw is told by its gateway. */
+/** Whether an address is one of this machine. */
+function isLocal(url) {
+  if (!URL.canParse(url)) return false;
+  const { hostname } = new URL(url);
+  return hostname === "localhost" || hostname === "[::1]" || /^127(\.\d+){3}$/.test(hostname);
+}
+
+/**
+ * Where it is and what is shown there. A supervised OpenClaw is told by its gateway. OpenClaw's own secret is shown to the gateway
+ * that supervises it and on this machine; whoever else is configured gets the token that is configured beside it.
+ */
 function gateway(api) {
   const { url, token, timeoutMs = TIMEOUT_MS } = api.pluginConfig ?? {};
   const current = api.runtime?.config?.current?.() ?? api.config;
   const auth = current?.gateway?.auth ?? {};
   const text = (value) => (typeof value === "string" && value.trim() ? value.trim() : undefined);
-  return {
-    url: (text(url) ?? text(process.env.OPENCLAW_RS_URL))?.replace(/\/+$/, ""),
-    secret: text(token) ?? text(auth.mode === "password" ? auth.password : auth.token) ?? text(process.env.OPENCLAW_GATEWAY_TOKEN) ?? text(process.env.OPENCLAW_GATEWAY_PASSWORD),
-    timeoutMs,
-  };
+  const plain = (value) => text(value)?.replace(/\/+$/, "");
+  const supervisor = plain(process.env.OPENCLAW_RS_URL);
+  const at = plain(url) ?? supervisor;
+  const { OPENCLAW_GATEWAY_TOKEN, OPENCLAW_GATEWAY_PASSWORD } = process.env;
+  // A mode that is not configured is inferred: whoever has a password means it.
+  const hasPassword = text(auth.password) ?? (text(auth.token) ? undefined : text(OPENCLAW_GATEWAY_PASSWORD));
+  const byPassword = auth.mode === "password" || (!auth.mode && hasPassword !== undefined);
+  const own = () => (byPassword ? (text(auth.password) ?? text(OPENCLAW_GATEWAY_PASSWORD)) : (text(auth.token) ?? text(OPENCLAW_GATEWAY_TOKEN)));
+  return { url: at, secret: text(token) ?? (at && (at === supervisor || isLocal(at)) ? own() : undefined), timeoutMs };
 }
 
 /** The answer of `POST /api/memory/WHAT`; throws in words for whoever runs the gateway. */
@@ -191,8 +205,10 @@ function promptSection({ availableTools, citationsMode }) {
 // === the runtime that OpenClaw itself searches by ===
 
 function manager(api, agentId, workspaceDir, status) {
-  const state = { ...status };
-  const refresh = async () => Object.assign(state, await ask(api, "status", { agentId }, { timeoutMs: STATUS_TIMEOUT_MS }));
+  let state = status;
+  const refresh = async () => {
+    state = await ask(api, "status", { agentId }, { timeoutMs: STATUS_TIMEOUT_MS });
+  };
   const byMeaning = () => ({ ok: state.provider !== "none", ...(state.provider === "none" ? { error: "no embedder is chosen: openclaw-gateway memory embedder" } : {}) });
   return {
     async search(query, { maxResults, minScore, lexicalOnly, sources, signal } = {}) {
@@ -204,12 +220,12 @@ function manager(api, agentId, workspaceDir, status) {
     readFile: ({ relPath, from, lines }) => ask(api, "get", { path: relPath, agentId, from, lines }),
     status: () => ({
       backend: "builtin", provider: state.provider, ...(state.model ? { model: state.model } : {}), files: state.files, chunks: state.chunks,
-      dirty: state.pending > 0, workspaceDir: state.workspaceDir, fts: { enabled: true, available: !state.warning, ...(state.warning ? { error: state.warning } : {}) },
+      dirty: state.pending > 0, workspaceDir: state.workspaceDir, fts: { enabled: true, available: state.fts?.available !== false, ...(state.fts?.error ? { error: state.fts.error } : {}) },
       vector: { enabled: state.provider !== "none", available: state.provider !== "none", ...(state.vectors?.dimensions ? { dims: state.vectors.dimensions } : {}) },
-      custom: { engine: "openclaw-gateway" },
+      custom: { engine: "openclaw-gateway", ...(state.warning ? { warning: state.warning } : {}) },
     }),
     async sync() {
-      Object.assign(state, await ask(api, "index", { agentId }, { timeoutMs: INDEX_TIMEOUT_MS }));
+      state = await ask(api, "index", { agentId }, { timeoutMs: INDEX_TIMEOUT_MS });
     },
     async probeEmbeddingAvailability() {
       await refresh();

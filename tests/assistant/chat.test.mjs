@@ -213,12 +213,23 @@ test("a session is made with its first message, once for each idempotency key", 
     const empty = await client.call("sessions.create", { attachments: [{ type: "image" }] });
     const bare = await client.call("sessions.create", { agentId: "main" });
     const { payload: history } = await client.call("chat.history", { sessionKey: first.payload.key });
-    return { first, again, other, unknown, empty, bare, history };
+    const forked = await client.call("sessions.create", { parentSessionKey: first.payload.key, fork: true });
+    const { payload: copy } = await client.call("chat.history", { sessionKey: forked.payload.key });
+    const orphan = await client.call("sessions.create", { fork: true });
+    const cut = await client.call("sessions.create", { parentSessionKey: first.payload.key, forkFrom: "last-completed" });
+    const lost = await client.call("sessions.create", { parentSessionKey: "agent:main:nowhere", fork: true });
+    const taken = await client.call("sessions.create", { label: "Begun with words" });
+    // Made once: what was changed since stays.
+    await client.call("sessions.patch", { key: first.payload.key, label: "Renamed" });
+    await client.call("sessions.create", params);
+    const { payload: described } = await client.call("sessions.describe", { key: first.payload.key });
+    return { first, again, other, unknown, empty, bare, history, copy, orphan, cut, lost, taken, described };
   }, { device });
-  const shape = ({ first, again, other, unknown, empty, bare, history }) => ({
+  const shape = ({ first, again, other, unknown, empty, bare, history, copy, orphan, cut, lost, taken, described }) => ({
     first: mask({ ...first.payload, key: first.payload.key.replace(/[^:]+$/, "*"), entry: undefined, resolved: undefined }), keys: Object.keys(first.payload).filter((name) => name !== "resolved").sort(),
     same: [again.payload.key === first.payload.key, again.payload.runId === first.payload.runId, again.payload.runStarted],
-    errors: [other, unknown, empty].map(({ error }) => error),
+    errors: [other, unknown, empty, orphan, cut, lost, taken].map(({ error }) => error),
+    copied: copy.messages.map(({ role, content }) => [role, content]), label: described.session.label,
     bare: [bare.payload.runStarted, bare.payload.runId], lines: history.messages.map(({ role, content }) => [role, content]),
   });
   assert.deepEqual(shape(own), shape(theirs));
@@ -368,10 +379,11 @@ test("conversations are searched by words", async () => {
       { query: "ultramarine" }, { query: "ULTRAMARINE umbrella" }, { query: "zebra answers" }, { query: "nothingatall" }, { query: "ultramar" }, { query: "ultramarine", limit: 1 },
       { query: "ultramarine", sessionKeys: ["agent:main:garden"] }, { query: "\"ultramarine elephant\"" }, { query: "\"elephant ultramarine\"" }, { query: "" }, { query: "  " },
       { query: "ultramarine", agentId: "main" }, { query: "ultramarine", agentId: "nobody" },
+      { query: "ultramarine", limit: 25, scope: {} }, { query: "ultramarine", scope: { agentId: "main" } }, { query: "ultramarine", scope: { archived: true } },
     ]) {
       const { ok, payload, error } = await client.call("sessions.search", params);
       const results = payload?.results.map(({ sessionKey, role, snippet, score, timestamp, sessionId, messageId }) => ({ sessionKey, role, snippet, kinds: [typeof score, typeof timestamp, typeof sessionId, typeof messageId] }));
-      seen.push({ params, ok, error, truncated: payload?.truncated, results });
+      seen.push({ params, ok, error, truncated: payload?.truncated, results, sessions: payload?.sessions?.map(({ key }) => key) });
     }
     return seen;
   });

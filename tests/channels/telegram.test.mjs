@@ -126,6 +126,11 @@ test("files of a kind are one album, and what is too large for a picture is made
   assert.deepEqual([narrow.method, narrow.document.file_name], ["sendDocument", "narrow.png"]);
   const [broken] = await sent("broken", put("broken.jpg", Buffer.from("no picture")));
   assert.equal(broken.method, "sendDocument");
+
+  const mixed = await sent("mixed", one, put("odd.png", png(2100, 100)), one, two);
+  assert.deepEqual(mixed.map(({ method, text }) => [method, text]), [["sendPhoto", "mixed"], ["sendDocument", undefined], ["sendMediaGroup", undefined], ["sendMediaGroup", undefined]]);
+  const rest = await sent("one is missing", path.join(folder, "none.png"), one, two);
+  assert.deepEqual(rest.map(({ method, text }) => [method, text]), [["sendMediaGroup", "one is missing"], ["sendMediaGroup", undefined]]);
   assert.deepEqual(fs.readdirSync(path.join(ours.stateDir, "openclaw-rs", "outgoing")), [], "nothing is left behind");
 });
 

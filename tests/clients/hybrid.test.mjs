@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import fs from "node:fs";
+import os from "node:os";
 import path from "node:path";
 import { test } from "node:test";
 import { promisify } from "node:util";
@@ -21,26 +22,28 @@ const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-ru
 const childrenOf = (pid) => fs.readdirSync(`/proc/${pid}/task`)
   .flatMap((task) => fs.readFileSync(`/proc/${pid}/task/${task}/children`, "utf8").trim().split(" ").filter(Boolean).map(Number));
 
-/** `make TARGET` as a person types it, but for where the gateway's state is. Cargo and the cache are this person's own. */
+/** `make TARGET` as a person types it, but for where the gateway's state and home are. Cargo and the cache are this person's own. */
 function make(t, target, home) {
-  const { HOME: _home, ...env } = isolatedEnv(home);
-  const kept = Object.fromEntries(["HOME", "CARGO_HOME", "RUSTUP_HOME", "CARGO_TARGET_DIR", "OPENCLAW_RS_CACHE", "XDG_CACHE_HOME"].flatMap((name) => (process.env[name] ? [[name, process.env[name]]] : [])));
-  const child = new Child("make", ["--no-print-directory", target], { env: { ...env, ...kept }, cwd: repoRoot, label: `make ${target}` });
-  t.after(() => child.stop());
+  const own = Object.entries(process.env).filter(([name]) => /^(CARGO_(?!PKG_|MANIFEST_)|RUST|CC$|CXX$|CFLAGS|CXXFLAGS|OPENCLAW_RS_)/.test(name));
+  const places = { CARGO_HOME: path.join(os.homedir(), ".cargo"), RUSTUP_HOME: path.join(os.homedir(), ".rustup"), OPENCLAW_RS_CACHE: path.join(process.env.XDG_CACHE_HOME ?? path.join(os.homedir(), ".cache"), "openclaw-rs") };
+  const child = new Child("make", ["--no-print-directory", target], { env: { ...places, ...Object.fromEntries(own), ...isolatedEnv(home) }, cwd: repoRoot, label: `make ${target}` });
+  t.after(async () => {
+    await child.stop();
+    fs.rmSync(home, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
+  });
   return child;
 }
 
 /** A state without anything, but for where the metrics are: another gateway may have the usual port. */
-function stateDir(t) {
+function stateDir() {
   const home = tempDir("hybrid");
-  t.after(() => fs.rmSync(home, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 }));
   fs.mkdirSync(path.join(home, "openclaw-rs"), { mode: 0o700 });
   fs.writeFileSync(path.join(home, "openclaw-rs/openclaw-gateway.toml"), '[admin]\nlisten = "127.0.0.1:0"\n');
   return home;
 }
 
 test("`make run` builds, says what it is, answers the unmodified command line, and ends with Ctrl-C", async (t) => {
-  const home = stateDir(t);
+  const home = stateDir();
   const port = await freePort();
   fs.writeFileSync(path.join(home, "openclaw.json"), JSON.stringify(baseConfig(port)), { mode: 0o600 });
   const ours = make(t, "run", home);
@@ -60,7 +63,7 @@ test("`make run` builds, says what it is, answers the unmodified command line, a
 test("the hybrid: a person chats in the Control UI through us, and OpenClaw's crash does not end it", async (t) => {
   const model = await startModel();
   t.after(() => model.stop());
-  const home = stateDir(t);
+  const home = stateDir();
   const port = await freePort();
   const url = `http://127.0.0.1:${port}`;
   fs.writeFileSync(path.join(home, "openclaw.json"), JSON.stringify(baseConfig(port, { ...modelConfig(model), agents: { defaults: { model: { primary: `scripted/${MODEL_ID}` } } } })), { mode: 0o600 });

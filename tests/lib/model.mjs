@@ -77,6 +77,7 @@ export function script(messages) {
 export async function startModel({ summaries, holdSummaries = false } = {}) {
   const requests = [];
   const held = new Set();
+  let holdsAfterTools = false;
   const server = http.createServer(async (request, response) => {
     let body = "";
     for await (const chunk of request) body += chunk;
@@ -97,7 +98,7 @@ export async function startModel({ summaries, holdSummaries = false } = {}) {
       held.add(release);
       response.once("close", release);
     });
-    if (plan.kind === "summary" && holdSummaries) {
+    if ((plan.kind === "summary" && holdSummaries) || (holdsAfterTools && plan.text?.startsWith("tool done:"))) {
       await hold();
       if (response.destroyed) return;
     }
@@ -148,6 +149,11 @@ export async function startModel({ summaries, holdSummaries = false } = {}) {
     release() {
       for (const resume of held) resume();
       held.clear();
+    },
+    /** Holds what is said on a tool's result until this is taken back. */
+    holdAfterTools(holds) {
+      holdsAfterTools = holds;
+      if (!holds) this.release();
     },
     async stop() {
       this.release();

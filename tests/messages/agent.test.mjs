@@ -24,7 +24,7 @@ test("a person writes and the agent answers", { timeout: 900_000 }, async (t) =>
     // Each message a turn of its own.
     config: { messages: {
       inbound: { debounceMs: 0 }, ackReactionScope: "direct",
-      statusReactions: { enabled: true, timing: { debounceMs: 0, doneHoldMs: 0, errorHoldMs: 0 } },
+      statusReactions: { enabled: true, timing: { debounceMs: 0, stallSoftMs: 600_000, stallHardMs: 600_000, doneHoldMs: 0, errorHoldMs: 0 } },
     }, channels: {
       telegram: { botToken: telegram.token, apiRoot: telegram.url, dmPolicy: "open", allowFrom: ["*"], streaming: { mode: "partial" } },
       defaults: { botLoopProtection: { maxEventsPerWindow: 2, windowSeconds: 3600 } },
@@ -62,14 +62,18 @@ test("a person writes and the agent answers", { timeout: 900_000 }, async (t) =>
   });
 
   await t.test("a reaction tells what the turn is at", async () => {
-    const reactions = async (words, last) => {
+    // `during`: what has to be seen before the model says what it made of the tool's result.
+    const reactions = async (words, last, during) => {
+      model.holdAfterTools(during !== undefined);
       const { message } = telegram.say(ann, 1, words);
       const shown = () => telegram.calls.filter(({ method, params }) =>
         method === "setMessageReaction" && Number(params.message_id) === message.message_id).map(({ params }) => params.reaction[0]?.emoji);
+      if (during) await until(`the reaction ${during}`, () => shown().includes(during));
+      model.holdAfterTools(false);
       await until("the first reaction again", () => shown().includes(last) && shown().at(-1) === "👀");
       return shown().filter((emoji) => emoji !== "🤔");
     };
-    assert.deepEqual(await reactions('SCRIPT tool read {"path":"x"}', "👍"), ["👀", "👨‍💻", "👍", "👀"]);
+    assert.deepEqual(await reactions('SCRIPT tool read {"path":"x"}', "👍", "👨‍💻"), ["👀", "👨‍💻", "👍", "👀"]);
     await heard("tool done: read");
     assert.deepEqual(await reactions("SCRIPT fail 400", "😱"), ["👀", "😱", "👀"]);
   });

@@ -51,7 +51,14 @@ async function pair(url, device, scopes = ["operator.read"]) {
 }
 
 const lock = (stateDir) => JSON.parse(fs.readFileSync(path.join(stateDir, `tmp/openclaw-${process.getuid()}/gateway.state.lock`), "utf8"));
-const lives = (pid) => fs.existsSync(`/proc/${pid}`) && !/^State:\s+Z/m.test(fs.readFileSync(`/proc/${pid}/status`, "utf8"));
+function lives(pid) {
+  try {
+    return !/^State:\s+Z/m.test(fs.readFileSync(`/proc/${pid}/status`, "utf8"));
+  } catch (error) {
+    if (["ENOENT", "ESRCH"].includes(error.code)) return false;
+    throw error;
+  }
+}
 
 test("a real OpenClaw started by hand: its port changes hands and comes back, with its devices and conversations", { timeout: 400_000 }, async (t) => {
   const stateDir = tempDir("adopt");
@@ -67,11 +74,17 @@ test("a real OpenClaw started by hand: its port changes hands and comes back, wi
   const original = await startOriginal({ stateDir, port: alone.port, env: { PATH, MARK: "of its shell" } });
   // Whoever holds the port when this ends.
   t.after(async () => {
-    spawnSync(gatewayBinary(), ["uninstall"], { env: original.env });
-    const { pid } = fs.existsSync(path.join(stateDir, `tmp/openclaw-${process.getuid()}/gateway.state.lock`)) ? lock(stateDir) : {};
-    if (pid) process.kill(pid, "SIGTERM");
-    await until("it to end", () => !pid || !lives(pid));
-    await original.stop();
+    try {
+      spawnSync(gatewayBinary(), ["uninstall"], { env: original.env });
+      const { pid } = fs.existsSync(path.join(stateDir, `tmp/openclaw-${process.getuid()}/gateway.state.lock`)) ? lock(stateDir) : {};
+      if (pid && lives(pid)) process.kill(pid, "SIGTERM");
+      await until("it to end", () => !pid || !lives(pid));
+    } catch (error) {
+      // It ended by itself meanwhile.
+      if (error.code !== "ESRCH") throw error;
+    } finally {
+      await original.stop();
+    }
   });
   assert.equal((await pair(original.wsUrl, new Device())).ok, true);
   const admin = await RawClient.open(original.wsUrl);
@@ -119,7 +132,7 @@ const fs = require("node:fs"), path = require("node:path"), { spawn } = require(
 const dir = process.env.MANAGER_DIR, units = path.join(process.env.XDG_CONFIG_HOME, "systemd/user");
 const args = process.argv.slice(2).filter((arg) => arg !== "--user");
 const [verb] = args, now = args.includes("--now"), name = args.slice(1).find((arg) => !arg.startsWith("--"));
-if (verb !== "show") fs.appendFileSync(path.join(dir, "orders"), args.join(" ") + "\\n");
+if (!verb.startsWith("show")) fs.appendFileSync(path.join(dir, "orders"), args.join(" ") + "\\n");
 const at = (what) => path.join(dir, name + "." + what);
 const file = name && path.join(units, name), drops = file + ".d";
 const pid = () => fs.existsSync(at("pid")) ? Number(fs.readFileSync(at("pid"), "utf8")) : 0;
@@ -133,7 +146,7 @@ if (verb === "show") {
   console.log("FragmentPath=" + file + "\\nDropInPaths=" + extra().join(" "));
   process.exit(0);
 }
-if (fs.existsSync(path.join(dir, "refuse " + verb + " " + name))) { console.error("Job for " + name + " failed."); process.exit(1); }
+if (fs.existsSync(path.join(dir, ["refuse", verb, name].filter(Boolean).join(" ")))) { console.error("Job for " + name + " failed."); process.exit(1); }
 if (verb === "enable") fs.writeFileSync(at("enabled"), "");
 if (verb === "disable") fs.rmSync(at("enabled"), { force: true });
 const unquoted = (word) => word.replace(/^"(.*)"$/, "$1").replaceAll("%%", "%");
@@ -158,7 +171,8 @@ if ((verb === "disable" && now) || verb === "stop") {
 const STAND_IN = `process.title = "openclaw-gateway";
 require("node:http").createServer((_, answer) => answer.end(JSON.stringify({ ready: true }))).listen(Number(process.env.OPENCLAW_GATEWAY_PORT), "127.0.0.1");`;
 
-test("its service: stopped and disabled, ours in its place with its environment; a step that fails is undone, and all of it comes back", async (t) => {
+/** A state directory, a user's service manager, and in it OpenClaw's unit, which is neither enabled nor started. */
+async function machine(t) {
   const [stateDir, managerDir, port] = [tempDir("adopt-service"), tempDir("manager"), await freePort()];
   const config = path.join(stateDir, "config");
   const env = isolatedEnv(stateDir, { XDG_CONFIG_HOME: config, MANAGER_DIR: managerDir, PATH: `${withSystemctl(managerDir, MANAGER)}:${process.env.PATH}` });
@@ -191,6 +205,11 @@ WantedBy=default.target
     return text.trim().split("\n").filter(Boolean);
   };
   const answers = () => until("the port", async () => (await fetch(`http://127.0.0.1:${port}/readyz`)).status === 200);
+  return { env, port, stateDir, managerDir, units, standIn, orders, answers };
+}
+
+test("its service: stopped and disabled, ours in its place with its environment; a step that fails is undone, and all of it comes back", async (t) => {
+  const { env, stateDir, managerDir, units, orders, answers } = await machine(t);
   spawnSync("systemctl", ["--user", "enable", "--now", "openclaw-gateway.service"], { env });
   await answers();
   orders();
@@ -227,8 +246,66 @@ WantedBy=default.target
   const restored = await cli(env, "uninstall", "--restore");
   assert.equal(restored.code, 0, restored.all);
   assert.deepEqual(orders(), ["disable --now openclaw-rs.service", "enable --now openclaw-gateway.service", "daemon-reload"]);
-  assert.deepEqual([fs.existsSync(ours), fs.existsSync(dropIn), fs.existsSync(`/proc/${pid}`) && lives(pid)], [false, false, false]);
+  assert.deepEqual([fs.existsSync(ours), fs.existsSync(dropIn), lives(pid)], [false, false, false]);
   await answers();
   const again = await cli(env, "uninstall", "--restore");
   assert.match(again.out, /nothing of this gateway is installed or runs/);
+
+  // It serves again: what fails after that takes nothing back, and the rest is done.
+  assert.equal((await cli(env, "adopt")).code, 0);
+  orders();
+  const refusedReload = path.join(managerDir, "refuse daemon-reload");
+  fs.writeFileSync(refusedReload, "");
+  const late = await cli(env, "uninstall", "--restore");
+  assert.equal(late.code, 1, late.all);
+  assert.match(late.err, /daemon-reload failed/);
+  assert.deepEqual(orders(), ["disable --now openclaw-rs.service", "enable --now openclaw-gateway.service", "daemon-reload"]);
+  assert.deepEqual([fs.existsSync(ours), fs.existsSync(path.join(stateDir, "openclaw-rs/adopted.json"))], [false, false]);
+  await answers();
+  fs.rmSync(refusedReload);
+
+  // One that did not start with the machine does not after it came back.
+  spawnSync("systemctl", ["--user", "disable", "openclaw-gateway.service"], { env });
+  assert.equal((await cli(env, "adopt")).code, 0);
+  orders();
+  assert.equal((await cli(env, "uninstall", "--restore")).code, 0);
+  assert.deepEqual(orders(), ["disable --now openclaw-rs.service", "start openclaw-gateway.service", "daemon-reload"]);
+  await answers();
+});
+
+test("its service is enabled and another one was started by hand: the service is started beside it neither when that is taken over nor when it is undone", async (t) => {
+  const { env, port, units, managerDir, standIn, orders, answers } = await machine(t);
+  spawnSync("systemctl", ["--user", "enable", "openclaw-gateway.service"], { env });
+  const byHand = spawn(nodeBinary, [standIn], { env: { ...env, OPENCLAW_GATEWAY_PORT: String(port) }, stdio: "ignore" });
+  t.after(() => byHand.kill());
+  await answers();
+  orders();
+  fs.writeFileSync(path.join(managerDir, "refuse disable openclaw-gateway.service"), "");
+  const failed = await cli(env, "adopt");
+  assert.equal(failed.code, 1, failed.all);
+  assert.deepEqual(orders(), ["disable --now openclaw-gateway.service", "enable openclaw-gateway.service"]);
+  assert.deepEqual([lives(byHand.pid), fs.existsSync(path.join(units, "openclaw-rs.service"))], [true, false]);
+  fs.rmSync(path.join(managerDir, "refuse disable openclaw-gateway.service"));
+
+  const adopted = await cli(env, "adopt");
+  assert.equal(adopted.code, 0, adopted.all);
+  assert.deepEqual(orders(), ["disable --now openclaw-gateway.service", "daemon-reload", "enable --now openclaw-rs.service"]);
+  await until("the one by hand to go", () => !lives(byHand.pid));
+});
+
+test("what a service keeps that is not seen here, or has another port, is left alone", async (t) => {
+  const { env, port, standIn, orders, answers } = await machine(t);
+  const kept = spawn(nodeBinary, [standIn], {
+    env: { ...env, OPENCLAW_GATEWAY_PORT: String(port), OPENCLAW_SERVICE_MARKER: "openclaw", OPENCLAW_SYSTEMD_UNIT: "claw.service" },
+    stdio: "ignore",
+  });
+  t.after(() => kept.kill());
+  await answers();
+  const refused = await cli(env, "adopt");
+  assert.notEqual(refused.code, 0);
+  assert.match(refused.err, /was started by claw\.service \(OPENCLAW_SERVICE_MARKER=openclaw\)/);
+  const other = await cli({ ...env, OPENCLAW_GATEWAY_PORT: String(await freePort()) }, "adopt");
+  assert.notEqual(other.code, 0);
+  assert.match(other.err, new RegExp(`openclaw-gateway\\.service has port ${port}, .*set gateway\\.port to ${port}`));
+  assert.deepEqual([orders(), lives(kept.pid)], [[], true]);
 });

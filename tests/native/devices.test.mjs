@@ -94,6 +94,7 @@ test("what a device loses by a call through ours, it has lost at once", async (t
 
 test("what was taken away by somebody who did not wait for the answer, or through OpenClaw's own port, is lost here too", async (t) => {
   const { original, ours, known } = await behind(t);
+  const ended = (client) => until("a connection to end", () => client.close_);
   const first = await enter(ours, byToken(known));
   const own = await pair(original, READ);
   const second = await enter(ours, byToken(own));
@@ -111,13 +112,13 @@ test("what was taken away by somebody who did not wait for the answer, or throug
   }
   original.child.kill("SIGCONT");
   for (const [client, device] of [[first, known], [third, rotated]]) {
-    assert.equal((await client.closed).code, 4001);
+    assert.equal((await ended(client)).code, 4001);
     assert.equal((await connect(ours, byToken(device))).answer.ok, false);
   }
 
   const there = await enter(original, { token: TOKEN });
   ok(await there.call("device.token.revoke", { deviceId: own.device.id, role: "operator" }));
-  assert.equal((await second.closed).code, 4001);
+  assert.equal((await ended(second)).code, 4001);
   assert.equal((await connect(ours, byToken(own))).answer.ok, false);
 });
 

@@ -34,7 +34,7 @@ async function answering(t, status, body) {
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
   t.after(() => server.close());
   t.after(() => server.closeAllConnections());
-  return { url: `http://127.0.0.1:${server.address().port}`, seen };
+  return { url: `http://127.0.0.1:${server.address().port}`, seen, say: (other) => { body = other; } };
 }
 
 const call = async (found, name, args) => (await found.tools[name](context).execute("1", args)).details;
@@ -66,6 +66,37 @@ test("a gateway that refuses, or is none, is told apart", async (t) => {
   assert.deepEqual([refusing.seen[1].url, refusing.seen[1].authorization], ["/api/memory/tool", "Bearer of-the-plugin"]);
   const other = await answering(t, 200, "<html>");
   assert.match((await call(registered({ url: other.url }), "memory_search", { query: "x" })).error, /no JSON: check that/);
+});
+
+test("OpenClaw's own secret is the one of its mode, and is shown on this machine and to its supervisor alone", async (t) => {
+  const { url, seen } = await answering(t, 200, JSON.stringify({ ok: true, output: { details: {} } }));
+  const shown = async (pluginConfig, auth) => {
+    await call(registered(pluginConfig, { gateway: { auth } }), "memory_get", { path: "a" });
+    return seen.at(-1).authorization;
+  };
+  const both = { token: "of-the-token", password: "of-the-password" };
+  assert.equal(await shown({ url }, { mode: "token", ...both }), "Bearer of-the-token");
+  assert.equal(await shown({ url }, { mode: "password", ...both }), "Bearer of-the-password");
+  assert.equal(await shown({ url }, both), "Bearer of-the-password");
+  assert.equal(await shown({ url }, { token: both.token }), "Bearer of-the-token");
+  // The same server under an address that is not this machine's.
+  const elsewhere = url.replace("127.0.0.1", "0.0.0.0");
+  assert.equal(await shown({ url: elsewhere }, both), undefined);
+  assert.equal(await shown({ url: elsewhere, token: "of-the-plugin" }, both), "Bearer of-the-plugin");
+  process.env.OPENCLAW_RS_URL = elsewhere;
+  t.after(() => delete process.env.OPENCLAW_RS_URL);
+  assert.equal(await shown({}, both), "Bearer of-the-password");
+  assert.equal(await shown({ url: `${elsewhere}/` }, both), "Bearer of-the-password");
+});
+
+test("a warning is none of the index's, and goes with the answer that had it", async (t) => {
+  const answer = { ok: true, provider: "none", pending: 0, warning: "one file is left out", fts: { available: true } };
+  const server = await answering(t, 200, JSON.stringify(answer));
+  const { manager } = await registered({ url: server.url }).runtime.getMemorySearchManager({ cfg: {}, agentId: "main" });
+  assert.deepEqual([manager.status().fts, manager.status().custom.warning], [{ enabled: true, available: true }, "one file is left out"]);
+  server.say(JSON.stringify({ ok: true, provider: "none", pending: 0, fts: { available: false, error: "broken" } }));
+  await manager.sync();
+  assert.deepEqual([manager.status().fts, manager.status().custom.warning], [{ enabled: true, available: false, error: "broken" }, undefined]);
 });
 
 test("without OpenClaw's record of who wrote a file nothing is called the agent's own", async (t) => {

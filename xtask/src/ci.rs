@@ -99,9 +99,14 @@ fn suites(root: &Path) -> Result<Vec<Suite>> {
         suite("release build", &[], Work::Awaited),
     ];
     for (folder, files) in node_suites(root)? {
+        // `make run` is one of the clients' tests.
+        let needs: &[_] = match folder == "clients" {
+            true => &["setup", "build", "release build"],
+            false => &["setup", "build"],
+        };
         all.push(suite(
             &format!("tests/{folder}"),
-            &["setup", "build"],
+            needs,
             Work::NodeTests(files),
         ));
     }

@@ -54,8 +54,17 @@ fn build_release(root: &Path) -> Result<()> {
     }
 }
 
+/// Cargo without what `cargo run` told this program of itself: build scripts that ask for such variables (ring's) would run
+/// again, and what depends on them be built again, for whoever calls cargo without us.
 pub(crate) fn cargo() -> Command {
-    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&name);
+        }
+    }
+    cargo
 }
 
 pub(crate) fn target(root: &Path) -> PathBuf {

@@ -11,6 +11,8 @@ static ANSWERS: AtomicU64 = AtomicU64::new(1);
 
 /// A model that asks for more at once asks for nothing sensible.
 const CALLS_MAX: usize = 64;
+/// What a thought weighs beside its words: there is no end of empty ones otherwise.
+const THOUGHT_BYTES: usize = 64;
 
 pub(crate) struct Answer<'a> {
     pub(crate) model: &'a Model,
@@ -64,7 +66,7 @@ impl<'a> Answer<'a> {
         if let Some(text) = text.filter(|text| !text.is_empty()) {
             self.weigh(text.len())?;
             if self.out.thoughts.is_empty() {
-                self.thinks_on();
+                self.thinks_on()?;
             }
             if let Some(last) = self.out.thoughts.last_mut() {
                 last.text.push_str(&text);
@@ -75,8 +77,17 @@ impl<'a> Answer<'a> {
     }
 
     /// What is thought from here on is a thought of its own.
-    pub(crate) fn thinks_on(&mut self) {
-        self.out.thoughts.push(Thought::default());
+    pub(crate) fn thinks_on(&mut self) -> Result<(), CallError> {
+        let Some(last) = self.out.thoughts.last() else {
+            self.out.thoughts.push(Thought::default());
+            return Ok(());
+        };
+        // One that nothing was thought in serves for the next.
+        if *last != Thought::default() {
+            self.weigh(THOUGHT_BYTES)?;
+            self.out.thoughts.push(Thought::default());
+        }
+        Ok(())
     }
 
     /// What the provider wants back with the last thought.

@@ -235,14 +235,14 @@ fn begin(
     answer.text(crate::word(&content["text"]))?;
     match content["type"].as_str() {
         Some("thinking") => {
-            answer.thinks_on();
+            answer.thinks_on()?;
             answer.reasoning(crate::word(&content["thinking"]))?;
             if let Some(signature) = content["signature"].as_str().filter(|own| !own.is_empty()) {
                 answer.sign(signature)?;
             }
         }
         Some("redacted_thinking") => {
-            answer.thinks_on();
+            answer.thinks_on()?;
             answer.sign(content["data"].as_str().unwrap_or_default())?;
             if let Some(thought) = answer.out.thoughts.last_mut() {
                 thought.is_redacted = true;

@@ -125,7 +125,9 @@ fn take(answer: &mut Answer<'_>, data: &str) -> Result<bool, CallError> {
         "response.reasoning_summary_text.delta" | "response.reasoning_text.delta" => {
             answer.reasoning(crate::word(&event["delta"]))?;
         }
-        "response.output_item.added" if event["item"]["type"] == "reasoning" => answer.thinks_on(),
+        "response.output_item.added" if event["item"]["type"] == "reasoning" => {
+            answer.thinks_on()?;
+        }
         "response.output_item.done" if event["item"]["type"] == "reasoning" => {
             if let Some(sealed) = event["item"]["encrypted_content"].as_str() {
                 answer.sign(sealed)?;

@@ -284,6 +284,30 @@ async fn asked(api: &str, lines: &[&str]) -> Result<Completion, String> {
 }
 
 #[tokio::test]
+async fn thoughts_without_words_are_one_and_those_with_some_have_an_end() {
+    let begins = r#"data: {"type":"response.output_item.added","item":{"type":"reasoning"}}"#;
+    let thinks = r#"data: {"type":"response.reasoning_text.delta","delta":"x"}"#;
+    let says = r#"data: {"type":"response.output_text.delta","delta":"hi"}"#;
+    let ends = r#"data: {"type":"response.completed","response":{}}"#;
+    let empty = [&[begins; 100][..], &[thinks, says, ends][..]].concat();
+    let answer = asked("openai-responses", &empty).await.expect("an answer");
+    let thoughts: Vec<&str> = answer
+        .thoughts
+        .iter()
+        .map(|thought| &*thought.text)
+        .collect();
+    assert_eq!((thoughts, &*answer.text), (vec!["x"], "hi"));
+    let many = [&[begins, thinks].repeat(100)[..], &[says, ends][..]].concat();
+    let error = asked("openai-responses", &many)
+        .await
+        .expect_err("too much");
+    assert!(
+        error.contains("an answer of more than 500 bytes"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
 async fn calls_come_in_pieces_and_broken_answers_are_named_in_every_protocol() {
     let completions = asked("openai-completions", &[
         r#"data: {"id":"r","choices":[{"delta":{"tool_calls":[{"index":1,"id":"b","function":{"name":"ls"}}]}}]}"#,

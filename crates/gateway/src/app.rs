@@ -279,10 +279,13 @@ impl App {
     }
 
     pub(crate) fn set_env(&self, env: crate::config::Env) {
-        self.env.store(Arc::new(env));
+        let env = Arc::new(env);
+        self.memories.keys.env.store(Arc::clone(&env));
+        self.env.store(env);
     }
 
     pub(crate) fn keep_secrets(&self, secrets: Arc<crate::config::Secrets>) {
+        self.memories.keys.secrets.store(Arc::clone(&secrets));
         self.secrets.store(secrets);
     }
 

@@ -29,7 +29,7 @@ pub(crate) use accept::Accepted;
 pub(crate) use commands::is_command;
 pub(crate) use compact::unhonoured as unhonoured_compaction;
 pub(crate) use servers::{findings as server_findings, unhonoured as unhonoured_servers};
-pub(crate) use tools::{Glob, beneath, may_use};
+pub(crate) use tools::{PathGlob, beneath, may_use};
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -14,9 +14,9 @@ use crate::config::{AuthMode, Env, Keepers, OwnSettings, Paths, SecretRef, Secre
 use crate::control_ui::Root;
 use crate::messages::{Accounts, owned};
 
-/// What the references stand for that we follow ourselves: those of channel accounts that are ours and, with no gateway behind
-/// (`alone`), those of the models. One that can't be followed is logged, without a value, and stays what it was `before`, with the
-/// configuration of then. Waits for the programs that keep some.
+/// What the references stand for that we follow ourselves: those of channel accounts that are ours, those of embedders' keys and,
+/// with no gateway behind (`alone`), those of the models. One that can't be followed is logged, without a value, and stays what it
+/// was `before`, with the configuration of then. Waits for the programs that keep some.
 pub(crate) async fn secrets(
     config: &Value,
     env: &Env,
@@ -86,6 +86,7 @@ pub(crate) fn wanted(keepers: Keepers<'_>, own: &OwnSettings, alone: bool) -> BT
                 .filter_map(|value| SecretRef::of(config, value)),
         );
     }
+    wanted.extend(crate::memories::provider::references(config));
     wanted
 }
 

@@ -24,6 +24,7 @@ use memory::{Agent, Embedder, Memory, MemoryError, Usage};
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use wire::error::{ErrorCode, ErrorShape};
 
 use crate::app::App;
@@ -86,9 +87,12 @@ pub(crate) struct Memories {
     /// Agents whose memory is being indexed, so that no text is paid for twice.
     indexing: Mutex<HashSet<String>>,
     /// Of those who ask over HTTP.
-    turns: tokio::sync::Semaphore,
+    turns: Arc<Semaphore>,
+    /// Of those of them who want an index.
+    index_turns: Arc<Semaphore>,
     /// What embedding services were asked since the start.
     usage: Mutex<Usage>,
+    pub(crate) keys: provider::Keys,
 }
 
 impl Default for Memories {
@@ -96,8 +100,10 @@ impl Default for Memories {
         Self {
             idle: Mutex::default(),
             indexing: Mutex::default(),
-            turns: tokio::sync::Semaphore::new(http::AT_ONCE),
+            turns: Arc::new(Semaphore::new(http::AT_ONCE)),
+            index_turns: Arc::new(Semaphore::new(http::INDEXES_AT_ONCE)),
             usage: Mutex::default(),
+            keys: provider::Keys::default(),
         }
     }
 }

@@ -110,7 +110,7 @@ pub(crate) struct Messages {
     /// Where fetched media lies until it was sent.
     pub(crate) media_dir: PathBuf,
     /// Pictures are made to fit one at a time.
-    pub(crate) fitting: tokio::sync::Semaphore,
+    pub(crate) fitting: Arc<tokio::sync::Semaphore>,
     /// Folders that an agent's files may come from.
     pub(crate) file_roots: Vec<PathBuf>,
     pub(crate) stop: CancellationToken,
@@ -186,7 +186,7 @@ impl Messages {
             bots: loops::Pairs::default(),
             finished: broadcast::channel(1024).0,
             media_dir: setup.own_dir.join("outgoing"),
-            fitting: tokio::sync::Semaphore::new(1),
+            fitting: Arc::new(tokio::sync::Semaphore::new(1)),
             own_dir: setup.own_dir.to_owned(),
             file_roots: setup.file_roots,
             stop: CancellationToken::new(),

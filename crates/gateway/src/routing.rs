@@ -23,6 +23,7 @@ use crate::native::agents::{Roster, normalize_id};
 use bindings::{Bindings, normalize_account};
 pub(crate) use bots::LoopLimits;
 use gate::Gate;
+pub(crate) use groups::is_reference;
 pub use rights::Standing;
 use session_key::{DmScope, Scopes, SessionRules};
 pub(crate) use session_key::{SessionKey, lane};

@@ -61,8 +61,14 @@ impl Cancel {
         self.0.store(true, Ordering::Relaxed);
     }
 
+    /// Whether that was asked for.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn check(&self) -> Result<(), MediaError> {
-        if self.0.load(Ordering::Relaxed) {
+        if self.is_cancelled() {
             return Err(MediaError::Cancelled);
         }
         Ok(())

@@ -8,11 +8,20 @@ mod http;
 /// Which vectors may be compared: those of one provider, model and length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Model {
-    /// `openai` (and all that speak its `/v1/embeddings`), `ollama`, `gemini` or `voyage`.
+    /// `openai` (and all that speak its `/v1/embeddings`), `ollama`, `gemini` or `voyage`; after an `@` the address, where it
+    /// alone tells whose model a name is.
     pub provider: String,
     pub name: String,
     /// As asked for; `None` when the model decides.
     pub dimensions: Option<usize>,
+}
+
+impl Model {
+    /// # Errors
+    /// Why it can't be asked for vectors of this length.
+    pub fn check(&self) -> Result<(), String> {
+        dialect::Dialect::of(&self.provider).map_or(Ok(()), |dialect| dialect.check(self))
+    }
 }
 
 /// What a text is for: some models want to be told.

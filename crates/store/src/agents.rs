@@ -295,8 +295,9 @@ impl Agents<'_> {
         Ok(())
     }
 
-    /// Opens a run again that ended without having worked, and takes back the entry that said so. `false`: it is open.
-    pub fn reopen(&self, run_id: &str, entry_id: &str) -> Result<bool, TxError> {
+    /// Opens a run again that ended without having worked, and takes back the entry that said so. Its `asked` entry comes last in
+    /// its session's conversation if it is no longer in it. `false`: there is no such run.
+    pub fn reopen(&self, run_id: &str, entry_id: &str, asked: &str) -> Result<bool, TxError> {
         self.0
             .prepare_cached("DELETE FROM agent_entries WHERE id = ?1")?
             .execute([entry_id])?;
@@ -304,6 +305,22 @@ impl Agents<'_> {
             .0
             .prepare_cached("UPDATE agent_runs SET state = 'accepted', outcome = NULL, ended_ms = NULL WHERE run_id = ?1")?
             .execute([run_id])?;
+        // It was taken off the way meanwhile, or the conversation began anew.
+        let now: Option<String> = self
+            .0
+            .prepare_cached(
+                "SELECT s.session_id FROM agent_runs r JOIN agent_sessions s ON s.key = r.session_key WHERE r.run_id = ?1",
+            )?
+            .query_row([run_id], |row| row.get(0))
+            .optional()?;
+        if let (Some(session_id), Some(entry)) = (now, self.entry(asked)?)
+            && self.placed(&session_id, asked)?.is_none()
+        {
+            self.0
+                .prepare_cached("DELETE FROM agent_entries WHERE id = ?1")?
+                .execute([asked])?;
+            self.append(&session_id, &entry)?;
+        }
         Ok(changed > 0)
     }
 

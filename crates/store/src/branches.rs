@@ -9,7 +9,7 @@ use rusqlite::{OptionalExtension as _, params};
 
 use crate::{Agents, Entry, TxError};
 
-/// Of one conversation; the oldest gives way.
+/// Of one conversation; the one that was last said something in the longest ago gives way.
 const BRANCHES_MAX: usize = 64;
 
 /// One way through a conversation, up to its last entry.
@@ -25,6 +25,8 @@ pub struct Branch {
 struct Piece {
     name: String,
     ids: Vec<String>,
+    /// When its last entry was said, and its place.
+    last: (i64, i64),
 }
 
 impl Piece {
@@ -38,24 +40,24 @@ impl Agents<'_> {
     /// The way that is followed (first), and what is off it.
     fn pieces(&self, session_id: &str) -> Result<Vec<Piece>, TxError> {
         let mut statement = self.0.prepare_cached(
-            "SELECT session_id, id FROM agent_entries WHERE session_id = ?1 OR (session_id > ?1 || '/' AND session_id < ?1 || '0') ORDER BY seq",
+            "SELECT session_id, id, at_ms, seq FROM agent_entries WHERE session_id = ?1 OR (session_id > ?1 || '/' AND session_id < ?1 || '0') ORDER BY seq",
         )?;
         let mut rows = statement.query([session_id])?;
-        let mut pieces = vec![Piece {
-            name: session_id.to_owned(),
+        let empty = |name: String| Piece {
+            name,
             ids: Vec::new(),
-        }];
+            last: (0, 0),
+        };
+        let mut pieces = vec![empty(session_id.to_owned())];
         let mut places = HashMap::from([(session_id.to_owned(), 0)]);
         while let Some(row) = rows.next()? {
             let (name, id): (String, String) = (row.get(0)?, row.get(1)?);
             let at = *places.entry(name.clone()).or_insert_with(|| {
-                pieces.push(Piece {
-                    name,
-                    ids: Vec::new(),
-                });
+                pieces.push(empty(name));
                 pieces.len() - 1
             });
             pieces[at].ids.push(id);
+            pieces[at].last = (row.get(2)?, row.get(3)?);
         }
         Ok(pieces)
     }
@@ -98,7 +100,7 @@ impl Agents<'_> {
         Ok(branches)
     }
 
-    fn entry(&self, id: &str) -> Result<Option<Entry>, TxError> {
+    pub(crate) fn entry(&self, id: &str) -> Result<Option<Entry>, TxError> {
         let known = self
             .0
             .prepare_cached(
@@ -111,6 +113,20 @@ impl Agents<'_> {
 
     /// Takes an entry and all after it off the way. `unique` names what is taken, without a slash. `false`: nothing was there.
     pub fn rewind(&self, session_id: &str, from: i64, unique: &str) -> Result<bool, TxError> {
+        let Some(taken) = self.take_off(session_id, from, unique)? else {
+            return Ok(false);
+        };
+        self.prune(session_id, &[taken])?;
+        Ok(true)
+    }
+
+    /// The name of the piece that an entry and all after it are now; `None`: nothing was there.
+    fn take_off(
+        &self,
+        session_id: &str,
+        from: i64,
+        unique: &str,
+    ) -> Result<Option<String>, TxError> {
         let anchor: Option<String> = self
             .0
             .prepare_cached(
@@ -125,20 +141,27 @@ impl Agents<'_> {
                 "UPDATE agent_entries SET session_id = ?3 WHERE session_id = ?1 AND seq >= ?2",
             )?
             .execute(params![session_id, from, name])?;
-        let pieces = self.pieces(session_id)?;
-        if pieces.len() > BRANCHES_MAX + 1 {
-            // One that no other hangs on.
+        Ok((moved > 0).then_some(name))
+    }
+
+    /// Forgets what is too much, the oldest first: never what another piece hangs on, and never one of `keep`.
+    fn prune(&self, session_id: &str, keep: &[String]) -> Result<(), TxError> {
+        let mut pieces = self.pieces(session_id)?;
+        while pieces.len() > BRANCHES_MAX + 1 {
             let is_held = |piece: &Piece| {
                 let mut others = pieces[1..].iter();
                 others.any(|other| piece.ids.iter().any(|id| id == other.anchor()))
             };
-            if let Some(oldest) = pieces[1..].iter().find(|piece| !is_held(piece)) {
-                self.0
-                    .prepare_cached("DELETE FROM agent_entries WHERE session_id = ?1")?
-                    .execute([&oldest.name])?;
-            }
+            let oldest = (1..pieces.len())
+                .filter(|at| !keep.contains(&pieces[*at].name) && !is_held(&pieces[*at]))
+                .min_by_key(|at| pieces[*at].last);
+            let Some(oldest) = oldest else { break };
+            let gone = pieces.remove(oldest);
+            self.0
+                .prepare_cached("DELETE FROM agent_entries WHERE session_id = ?1")?
+                .execute([&gone.name])?;
         }
-        Ok(moved > 0)
+        Ok(())
     }
 
     /// Follows the way to a leaf; what is followed now goes beside it. `unique` as for [`Agents::rewind`].
@@ -162,6 +185,7 @@ impl Agents<'_> {
                 .iter()
                 .find(|other| other.ids.iter().any(|id| id == anchor));
         }
+        let mut taken = Vec::new();
         for (step, piece) in way.iter().rev().enumerate() {
             let after: i64 = match piece.anchor() {
                 "" => -1,
@@ -170,12 +194,49 @@ impl Agents<'_> {
                     None => -1,
                 },
             };
-            self.rewind(session_id, after + 1, &format!("{unique}-{step}"))?;
-            self.0
+            taken.extend(self.take_off(session_id, after + 1, &format!("{unique}-{step}"))?);
+            let attached = self
+                .0
                 .prepare_cached("UPDATE agent_entries SET session_id = ?2 WHERE session_id = ?1")?
                 .execute(params![piece.name, session_id])?;
+            if attached == 0 {
+                return Err(TxError::not_found(format!("branch {}", piece.name)));
+            }
         }
+        // Only now: what is followed again counts no more.
+        self.prune(session_id, &taken)?;
         Ok(true)
+    }
+
+    /// Tokens that a conversation takes by its last answer or compaction that tells; 0: none does.
+    pub fn context_left(&self, session_id: &str) -> Result<i64, TxError> {
+        let tokens: Option<i64> = self
+            .0
+            .prepare_cached(
+                "SELECT CAST(coalesce(json_extract(message, '$.usage.totalTokens'), json_extract(message, '$.tokensAfter')) AS INTEGER) AS tokens
+                 FROM agent_entries WHERE session_id = ?1 AND role NOT IN ('user', 'toolResult') AND tokens > 0 ORDER BY seq DESC LIMIT 1",
+            )?
+            .query_row([session_id], |row| row.get(0))
+            .optional()?;
+        Ok(tokens.unwrap_or_default())
+    }
+
+    /// Notes on a session that its conversation has gone another way: what is known of its last run is of the other one.
+    pub fn note_turned(&self, key: &str, context_tokens: i64) -> Result<(), TxError> {
+        self.0
+            .prepare_cached(
+                "UPDATE agent_sessions SET context_tokens = max(?2, 0), last_run = NULL WHERE key = ?1",
+            )?
+            .execute(params![key, context_tokens])?;
+        Ok(())
+    }
+
+    /// Whether a run of a session was accepted and has not ended.
+    pub fn is_at_work(&self, key: &str) -> Result<bool, TxError> {
+        Ok(self
+            .0
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM agent_runs WHERE session_key = ?1 AND state = 'accepted')")?
+            .query_row([key], |row| row.get(0))?)
     }
 
     /// Copies what came before an entry into another conversation, under ids of its own.
@@ -193,23 +254,27 @@ impl Agents<'_> {
             .execute(params![session_id, before, into])?)
     }
 
-    /// What was said, latest first, in lines like `pattern` (of `LIKE`, with `\` to escape): with the session's key.
-    /// No more than `looked_max` lines are looked at, and `limit` told.
+    /// What was said, latest first, in lines like `pattern` (of `LIKE`, with `\` to escape): with the session's key and id,
+    /// until `on` says `false`. No more than `looked_max` lines are looked at.
     pub fn said_like(
         &self,
         pattern: &str,
         looked_max: i64,
-        limit: i64,
-    ) -> Result<Vec<(String, String, Entry)>, TxError> {
+        mut on: impl FnMut(&str, &str, Entry) -> bool,
+    ) -> Result<(), TxError> {
         let mut statement = self.0.prepare_cached(
             "SELECT e.seq, e.id, e.role, e.run_id, e.message, e.at_ms, s.key, s.session_id
              FROM (SELECT * FROM agent_entries WHERE role IN ('user', 'assistant') ORDER BY seq DESC LIMIT ?2) e
              JOIN agent_sessions s ON s.session_id = e.session_id
-             WHERE e.message LIKE ?1 ESCAPE '\\' ORDER BY e.seq DESC LIMIT ?3",
+             WHERE e.message LIKE ?1 ESCAPE '\\' ORDER BY e.seq DESC",
         )?;
-        let rows = statement.query_map(params![pattern, looked_max, limit], |row| {
-            Ok((row.get(6)?, row.get(7)?, crate::agents::entry_of(row)?))
-        })?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        let mut rows = statement.query(params![pattern, looked_max])?;
+        while let Some(row) = rows.next()? {
+            let (key, session_id): (String, String) = (row.get(6)?, row.get(7)?);
+            if !on(&key, &session_id, crate::agents::entry_of(row)?) {
+                break;
+            }
+        }
+        Ok(())
     }
 }

@@ -6,6 +6,10 @@ use bytes::Bytes;
 use serde_json::Value;
 use std::time::Duration;
 
+/// An upload has this, and a second more for each half megabyte, up to what the gateway waits for one send (90 s).
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(40);
+const UPLOAD_TIMEOUT_MAX: Duration = Duration::from_secs(85);
+const UPLOAD_BYTES_PER_SECOND: u64 = 512 * 1024;
 /// Largest answer to a call: 100 updates are well below.
 const ANSWER_BYTES_MAX: u64 = 20 * 1024 * 1024;
 
@@ -130,16 +134,18 @@ impl Api {
         self.answer(request).await
     }
 
-    /// As [`call`](Self::call), with a file.
+    /// As [`call`](Self::call), with files of so many bytes.
     pub(super) async fn upload(
         &self,
         method: &str,
         form: reqwest::multipart::Form,
+        bytes: u64,
     ) -> Result<Value, ApiError> {
         let request = self
             .http
             .post(&self.url(method))
             .map_err(ApiError::Transport)?
+            .timeout(upload_timeout(bytes))
             .multipart(form);
         self.answer(request).await
     }
@@ -225,5 +231,23 @@ impl Api {
             ));
         }
         web::body(response, bytes_max).await
+    }
+}
+
+fn upload_timeout(bytes: u64) -> Duration {
+    let more = Duration::from_secs(bytes / UPLOAD_BYTES_PER_SECOND);
+    UPLOAD_TIMEOUT.saturating_add(more).min(UPLOAD_TIMEOUT_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_larger_upload_has_longer() {
+        for (megabytes, seconds) in [(0, 40), (10, 60), (20, 80), (50, 85)] {
+            let timeout = upload_timeout(megabytes << 20);
+            assert_eq!(timeout, Duration::from_secs(seconds), "{megabytes} MB");
+        }
     }
 }

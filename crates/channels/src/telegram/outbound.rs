@@ -261,7 +261,7 @@ async fn upload(
     let mut fields = common(message, target);
     fields.extend(caption(&message.text, rendered));
     let form = form(fields).part(field, file.part()?);
-    Ok(api.upload(method, form).await)
+    Ok(api.upload(method, form, file.bytes.len() as u64).await)
 }
 
 /// Source: sendMediaGroup, "must include 2-10 items"; documents and audio only among themselves.
@@ -316,7 +316,8 @@ async fn upload_album(
     for (n, file) in files.iter().enumerate() {
         form = form.part(format!("file{n}"), file.part()?);
     }
-    Ok(api.upload("sendMediaGroup", form).await)
+    let bytes = files.iter().map(|file| file.bytes.len() as u64).sum();
+    Ok(api.upload("sendMediaGroup", form, bytes).await)
 }
 
 fn kind(file: &Attachment, shown: Shown) -> (&'static str, &'static str) {

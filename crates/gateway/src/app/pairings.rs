@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::App;
 use crate::auth::{Auth, DeviceClose};
@@ -20,7 +21,11 @@ const DOUBTED: Duration = Duration::from_secs(120);
 
 /// What devices lost lately, and may be about to lose.
 #[derive(Debug, Default)]
-pub(super) struct Losses(Mutex<State>);
+pub(super) struct Losses {
+    state: Mutex<State>,
+    /// OpenClaw's list is to be read now.
+    wanted: Notify,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -47,7 +52,7 @@ impl Doubt {
 
 impl Losses {
     fn add(&self, close: &DeviceClose) {
-        let state = &mut *self.0.lock();
+        let state = &mut *self.state.lock();
         state.count += 1;
         if state.kept.len() == KEPT_MAX {
             state.kept.pop_front();
@@ -57,7 +62,10 @@ impl Losses {
 
     fn doubt(&self, auth: &Auth, close: DeviceClose) {
         let issued_at_ms = Doubt::issued_at_ms(auth, &close);
-        let state = &mut *self.0.lock();
+        let state = &mut *self.state.lock();
+        if state.doubts.iter().any(|doubt| doubt.close == close) {
+            return;
+        }
         if state.doubts.len() == KEPT_MAX {
             state.doubts.pop_front();
         }
@@ -72,7 +80,7 @@ impl Losses {
     fn found_out(&self, auth: &Auth) -> Vec<DeviceClose> {
         let mut found = Vec::new();
         let now = Instant::now();
-        self.0.lock().doubts.retain(|doubt| {
+        self.state.lock().doubts.retain(|doubt| {
             let is_other = Doubt::issued_at_ms(auth, &doubt.close) != doubt.issued_at_ms;
             if is_other {
                 found.push(doubt.close.clone());
@@ -83,14 +91,14 @@ impl Losses {
     }
 
     fn count(&self) -> u64 {
-        self.0.lock().count
+        self.state.lock().count
     }
 
     /// Whether `device` lost something since `count`. More losses than are kept count as one of everybody's.
     fn since(&self, count: u64, device: &str, is_node: bool) -> bool {
         let State {
             count: now, kept, ..
-        } = &*self.0.lock();
+        } = &*self.state.lock();
         let fresh = usize::try_from(now - count).unwrap_or(usize::MAX);
         fresh > kept.len()
             || kept
@@ -140,18 +148,14 @@ impl App {
         device.is_none_or(|device| !self.losses.since(losses, device, is_node))
     }
 
-    /// Learns the devices that are paired with the upstream: public keys and scopes, no tokens.
-    pub(crate) fn import_pairings(self: &Arc<Self>) {
-        let app = Arc::clone(self);
-        tokio::spawn(async move {
-            if let Err(error) = app.import().await {
-                tracing::warn!(error, "cannot list the devices paired with OpenClaw");
-            }
-        });
+    /// Learns the devices that are paired with the upstream: public keys and scopes, no tokens. Soon, and once for all who ask
+    /// meanwhile.
+    pub(crate) fn import_pairings(&self) {
+        self.losses.wanted.notify_one();
     }
 
     /// Somebody asked OpenClaw to take something away and left before the answer: its lists tell what became of it.
-    pub(crate) fn find_out(self: &Arc<Self>, close: DeviceClose) {
+    pub(crate) fn find_out(&self, close: DeviceClose) {
         self.losses.doubt(&self.auth, close);
         self.import_pairings();
     }
@@ -191,10 +195,19 @@ pub(super) async fn keep(app: Arc<App>) {
     let mut every = tokio::time::interval(EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        every.tick().await;
-        let is_ready = app.upstream.borrow().ready().is_some();
-        if is_ready && let Err(error) = app.import().await {
-            tracing::debug!(error, "cannot list the devices paired with OpenClaw");
+        let is_wanted = tokio::select! {
+            () = app.losses.wanted.notified() => true,
+            _ = every.tick() => false,
+        };
+        if app.upstream.borrow().ready().is_none() {
+            continue;
+        }
+        match app.import().await {
+            Err(error) if is_wanted => {
+                tracing::warn!(error, "cannot list the devices paired with OpenClaw");
+            }
+            Err(error) => tracing::debug!(error, "cannot list the devices paired with OpenClaw"),
+            Ok(()) => {}
         }
     }
 }

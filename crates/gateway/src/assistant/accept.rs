@@ -236,7 +236,10 @@ impl Assistant {
         };
         let reopened = self
             .store
-            .write(move |tx| tx.agents().reopen(&run_id, &rows::failure_id(&run_id)))
+            .write(move |tx| {
+                let (failure, asked) = (rows::failure_id(&run_id), rows::user_id(&run_id));
+                tx.agents().reopen(&run_id, &failure, &asked)
+            })
             .await
             .map_err(|error| unavailable(&error))?;
         Ok(if reopened { Begun::New } else { begun })

@@ -109,11 +109,13 @@ impl Policy {
 
 /// Whether a turn is asked for by a person, and not by the clock or another session: only those end a conversation, or keep it going.
 pub(super) fn asks_in_person(input: &Input) -> bool {
-    let by_nobody = input
-        .client
-        .as_ref()
-        .is_some_and(|(id, _)| NOBODY.contains(&&**id));
+    let by_nobody = input.client.as_ref().is_some_and(|(id, _)| is_nobody(id));
     !by_nobody && !input.run_id.starts_with(HEARTBEAT_RUN)
+}
+
+/// Whether a client is no person: the clock, or another session.
+pub(super) fn is_nobody(client: &str) -> bool {
+    NOBODY.contains(&client)
 }
 
 fn kind(session_key: &str) -> Kind {

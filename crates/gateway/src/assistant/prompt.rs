@@ -8,6 +8,7 @@ use store::Entry;
 
 use super::Image;
 use super::compact::plan::beginning;
+use super::freshness::is_nobody;
 use crate::native::Facts;
 
 /// More entries than any window holds are not read.
@@ -184,11 +185,18 @@ pub(super) fn conversation(
 fn weight(part: &Part) -> usize {
     match part {
         Part::Text(text) => text.chars().count(),
-        Part::Call(call) => call.arguments.chars().count() + call.name.len(),
-        Part::Thought(thought) => thought.text.chars().count(),
+        Part::Call(call) => {
+            call.arguments.chars().count() + call.name.len() + length(call.signature.as_ref())
+        }
+        Part::Thought(thought) => thought.text.chars().count() + length(thought.signature.as_ref()),
         Part::Result(result) => result.text.chars().count(),
         Part::Image { .. } => 0,
     }
+}
+
+/// What a provider wants back is sent, too.
+fn length(signature: Option<&String>) -> usize {
+    signature.map_or(0, String::len)
 }
 
 /// Puts an earlier message before a later one of the same side.
@@ -268,8 +276,9 @@ fn said(entry: &Entry, model: &Model) -> Option<Message> {
     }
     let mut text = super::rows::text_of(&message["content"]);
     // How hard to think was meant for the gateway; only who is at a client may say it.
+    let client = &message["__openclaw"]["transport"]["clients"][0]["id"];
     if entry.role == "user"
-        && !message["__openclaw"]["transport"].is_null()
+        && client.as_str().is_some_and(|id| !is_nobody(id))
         && let Some((_, rest)) = super::thinking::inline(&text)
     {
         text = rest;
@@ -360,6 +369,23 @@ mod tests {
                 ("assistant", "three".to_owned())
             ]
         );
+    }
+
+    #[test]
+    fn how_hard_to_think_is_said_at_a_client_alone() {
+        let told = |client: Value| {
+            let mut entry = entry("user", "", "");
+            let clients = json!({ "transport": { "clients": [{ "id": client }] } });
+            entry.message =
+                json!({ "content": "/think high what is it?", "__openclaw": clients }).to_string();
+            texts(&conversation(&[entry], &model(1000), 1000, ("", &[])))[0]
+                .1
+                .clone()
+        };
+        assert_eq!(told(json!("cli")), "what is it?");
+        for other in [json!("cron"), json!("sessions-send"), Value::Null] {
+            assert_eq!(told(other), "/think high what is it?");
+        }
     }
 
     #[test]

@@ -348,6 +348,17 @@ pub(super) fn text_of(content: &Value) -> String {
     }
 }
 
+/// What a person wrote, without the marks of pictures that [`user`] puts behind it.
+pub(super) fn written(content: &Value) -> String {
+    match content {
+        Value::Array(parts) => {
+            let first = parts.first().and_then(|part| part["text"].as_str());
+            first.unwrap_or_default().to_owned()
+        }
+        content => text_of(content),
+    }
+}
+
 pub(super) fn settings(session: &AgentSession) -> Value {
     serde_json::from_str(&session.settings).unwrap_or_else(|_| json!({}))
 }
@@ -481,7 +492,14 @@ fn row(
     put("sessionId", json!(session.session_id));
     put("systemSent", json!(true));
     put("abortedLastRun", json!(last["status"] == "killed"));
-    for key in ["label", "displayName", "category", "color", "icon"] {
+    for key in [
+        "label",
+        "displayName",
+        "category",
+        "color",
+        "icon",
+        "parentSessionKey",
+    ] {
         if let Some(value) = settings.get(key).filter(|value| !value.is_null()) {
             put(key, value.clone());
         }

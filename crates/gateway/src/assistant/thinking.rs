@@ -100,6 +100,15 @@ pub(super) fn patched(value: &Value, model: &Model) -> Result<Value, String> {
     }
 }
 
+/// As [`patched`] where no model says what it can: any level there is.
+pub(super) fn parsed(value: &Value) -> Result<Value, String> {
+    let Some(words) = value.as_str() else {
+        return Ok(Value::Null);
+    };
+    let level = Level::parse(words).ok_or("invalid thinkingLevel")?;
+    Ok(json!(level.name()))
+}
+
 /// `/think`: what is answered, and what the session keeps (`null` takes it back).
 pub(super) fn command(
     words: &str,

@@ -31,7 +31,7 @@ pub(super) use policy::Origin;
 use policy::Policy;
 use root::Root;
 pub(crate) use root::beneath;
-pub(crate) use search::Glob;
+pub(crate) use search::PathGlob;
 pub(super) use sessions::{BY_A_SESSION, Desk};
 pub(super) use shared::Shared;
 

@@ -15,7 +15,9 @@ use tokio::sync::mpsc;
 use super::events::{self, Teller, Tooling};
 use super::exec::Bench;
 use super::tools::{self, Calling, Clock, Desk, Loops, Origin, Post, Toolbox, Verdict};
-use super::{Assistant, Image, Input, Live, clock_ms, compact, prompt, queue, rows, thinking};
+use super::{
+    Assistant, Image, Input, Live, clock_ms, compact, freshness, prompt, queue, rows, thinking,
+};
 use crate::app::App;
 use crate::clock;
 
@@ -133,13 +135,18 @@ impl Turn<'_> {
             Err(error) => return Ended::failed(error.to_string()),
         };
         let mut model = models.remove(0);
+        let client = self.input.client.as_ref();
         let wanted = self.input.sampling.thinking.or_else(|| {
             // Who writes in a chat need not be the owner.
-            let is_at_a_client = self.input.client.is_some();
+            let is_at_a_client = client.is_some_and(|(id, _)| !freshness::is_nobody(id));
             let (level, _) = thinking::inline(&self.input.message).filter(|_| is_at_a_client)?;
             Some(level)
         });
-        if let Some(why) = wanted.and_then(|level| thinking::refused(&model, level)) {
+        let refused = wanted.and_then(|level| thinking::refused(&model, level));
+        // Nobody is there to choose another one for a job: it thinks as close to that as the model can.
+        if let Some(why) = refused
+            && !client.is_some_and(|(id, _)| freshness::is_nobody(id))
+        {
             return self.told(why, model);
         }
         progress.requested = Some((model.provider.clone(), model.id.clone()));

@@ -118,6 +118,9 @@ impl Auth {
             }
             report
         })?;
+        if !report.lost.is_empty() {
+            self.bearers.clear();
+        }
         for close in report.lost.iter().filter(|close| close.role.is_none()) {
             self.gone.add(&close.device_id, listed_at_ms);
         }

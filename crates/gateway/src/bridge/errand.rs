@@ -26,6 +26,8 @@ const HISTORY_MAX: u32 = 200;
 pub(crate) struct Errand<'a> {
     pub(crate) session_key: &'a str,
     pub(crate) text: &'a str,
+    /// What goes with it, as the upstream's `attachments`.
+    pub(crate) files: &'a [Value],
     /// Of the run: the upstream takes it once.
     pub(crate) id: &'a str,
     /// When it was said before, if it may have been, ms since the epoch.
@@ -103,8 +105,12 @@ impl Errand<'_> {
     }
 
     fn send(&self, key: &str) -> Value {
-        json!({ "type": "req", "id": "send", "method": "chat.send",
-            "params": { "sessionKey": self.session_key, "message": self.text, "idempotencyKey": key } })
+        let mut params =
+            json!({ "sessionKey": self.session_key, "message": self.text, "idempotencyKey": key });
+        if !self.files.is_empty() {
+            params["attachments"] = self.files.into();
+        }
+        json!({ "type": "req", "id": "send", "method": "chat.send", "params": params })
     }
 
     /// `again`: it may have been said to another process, or too long ago.
@@ -228,6 +234,22 @@ fn words(message: &Value) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_go_with_what_is_said() {
+        let file = [json!({ "type": "image", "content": "" })];
+        let mut errand = Errand {
+            session_key: "agent:main:main",
+            text: "/look",
+            files: &file,
+            id: "1",
+            said_ms: None,
+            is_repeatable: false,
+        };
+        assert_eq!(errand.send("1")["params"]["attachments"], json!(file));
+        errand.files = &[];
+        assert_eq!(errand.send("1")["params"].get("attachments"), None);
+    }
 
     #[test]
     fn an_answer_is_found_by_its_id() {

@@ -472,6 +472,7 @@ impl Task {
                     let held = self.room_in_gap(&call);
                     if (call.repeatable || held.is_some()) && self.has_room_for(&call) {
                         self.held += usize::from(held.is_some());
+                        self.note_subscription(&call);
                         self.remember(*call, held);
                     } else {
                         let error = super::unavailable(&call.method);
@@ -538,6 +539,9 @@ impl Task {
         if let Err(error) = writer.flush().await {
             return Ended::UpstreamGone(error.to_string());
         }
+        // Goes on while events stream.
+        let mut looks = tokio::time::interval(gap::LOOK);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 call = self.queue.recv() => {
@@ -552,7 +556,7 @@ impl Task {
                         return Ended::UpstreamGone(error.to_string());
                     }
                 }
-                () = tokio::time::sleep(gap::LOOK), if self.held > 0 => {
+                _ = looks.tick(), if self.held > 0 => {
                     if let Err(error) = self.look_at_held(&mut writer).await {
                         return Ended::UpstreamGone(error.to_string());
                     }

@@ -34,7 +34,7 @@ pub mod rest;
 mod tests;
 
 pub use child::ChildSpec;
-pub(crate) use child::die_with_parent;
+pub(crate) use child::{die_with_parent, service_variables};
 
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 

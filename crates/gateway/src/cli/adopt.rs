@@ -1,11 +1,12 @@
 //! `adopt` and `uninstall`: the port of OpenClaw's own gateway changes hands, and back.
 //!
 //! Both are lists of [`Step`]s, printed before and while they are taken. One that fails is undone together with those before it,
-//! last first, so that whoever served before serves again.
+//! last first, so that whoever served before serves again. Behind the point of return, where OpenClaw serves already, one that
+//! fails is told and the rest is done.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Child, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -24,9 +25,15 @@ use crate::procfs::{self, Holder};
 
 mod manager;
 mod process;
+mod restore;
+
+pub(super) use restore::uninstall;
 
 /// A gateway may finish what it does for so long after it was asked to stop; then it is killed, as a service manager would.
 const STOP_WITHIN: Duration = Duration::from_secs(45);
+/// The same for OpenClaw's, which lets its turns end: as long as its own unit gives it. Source: `GATEWAY_SERVICE_STOP_TIMEOUT_MS` at
+/// 2026.9.6.
+const ORIGINAL_STOPS_WITHIN: Duration = Duration::from_secs(330);
 /// From a start to readiness; a first start of OpenClaw makes its databases.
 const READY_WITHIN: Duration = Duration::from_secs(180);
 /// Beside our state: who served before.
@@ -102,8 +109,14 @@ enum Step {
         env: Option<process::Surroundings>,
     },
     StopOurs(Option<Running>),
-    StartService(Unit),
+    StartService {
+        unit: Unit,
+        /// Whether it starts with the machine, too.
+        enabled: bool,
+    },
     StartOriginal(process::Surroundings),
+    /// It was not what ran, and starts with the machine.
+    EnableService(Unit),
     RemoveOurs,
     HandOver(Vec<Local>),
     ForgetRecord,
@@ -112,6 +125,11 @@ enum Step {
 impl fmt::Display for Step {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::StopService(unit) if unit.enabled && !unit.active => write!(
+                out,
+                "keep {0} from starting with the machine (systemctl --user disable --now {0})",
+                unit.name
+            ),
             Self::StopService(unit) if unit.enabled => write!(
                 out,
                 "stop {0} and keep it from starting with the machine (systemctl --user disable --now {0})",
@@ -124,7 +142,7 @@ impl fmt::Display for Step {
                 out,
                 "ask OpenClaw's gateway (pid {}) to stop, and wait for it {} s at most",
                 running.pid,
-                STOP_WITHIN.as_secs()
+                ORIGINAL_STOPS_WITHIN.as_secs()
             ),
             Self::KeepRecord => write!(out, "keep who served before, for the way back"),
             Self::InstallOurs { carried, .. } => {
@@ -154,14 +172,30 @@ impl fmt::Display for Step {
             Self::StopOurs(Some(running)) => {
                 write!(out, "ask this gateway (pid {}) to stop", running.pid)
             }
-            Self::StartService(unit) => write!(
+            Self::StartService {
+                unit,
+                enabled: true,
+            } => write!(
                 out,
                 "start {0}, now and with the machine (systemctl --user enable --now {0}), and wait until it answers",
+                unit.name
+            ),
+            Self::StartService {
+                unit,
+                enabled: false,
+            } => write!(
+                out,
+                "start {0} (systemctl --user start {0}), and wait until it answers",
                 unit.name
             ),
             Self::StartOriginal(_) => write!(
                 out,
                 "start openclaw gateway run, which no service manager keeps, and wait until it answers"
+            ),
+            Self::EnableService(unit) => write!(
+                out,
+                "let {0} start with the machine again (systemctl --user enable {0})",
+                unit.name
             ),
             Self::RemoveOurs => write!(out, "remove {}; openclaw-rs/ stays", service::UNIT),
             Self::HandOver(locals) => write!(
@@ -179,10 +213,14 @@ impl Step {
         match self {
             Self::StopService(unit) => {
                 unit.stop(unit.enabled)?;
-                at.freed()
+                match unit.active {
+                    true => at.freed(),
+                    // Whoever has the port is another one.
+                    false => Ok(()),
+                }
             }
             Self::EndOriginal(running) => {
-                running.end(STOP_WITHIN)?;
+                running.end(ORIGINAL_STOPS_WITHIN)?;
                 at.freed()
             }
             Self::KeepRecord => {
@@ -198,8 +236,11 @@ impl Step {
                 manager::reload()
             }
             Self::StartOurs { env } => {
-                match env {
-                    None => Unit::named(service::UNIT).start(true)?,
+                let started = match env {
+                    None => {
+                        Unit::named(service::UNIT).start(true)?;
+                        Started::Service(service::UNIT)
+                    }
                     Some(surroundings) => {
                         let program =
                             std::env::current_exe().context("cannot tell where this program is")?;
@@ -208,10 +249,11 @@ impl Step {
                             None => vec!["run"],
                         };
                         let log = at.paths.own_dir.join(OUR_LOG);
-                        surroundings.start(&program, &args, &log)?;
+                        let child = surroundings.start(&program, &args, &log)?;
+                        Started::Process { child, log }
                     }
-                }
-                at.ready(is_ours, "this gateway")
+                };
+                at.ready(started, is_ours, "this gateway")
             }
             Self::StopOurs(running) => {
                 match running {
@@ -220,12 +262,25 @@ impl Step {
                 }
                 at.freed()
             }
-            Self::StartService(unit) => {
-                unit.start(true)?;
-                at.ready(is_original, "OpenClaw's gateway")
+            Self::StartService { unit, enabled } => {
+                unit.start(*enabled)?;
+                at.ready(
+                    Started::Service(&unit.name),
+                    is_original,
+                    "OpenClaw's gateway",
+                )
             }
             Self::StartOriginal(surroundings) => at.start_original(surroundings),
+            Self::EnableService(unit) => unit.enable(),
             Self::RemoveOurs => {
+                // Its link would stay and lead nowhere.
+                let ours = match at.managed {
+                    true => Unit::find(service::UNIT).ok().flatten(),
+                    false => None,
+                };
+                if let Some(unit) = ours.filter(|unit| unit.enabled) {
+                    unit.disable()?;
+                }
                 let file = service::unit_for_user(at.profile)?;
                 manager::Carried::remove(&file)?;
                 if file.exists() {
@@ -248,9 +303,14 @@ impl Step {
     /// As it was before; may be asked of a step that failed halfway. `None`: there is nothing to be undone.
     fn undo(&self, at: &Place<'_>) -> Option<anyhow::Result<()>> {
         Some(match self {
-            Self::StopService(unit) => unit
-                .start(unit.enabled)
-                .and_then(|()| at.ready(is_original, "OpenClaw's gateway")),
+            Self::StopService(unit) if unit.active => unit.start(unit.enabled).and_then(|()| {
+                at.ready(
+                    Started::Service(&unit.name),
+                    is_original,
+                    "OpenClaw's gateway",
+                )
+            }),
+            Self::StopService(unit) => unit.enable(),
             Self::EndOriginal(running) => match running.lives() {
                 true => return None,
                 false => at.start_original(&running.surroundings),
@@ -272,7 +332,7 @@ impl Step {
             },
             Self::StopOurs(None) => Unit::named(service::UNIT)
                 .start(true)
-                .and_then(|()| at.ready(is_ours, "this gateway")),
+                .and_then(|()| at.ready(Started::Service(service::UNIT), is_ours, "this gateway")),
             Self::StopOurs(Some(running)) => match running.lives() {
                 true => return None,
                 false => Self::StartOurs {
@@ -280,16 +340,52 @@ impl Step {
                 }
                 .take(at),
             },
-            Self::StartService(unit) => unit.stop(true).and_then(|()| at.freed()),
+            Self::StartService { unit, enabled } => unit.stop(*enabled).and_then(|()| at.freed()),
             Self::StartOriginal(_) => match procfs::found_at(at.port) {
                 Some((pid, Holder::OpenClaw(_))) => Running::read(pid)
-                    .and_then(|running| running.end(STOP_WITHIN))
+                    .and_then(|running| running.end(ORIGINAL_STOPS_WITHIN))
                     .and_then(|()| at.freed()),
                 _ => return None,
             },
-            // Behind these OpenClaw serves already.
-            Self::RemoveOurs | Self::HandOver(_) | Self::ForgetRecord => return None,
+            Self::EnableService(_) | Self::RemoveOurs | Self::HandOver(_) | Self::ForgetRecord => {
+                return None;
+            }
         })
+    }
+
+    /// Before these OpenClaw serves already, or is not to: nothing is undone for them.
+    const fn is_behind_return(&self) -> bool {
+        matches!(
+            self,
+            Self::EnableService(_) | Self::RemoveOurs | Self::HandOver(_) | Self::ForgetRecord
+        )
+    }
+}
+
+/// What was started and is waited for.
+enum Started<'a> {
+    Process { child: Child, log: PathBuf },
+    Service(&'a str),
+}
+
+impl Started<'_> {
+    /// Why it will not come, once it is dead.
+    fn end(&mut self) -> Option<String> {
+        match self {
+            Self::Process { child, log } => {
+                let status = child.try_wait().ok()??;
+                Some(format!(
+                    "it ended with {status}; the end of {}:\n{}",
+                    log.display(),
+                    process::end_of(log)
+                ))
+            }
+            Self::Service(name) => {
+                let unit = Unit::find(name).ok()?;
+                let is_active = unit.is_some_and(|unit| unit.active);
+                (!is_active).then(|| format!("it ended: journalctl --user -u {name} has why"))
+            }
+        }
     }
 }
 
@@ -345,8 +441,16 @@ impl<'a> Place<'a> {
     }
 
     /// Waits until the right one listens and is ready.
-    fn ready(&self, is_right: fn(&Holder) -> bool, who: &str) -> anyhow::Result<()> {
+    fn ready(
+        &self,
+        mut started: Started<'_>,
+        is_right: fn(&Holder) -> bool,
+        who: &str,
+    ) -> anyhow::Result<()> {
+        /// The service manager is a program to be run.
+        const LOOK_EVERY: Duration = Duration::from_secs(1);
         let deadline = Instant::now() + READY_WITHIN;
+        let mut looked = Instant::now();
         loop {
             let why = match procfs::holder_of(self.port) {
                 Some(holder) if is_right(&holder) => {
@@ -358,6 +462,16 @@ impl<'a> Place<'a> {
                 Some(holder) => format!("port {} is held by {holder}", self.port),
                 None => format!("nobody listens on port {}", self.port),
             };
+            if looked.elapsed() >= LOOK_EVERY {
+                looked = Instant::now();
+                // It may have started itself anew: then another one has its lock.
+                let lives_on = || process::lock_of(&self.paths.state_dir).is_some();
+                if let Some(end) = started.end()
+                    && !lives_on()
+                {
+                    bail!("{who} did not start: {end}");
+                }
+            }
             if Instant::now() > deadline {
                 bail!(
                     "{who} was not ready within {} s: {why}",
@@ -396,25 +510,52 @@ impl<'a> Place<'a> {
             port.into(),
         ];
         let log = self.paths.own_dir.join(ORIGINAL_LOG);
-        surroundings.start(&node, &args, &log)?;
-        self.ready(is_original, "OpenClaw's gateway")
+        let child = surroundings.start(&node, &args, &log)?;
+        self.ready(
+            Started::Process { child, log },
+            is_original,
+            "OpenClaw's gateway",
+        )
     }
 }
 
-/// Takes the steps in order, or says them. Exit code 1 after a failure that was undone.
-fn walk(at: &Place<'_>, steps: &[Step], dry_run: bool) -> ExitCode {
+/// How a walk over the steps ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Walked {
+    Done,
+    /// A step behind the point of return failed; the others were taken.
+    InPart,
+    Undone,
+}
+
+impl Walked {
+    const fn code(self) -> ExitCode {
+        match self {
+            Self::Done => ExitCode::SUCCESS,
+            Self::InPart | Self::Undone => ExitCode::FAILURE,
+        }
+    }
+}
+
+/// Takes the steps in order, or says them.
+fn walk(at: &Place<'_>, steps: &[Step], dry_run: bool) -> Walked {
     let began = Instant::now();
     if dry_run {
         for (number, step) in steps.iter().enumerate() {
             print(&format!("{}  {step}", number + 1));
         }
         print("nothing was changed");
-        return ExitCode::SUCCESS;
+        return Walked::Done;
     }
+    let mut walked = Walked::Done;
     for (number, step) in steps.iter().enumerate() {
         print(&format!("{}  {step}", number + 1));
         let Err(why) = step.take(at) else { continue };
         complain(&format!("{why:#}"));
+        if step.is_behind_return() {
+            walked = Walked::InPart;
+            continue;
+        }
         for done in steps[..=number].iter().rev() {
             match done.undo(at) {
                 None => {}
@@ -422,10 +563,14 @@ fn walk(at: &Place<'_>, steps: &[Step], dry_run: bool) -> ExitCode {
                 Some(Err(why)) => complain(&format!("could not be undone: {done}: {why:#}")),
             }
         }
-        return ExitCode::FAILURE;
+        return Walked::Undone;
     }
-    print(&format!("done in {:.1} s", began.elapsed().as_secs_f64()));
-    ExitCode::SUCCESS
+    let done = match walked {
+        Walked::Done => "done",
+        Walked::InPart | Walked::Undone => "done but for what failed,",
+    };
+    print(&format!("{done} in {:.1} s", began.elapsed().as_secs_f64()));
+    walked
 }
 
 pub(super) fn adopt(profile: Option<&str>, args: &Adopt) -> anyhow::Result<ExitCode> {
@@ -441,6 +586,9 @@ pub(super) fn adopt(profile: Option<&str>, args: &Adopt) -> anyhow::Result<ExitC
         false => None,
     };
     let running = at.original()?;
+    if let Some(running) = &running {
+        at.keeps_no_service(running, unit.as_ref())?;
+    }
     let found = procfs::holder_of(at.port);
     match &found {
         Some(holder @ Holder::Us(_)) => {
@@ -455,6 +603,11 @@ pub(super) fn adopt(profile: Option<&str>, args: &Adopt) -> anyhow::Result<ExitC
             at.port
         ),
         Some(Holder::OpenClaw(_)) | None => {}
+    }
+    if let Some(unit) = &unit
+        && let Some(port) = unit.port()?
+    {
+        at.has_port(&unit.name, port)?;
     }
     // What the unit started ends with it.
     let by_hand = running.filter(|_| !unit.as_ref().is_some_and(|unit| unit.active));
@@ -473,8 +626,12 @@ pub(super) fn adopt(profile: Option<&str>, args: &Adopt) -> anyhow::Result<ExitC
         at.openclaw(&seen)
             .context("OpenClaw could not be started behind this gateway")?;
     }
-    if let Some(running) = &by_hand {
-        tell_of_secrets(running, at.managed);
+    let carried = match &unit {
+        Some(unit) => manager::Carried::of(unit)?,
+        None => manager::Carried::default(),
+    };
+    if let Some(running) = by_hand.as_ref().filter(|_| at.managed) {
+        tell_of_secrets(running, &at.paths, &carried);
     }
     at.record = Record {
         at_ms: crate::clock::now_ms(),
@@ -482,10 +639,6 @@ pub(super) fn adopt(profile: Option<&str>, args: &Adopt) -> anyhow::Result<ExitC
         unit: unit.as_ref().map(|unit| unit.name.clone()),
         enabled: unit.as_ref().is_some_and(|unit| unit.enabled),
         by_hand: by_hand.is_some(),
-    };
-    let carried = match &unit {
-        Some(unit) => manager::Carried::of(unit)?,
-        None => manager::Carried::default(),
     };
     let env = match (at.managed, &by_hand) {
         (true, _) => None,
@@ -503,7 +656,7 @@ pub(super) fn adopt(profile: Option<&str>, args: &Adopt) -> anyhow::Result<ExitC
         steps.push(Step::InstallOurs { carried, former });
     }
     steps.push(Step::StartOurs { env });
-    Ok(walk(&at, &steps, args.dry_run))
+    Ok(walk(&at, &steps, args.dry_run).code())
 }
 
 impl Place<'_> {
@@ -515,8 +668,14 @@ impl Place<'_> {
         let pid = match procfs::found_at(self.port) {
             Some((pid, Holder::OpenClaw(_))) => pid,
             Some(_) => return Ok(None),
-            None => match process::locked_by(&self.paths.state_dir) {
-                Some(pid) => pid,
+            None => match process::lock_of(&self.paths.state_dir) {
+                Some(lock) => {
+                    if let Some(port) = lock.port {
+                        let who = format!("OpenClaw's gateway (pid {})", lock.pid);
+                        self.has_port(&who, port)?;
+                    }
+                    lock.pid
+                }
                 None => return Ok(None),
             },
         };
@@ -532,12 +691,64 @@ impl Place<'_> {
         }
         Ok(Some(running))
     }
+
+    /// # Errors
+    /// When that is not the port that this command, and so our service, has.
+    fn has_port(&self, who: &str, port: u16) -> anyhow::Result<()> {
+        if port != self.port {
+            bail!(
+                "{who} has port {port}, and this command looks at port {}: set gateway.port to {port} in {}, and no other OPENCLAW_GATEWAY_PORT here",
+                self.port,
+                self.paths.config_file.display()
+            );
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// When a service that is not `unit` keeps it: that would start it again as soon as it ends.
+    fn keeps_no_service(&self, running: &Running, unit: Option<&Unit>) -> anyhow::Result<()> {
+        let pid = running.pid;
+        let unit = unit.filter(|unit| unit.active);
+        let is_of = |name: &str| unit.is_some_and(|unit| unit.name == name);
+        if let Some(service) = running.service().filter(|service| !is_of(&service.name)) {
+            let name = service.name;
+            let (manager, scope) = match service.is_users {
+                true if !self.managed => bail!(
+                    "OpenClaw's gateway (pid {pid}) belongs to {name} of its user, and that user's service manager does not answer here: run this in a session of that user, where `systemctl --user status` works"
+                ),
+                true => ("systemctl --user", ""),
+                false => ("sudo systemctl", " --system"),
+            };
+            bail!(
+                "OpenClaw's gateway (pid {pid}) belongs to {name}, which would start it again. Stop that for good, `{manager} disable --now {name}`, then install this gateway, `openclaw-gateway service install{scope}`"
+            );
+        }
+        let env = running.surroundings.env();
+        if let Some(marker) = env
+            .trimmed("OPENCLAW_SERVICE_MARKER")
+            .filter(|_| unit.is_none())
+        {
+            let name = env.trimmed("OPENCLAW_SYSTEMD_UNIT").unwrap_or("a service");
+            bail!(
+                "OpenClaw's gateway (pid {pid}) was started by {name} (OPENCLAW_SERVICE_MARKER={marker}), which is not seen here and may start it again: run this where `systemctl --user status` shows it, or stop it first"
+            );
+        }
+        Ok(())
+    }
 }
 
 /// A service does not have what the shell of a gateway that was started by hand had.
-fn tell_of_secrets(running: &Running, managed: bool) {
-    let names = running.surroundings.secrets_beyond(&Env::from_process());
-    if managed && !names.is_empty() {
+fn tell_of_secrets(running: &Running, paths: &Paths, carried: &manager::Carried) {
+    let mut there = manager::environment();
+    there.set("OPENCLAW_STATE_DIR", paths.state_dir.display().to_string());
+    for name in carried.names() {
+        there.set(name, "");
+    }
+    let names = running
+        .surroundings
+        .secrets_beyond(&there.with_dotenv(paths, None));
+    if !names.is_empty() {
         complain(&format!(
             "its environment has {}, which the service will not have: put them into .env of the state directory if they are needed",
             names.join(", ")
@@ -586,86 +797,4 @@ fn hand_over(paths: &Paths, locals: &[Local]) -> anyhow::Result<()> {
     }
     store.save(&book)?;
     Ok(())
-}
-
-pub(super) fn uninstall(profile: Option<&str>, args: &Uninstall) -> anyhow::Result<ExitCode> {
-    let mut at = Place::look(profile)?;
-    let ours = match at.managed {
-        true => Unit::find(service::UNIT)?,
-        false => None,
-    };
-    let is_active = ours.as_ref().is_some_and(|unit| unit.active);
-    let running = match procfs::found_at(at.port) {
-        Some((pid, Holder::Us(_))) => Some(Running::read(pid)?),
-        Some((_, holder @ Holder::Other(_))) => bail!(
-            "port {} is held by {holder}: stop it first, so that OpenClaw can have it",
-            at.port
-        ),
-        Some((_, Holder::OpenClaw(_))) | None => None,
-    };
-    let is_restored = matches!(procfs::found_at(at.port), Some((_, Holder::OpenClaw(_))));
-    at.record = Record::read(&at.paths.own_dir).unwrap_or_default();
-    let mut steps = Vec::new();
-    let surroundings = running.as_ref().map(|running| running.surroundings.clone());
-    if is_active {
-        steps.push(Step::StopOurs(None));
-    } else {
-        steps.extend(running.map(|running| Step::StopOurs(Some(running))));
-    }
-    let locals = locals(&at.paths);
-    if args.restore && !is_restored {
-        let unit = match (at.managed, at.record.by_hand && at.record.unit.is_none()) {
-            (true, false) => {
-                let name = at.record.unit.clone();
-                Unit::find(&name.unwrap_or_else(|| manager::original(profile)))?
-            }
-            _ => None,
-        };
-        match unit {
-            Some(unit) => steps.push(Step::StartService(unit)),
-            None => {
-                let surroundings = surroundings.unwrap_or_else(process::Surroundings::own);
-                at.openclaw(&surroundings.env())
-                    .context("OpenClaw's gateway could not be started in this one's place")?;
-                steps.push(Step::StartOriginal(surroundings));
-            }
-        }
-    }
-    if service::unit_for_user(profile)?.exists() {
-        steps.push(Step::RemoveOurs);
-    }
-    if args.restore && !locals.is_empty() {
-        steps.push(Step::HandOver(locals.clone()));
-    }
-    if at.record != Record::default() {
-        steps.push(Step::ForgetRecord);
-    }
-    tell_of_messages(&at);
-    if steps.is_empty() {
-        print("nothing of this gateway is installed or runs");
-        return Ok(ExitCode::SUCCESS);
-    }
-    let code = walk(&at, &steps, args.dry_run);
-    for local in locals.iter().filter(|_| args.restore) {
-        print(&format!("paired here alone: {}", local.what));
-    }
-    if args.restore && !locals.is_empty() {
-        print(
-            "they pair with OpenClaw at their next connect: by themselves on this machine, elsewhere once approved (`openclaw devices approve`)",
-        );
-    }
-    Ok(code)
-}
-
-/// What was accepted and not sent stays here, since the original can't read it.
-fn tell_of_messages(at: &Place<'_>) {
-    let Ok(listed) = api::get(at.profile, &at.to, "/api/messages?state=pending&limit=200") else {
-        return;
-    };
-    let waiting = listed["messages"].as_array().map_or(0, Vec::len);
-    if waiting > 0 {
-        complain(&format!(
-            "{waiting} messages wait to be sent and stay in openclaw-rs/messages.db, until this gateway runs again: `openclaw-gateway messages list --state pending`"
-        ));
-    }
 }

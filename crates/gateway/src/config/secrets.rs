@@ -298,13 +298,17 @@ impl Secrets {
 
     /// What a credential field holds, when that is a reference: its secret, or why there is none.
     pub(crate) fn get(&self, config: &Value, value: &Value) -> Option<Result<Secret, String>> {
-        let reference = SecretRef::of(config, value)?;
-        Some(self.0.get(&reference).cloned().unwrap_or_else(|| {
+        Some(self.followed(&SecretRef::of(config, value)?))
+    }
+
+    /// What a reference stands for, or why there is nothing.
+    pub(crate) fn followed(&self, reference: &SecretRef) -> Result<Secret, String> {
+        self.0.get(reference).cloned().unwrap_or_else(|| {
             Err(format!(
                 "{} was not resolved; a reload does it",
                 reference.label()
             ))
-        }))
+        })
     }
 
     /// Puts the secrets in the place of the reference objects of this tree. One that could not be resolved stays.

@@ -1,17 +1,21 @@
 //! Pictures as their service shows them: made smaller where they are too large, else sent as files.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use channels::message::Attachment;
 use channels::{Capabilities, Pictures, SendError};
 use media::{Cancel, Format, Limits, Options};
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::Semaphore;
 
 /// Largest picture that is looked at, whatever the service takes.
 pub(super) const PICTURE_BYTES_MAX: u64 = 50 * 1024 * 1024;
 /// Four bytes each while one is worked on.
 const PIXELS_MAX: u64 = 50_000_000;
+/// As many as a decoder needs to know its own.
+const HEAD_BYTES: u64 = 256;
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What is to be done with a picture.
@@ -43,7 +47,7 @@ pub(super) async fn fit(
     mut file: Attachment,
     limits: &Capabilities,
     made: &Path,
-    turn: &Semaphore,
+    turn: &Arc<Semaphore>,
 ) -> Result<Attachment, SendError> {
     let bytes_max = limits.media_bytes_max;
     let bytes = file.bytes.unwrap_or(0);
@@ -54,8 +58,17 @@ pub(super) async fn fit(
         ),
     };
     let said = file.mime.as_deref().and_then(|mime| mime.split('/').next());
-    let may_be_one = matches!(said, None | Some("image" | "application"));
-    if (limits.pictures.is_none() && bytes <= bytes_max) || !may_be_one || file.voice {
+    let may_be_one = matches!(said, None | Some("image" | "application"))
+        && !file.voice
+        && (limits.pictures.is_some() || bytes > bytes_max);
+    let is_one = may_be_one
+        && is_picture(&file.source)
+            .await
+            .map_err(|error| SendError::Retry {
+                after: None,
+                reason: format!("{}: {error}", file.source),
+            })?;
+    if !is_one {
         return match bytes > bytes_max {
             true => Err(too_large(&file)),
             false => Ok(file),
@@ -64,11 +77,15 @@ pub(super) async fn fit(
     let (from, to) = (file.source.clone(), made.to_owned());
     let pictures = limits.pictures;
     let cancel = Cancel::default();
-    // One at a time: each may take hundreds of megabytes.
-    let _turn = turn.acquire().await;
+    // One at a time: each may take hundreds of megabytes, also one that nobody waits for any more.
+    let turn = Arc::clone(turn).acquire_owned().await.ok();
     let work = tokio::task::spawn_blocking({
         let cancel = cancel.clone();
-        move || fitted(Path::new(&from), &to, pictures, bytes_max, &cancel)
+        move || {
+            let outcome = fitted(Path::new(&from), &to, pictures, bytes_max, &cancel);
+            drop(turn);
+            outcome
+        }
     });
     let outcome = match tokio::time::timeout(TIMEOUT, work).await {
         Ok(Ok(outcome)) => outcome,
@@ -107,6 +124,19 @@ pub(super) async fn fit(
     }
 }
 
+/// By its first bytes: whether it is one that can be made smaller.
+async fn is_picture(path: &str) -> std::io::Result<bool> {
+    let mut head = Vec::new();
+    let file = tokio::fs::File::open(path).await?;
+    file.take(HEAD_BYTES).read_to_end(&mut head).await?;
+    Ok(picture(&head).is_some())
+}
+
+fn picture(data: &[u8]) -> Option<Format> {
+    let format = Format::sniff(data).ok()?;
+    matches!(format, Format::Jpeg | Format::Png | Format::WebP).then_some(format)
+}
+
 enum Outcome {
     NoPicture,
     AsItIs(Format),
@@ -127,7 +157,7 @@ fn fitted(
         Ok(data) => data,
         Err(error) => return Outcome::Disk(error),
     };
-    let Ok(format @ (Format::Jpeg | Format::Png | Format::WebP)) = Format::sniff(&data) else {
+    let Some(format) = picture(&data) else {
         return Outcome::NoPicture;
     };
     let limits = Limits {
@@ -158,6 +188,9 @@ fn fitted(
         Ok(made) => made,
         Err(error) => return Outcome::AsFile(error.to_string()),
     };
+    if cancel.is_cancelled() {
+        return Outcome::AsFile("nobody waits for it any more".to_owned());
+    }
     let written = to
         .parent()
         .map_or(Ok(()), std::fs::create_dir_all)
@@ -220,6 +253,44 @@ mod tests {
         sides_max: 10_000,
         ratio_max: 20,
     });
+
+    #[tokio::test]
+    async fn what_is_no_picture_waits_for_nobody() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("a.pdf");
+        std::fs::write(&path, b"%PDF-1.7").expect("a file");
+        let file = Attachment {
+            source: path.display().to_string(),
+            name: None,
+            mime: Some("application/pdf".to_owned()),
+            bytes: Some(8),
+            voice: false,
+            as_file: false,
+        };
+        let limits = Capabilities {
+            channel: "test",
+            text_max: 1,
+            text_unit: channels::TextUnit::Chars,
+            caption_max: 0,
+            markup: channels::Markup::Plain,
+            media_bytes_max: 100,
+            album_max: 1,
+            pictures: PHOTOS,
+            replies: false,
+            threads: false,
+            edits: false,
+            deletes: false,
+            reactions: false,
+            typing: false,
+            buttons: false,
+            idempotent_send: false,
+        };
+        // Nobody's turn ever comes.
+        let turn = Arc::new(Semaphore::new(0));
+        let made = dir.path().join("made");
+        let fitted = fit(file.clone(), &limits, &made, &turn).await;
+        assert_eq!(fitted.expect("it is taken"), file);
+    }
 
     #[test]
     fn what_is_too_large_is_made_smaller_and_what_is_no_picture_is_a_file() {

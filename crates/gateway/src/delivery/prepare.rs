@@ -6,6 +6,9 @@ use channels::message::{Attachment, Button, OutboundMessage};
 use channels::{Capabilities, chunk};
 use serde::{Deserialize, Serialize};
 
+/// Of the files of one album together, so that its upload ends in time and is not too much in memory; a larger file goes alone.
+const ALBUM_BYTES_MAX: u64 = 20 * 1024 * 1024;
+
 /// What an outbox row holds. Fields are only ever added, with a default.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -144,6 +147,64 @@ fn kind(source: &str) -> Option<&'static str> {
         mime if mime.starts_with("audio/") => Some("heard"),
         _ => Some("file"),
     }
+}
+
+/// Which of the files of one part go together indeed: by what they turned out to be, and with no more bytes than one upload takes.
+/// Each with its index in the payload's media.
+pub(super) fn together(files: &[(usize, Attachment)]) -> Vec<Range<usize>> {
+    let mut albums: Vec<Range<usize>> = Vec::new();
+    let mut before = None;
+    let mut total = 0_u64;
+    for (n, (_, file)) in files.iter().enumerate() {
+        let kind = shown(file);
+        let bytes = file.bytes.unwrap_or(0);
+        let fits = total.saturating_add(bytes) <= ALBUM_BYTES_MAX;
+        match albums.last_mut() {
+            Some(album) if kind.is_some() && kind == before && fits => {
+                album.end = n + 1;
+                total = total.saturating_add(bytes);
+            }
+            _ => {
+                albums.push(n..n + 1);
+                total = bytes;
+            }
+        }
+        before = kind;
+    }
+    albums
+}
+
+/// As [`kind`], of a file that is there. What is no common picture, video or music goes as a file.
+fn shown(file: &Attachment) -> Option<&'static str> {
+    if file.as_file {
+        return Some("file");
+    }
+    if file.voice {
+        return None;
+    }
+    match file.mime.as_deref().unwrap_or_default() {
+        "image/gif" => None,
+        "image/jpeg" | "image/png" | "image/webp" | "video/mp4" => Some("seen"),
+        mime if mime.starts_with("audio/") => Some("heard"),
+        _ => Some("file"),
+    }
+}
+
+/// Part `n` becomes one for each of these groups of its files; its text stays with the first.
+pub(super) fn regroup(parts: &mut Vec<Part>, n: usize, groups: Vec<Vec<usize>>) {
+    let mut text = std::mem::take(&mut parts[n].text);
+    let anew: Vec<Part> = groups
+        .into_iter()
+        .map(|group| {
+            let mut files = group.into_iter();
+            Part {
+                text: std::mem::take(&mut text),
+                media: files.next(),
+                more: files.collect(),
+            }
+        })
+        .collect();
+    parts.splice(n..=n, anew);
 }
 
 /// By the name, where no server said it.
@@ -308,6 +369,64 @@ mod tests {
             2,
             "buttons"
         );
+    }
+
+    #[test]
+    fn what_was_fetched_goes_together_by_what_it_is_and_how_large() {
+        let file = |mime: &str, bytes: u64| Attachment {
+            source: "f".to_owned(),
+            name: None,
+            mime: Some(mime.to_owned()),
+            bytes: Some(bytes),
+            voice: false,
+            as_file: mime == "image/odd",
+        };
+        let check = |files: &[(&str, u64)], expected: &[Range<usize>]| {
+            let files: Vec<(usize, Attachment)> = files
+                .iter()
+                .map(|(mime, megabytes)| file(mime, megabytes << 20))
+                .enumerate()
+                .collect();
+            assert_eq!(together(&files), expected, "{files:?}");
+        };
+        let (picture, video) = ("image/png", "video/mp4");
+        check(&[(picture, 1), (video, 19), (picture, 1)], &[0..2, 2..3]);
+        check(&[(video, 50), (video, 1), (video, 1)], &[0..1, 1..3]);
+        check(
+            &[(picture, 1), ("image/odd", 1), (picture, 1), (picture, 1)],
+            &[0..1, 1..2, 2..4],
+        );
+        check(&[("image/gif", 1), ("image/gif", 1)], &[0..1, 1..2]);
+        check(
+            &[("audio/mpeg", 1), ("audio/mpeg", 1), (picture, 1)],
+            &[0..2, 2..3],
+        );
+        check(&[], &[]);
+    }
+
+    #[test]
+    fn a_part_that_is_split_keeps_its_text_with_the_first() {
+        let mut parts = vec![
+            Part::text("before".to_owned()),
+            Part {
+                text: "hi".to_owned(),
+                media: Some(0),
+                more: vec![1, 2, 3],
+            },
+            Part::text("after".to_owned()),
+        ];
+        regroup(&mut parts, 1, vec![vec![1], vec![2, 3]]);
+        let got: Vec<(&str, Vec<usize>)> = parts
+            .iter()
+            .map(|part| (part.text.as_str(), part.files().collect()))
+            .collect();
+        let expected = [
+            ("before", vec![]),
+            ("hi", vec![1]),
+            ("", vec![2, 3]),
+            ("after", vec![]),
+        ];
+        assert_eq!(got, expected);
     }
 
     #[test]

@@ -1,20 +1,20 @@
 //! The loop that leases and the task that sends.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use channels::message::{Action, Attachment};
-use channels::{Capabilities, Channel, Receipt, Reconciled, SendError};
+use channels::{Channel, Receipt, Reconciled, SendError};
 use store::{Lease, OutboxRow, OutboxState, StoreError};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::PER_ACCOUNT_MAX;
 use super::backoff::{self, Next};
-use super::fit;
-use super::prepare::{self, Media, Part, Payload};
+use super::files::{file, forget};
+use super::prepare::{self, Part, Payload};
 use crate::config::InDoubt;
 use crate::messages::{Finished, Messages, Owner, crash_point, draft, now_ms, share};
 
@@ -328,7 +328,7 @@ async fn send_parts(
         .parts
         .as_deref()
         .and_then(|parts| serde_json::from_str(parts).ok());
-    let parts = match stored {
+    let mut parts = match stored {
         Some(parts) => parts,
         None => {
             let parts = prepare::split(payload, channel.capabilities());
@@ -347,14 +347,19 @@ async fn send_parts(
             parts
         }
     };
-    for n in receipts.len()..parts.len() {
+    // They may become more on the way.
+    while receipts.len() < parts.len() {
+        let n = receipts.len();
         let drafted = match payload.draft.as_deref().filter(|_| n == 0) {
             Some(draft) => settle_draft(messages, row, payload, draft, &parts[0], channel).await?,
             None => None,
         };
         receipts.push(match drafted {
             Some(receipt) => receipt,
-            None => send_part(messages, row, payload, &parts, n, channel).await?,
+            None => {
+                let files = files_of(messages, row, payload, &mut parts, n, channel).await?;
+                send_part(messages, row, payload, &parts, n, files, channel).await?
+            }
         });
         if n + 1 < parts.len() {
             let (id, so_far) = (
@@ -375,29 +380,93 @@ async fn send_parts(
     Ok(())
 }
 
+/// The files of part `n`. One that can't be had is left out while there are others; what does not go together, now that it is there,
+/// becomes parts of its own. Both are on disk before anything of it goes out.
+async fn files_of(
+    messages: &Messages,
+    row: &OutboxRow,
+    payload: &Payload,
+    parts: &mut Vec<Part>,
+    n: usize,
+    channel: &dyn Channel,
+) -> Result<Vec<Attachment>, SendError> {
+    let wanted: Vec<usize> = parts[n].files().collect();
+    let mut files: Vec<(usize, Attachment)> = Vec::new();
+    let mut left_out: Vec<String> = Vec::new();
+    for at in wanted {
+        let Some(media) = payload.media.get(at) else {
+            continue;
+        };
+        match file(messages, &row.id, at, media, channel.capabilities()).await {
+            Ok(file) => files.push((at, file)),
+            Err(SendError::Rejected { reason }) => left_out.push(reason),
+            Err(error) => {
+                forget_all(messages, &files).await;
+                return Err(error);
+            }
+        }
+    }
+    let groups = prepare::together(&files);
+    let Some(first) = groups.first() else {
+        return match left_out.is_empty() {
+            true => Ok(Vec::new()),
+            false => Err(SendError::Rejected {
+                reason: left_out.join("; "),
+            }),
+        };
+    };
+    if groups.len() > 1 || !left_out.is_empty() {
+        let anew: Vec<Vec<usize>> = groups
+            .iter()
+            .map(|group| files[group.clone()].iter().map(|(at, _)| *at).collect())
+            .collect();
+        prepare::regroup(parts, n, anew);
+        for why in &left_out {
+            tracing::warn!(id = row.id, why, "a file of a message is left out");
+        }
+        let (id, text) = (
+            row.id.clone(),
+            serde_json::to_string(&*parts).unwrap_or_default(),
+        );
+        let noted = messages
+            .store
+            .write(move |tx| {
+                let now = now_ms();
+                for why in &left_out {
+                    tx.history().note(&id, now, "file left out", why)?;
+                }
+                tx.outbox().split(&id, &text, now)
+            })
+            .await;
+        if let Err(error) = noted {
+            forget_all(messages, &files).await;
+            return Err(SendError::Retry {
+                after: None,
+                reason: error.to_string(),
+            });
+        }
+    }
+    // Fetched again when it is their turn.
+    let later = files.split_off(first.end);
+    forget_all(messages, &later).await;
+    Ok(files.into_iter().map(|(_, file)| file).collect())
+}
+
+async fn forget_all(messages: &Messages, files: &[(usize, Attachment)]) {
+    for (_, file) in files {
+        forget(&messages.media_dir, Path::new(&file.source)).await;
+    }
+}
+
 async fn send_part(
     messages: &Messages,
     row: &OutboxRow,
     payload: &Payload,
     parts: &[Part],
     n: usize,
+    files: Vec<Attachment>,
     channel: &dyn Channel,
 ) -> Result<Receipt, SendError> {
-    let mut files = Vec::new();
-    for at in parts[n].files() {
-        let Some(media) = payload.media.get(at) else {
-            continue;
-        };
-        match file(messages, &row.id, at, media, channel.capabilities()).await {
-            Ok(file) => files.push(file),
-            Err(error) => {
-                for file in &files {
-                    forget(&messages.media_dir, Path::new(&file.source)).await;
-                }
-                return Err(error);
-            }
-        }
-    }
     let message = prepare::outbound(&row.id, &row.target, payload, parts, n, files);
     crash_point!("delivery.before_send");
     let sent = tokio::time::timeout(SEND_TIMEOUT, channel.send(&message)).await;
@@ -526,131 +595,6 @@ pub(crate) fn webchat_session(target: &str) -> String {
     match crate::routing::SessionKey::parse(target) {
         Some(key) => key.to_string(),
         None => "agent:main:main".to_owned(),
-    }
-}
-
-/// File `n` of a message as its service takes it.
-async fn file(
-    messages: &Messages,
-    id: &str,
-    n: usize,
-    media: &Media,
-    limits: &Capabilities,
-) -> Result<Attachment, SendError> {
-    // A picture can be made smaller.
-    let bytes_max = limits.media_bytes_max.max(fit::PICTURE_BYTES_MAX);
-    let file = fetch(messages, id, n, media, bytes_max).await?;
-    let made = messages.media_dir.join(format!("{id}-{n}-fitted"));
-    let fetched = PathBuf::from(&file.source);
-    let fitted = fit::fit(file, limits, &made, &messages.fitting).await;
-    let is_needless = match &fitted {
-        Ok(fitted) => Path::new(&fitted.source) != fetched,
-        Err(_) => true,
-    };
-    if is_needless {
-        forget(&messages.media_dir, &fetched).await;
-    }
-    fitted
-}
-
-/// The file of a message on this disk: fetched, or one that the agent made.
-async fn fetch(
-    messages: &Messages,
-    id: &str,
-    n: usize,
-    media: &Media,
-    bytes_max: u64,
-) -> Result<Attachment, SendError> {
-    let rejected = |reason: String| SendError::Rejected { reason };
-    let is_url = media.source.starts_with("http://") || media.source.starts_with("https://");
-    let (path, mime) = if is_url {
-        let http = channels::web::Http::new(&channels::web::HttpOptions {
-            reach: channels::web::Reach::Public,
-            ..channels::web::HttpOptions::default()
-        })
-        .map_err(|error| rejected(error.to_string()))?;
-        let response = http
-            .get(&media.source)?
-            .send()
-            .await
-            .map_err(|error| SendError::Retry {
-                after: None,
-                reason: channels::web::describe(&error),
-            })?;
-        if !response.status().is_success() {
-            return Err(rejected(format!(
-                "the file answers HTTP {}",
-                response.status()
-            )));
-        }
-        let mime = response
-            .headers()
-            .get("content-type")
-            .and_then(|value| value.to_str().ok())
-            .map(|value| {
-                value
-                    .split(';')
-                    .next()
-                    .unwrap_or_default()
-                    .trim()
-                    .to_owned()
-            });
-        let bytes = channels::web::body(response, bytes_max).await?;
-        tokio::fs::create_dir_all(&messages.media_dir)
-            .await
-            .map_err(|error| rejected(error.to_string()))?;
-        let path = messages.media_dir.join(format!("{id}-{n}"));
-        tokio::fs::write(&path, &bytes)
-            .await
-            .map_err(|error| SendError::Retry {
-                after: None,
-                reason: format!("{}: {error}", path.display()),
-            })?;
-        (path, mime)
-    } else {
-        let path = tokio::fs::canonicalize(&media.source)
-            .await
-            .map_err(|error| rejected(format!("{}: {error}", media.source)))?;
-        if !messages
-            .file_roots
-            .iter()
-            .any(|root| path.starts_with(root))
-        {
-            return Err(rejected(format!(
-                "{} is outside the agents' folders",
-                media.source
-            )));
-        }
-        (path, None)
-    };
-    let bytes = tokio::fs::metadata(&path).await.map(|meta| meta.len()).ok();
-    if bytes.is_some_and(|bytes| bytes > bytes_max) {
-        return Err(rejected(format!(
-            "{} is larger than the {bytes_max} bytes that this service takes",
-            media.source
-        )));
-    }
-    let name = media
-        .source
-        .split(['?', '#'])
-        .next()
-        .and_then(|url| url.rsplit('/').next());
-    Ok(Attachment {
-        source: path.display().to_string(),
-        name: name.filter(|name| !name.is_empty()).map(str::to_owned),
-        mime: mime.or_else(|| prepare::guess_mime(&media.source).map(str::to_owned)),
-        bytes,
-        voice: media.voice,
-        as_file: false,
-    })
-}
-
-/// Removes what was fetched; an agent's own file stays.
-async fn forget(media_dir: &Path, path: &Path) {
-    if path.starts_with(media_dir)
-        && let Err(error) = tokio::fs::remove_file(path).await
-    {
-        tracing::debug!(%error, "a sent file could not be removed");
     }
 }
 

@@ -140,9 +140,7 @@ struct Loss {
 /// Its caller left before the answer: what became of it is on the upstream's list.
 impl Drop for Loss {
     fn drop(&mut self) {
-        if let Some(close) = self.close.take()
-            && tokio::runtime::Handle::try_current().is_ok()
-        {
+        if let Some(close) = self.close.take() {
             self.app.find_out(close);
         }
     }

@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::assistant::Glob;
+use crate::assistant::PathGlob;
 use crate::native::agents::Places;
 
 /// More of them are left out.
@@ -18,7 +18,7 @@ const EXTRA_MAX: usize = 100;
 pub(crate) struct Extra {
     /// Absolute, without `.` and `..`.
     pub(super) path: PathBuf,
-    pattern: Option<Glob>,
+    pattern: Option<PathGlob>,
 }
 
 impl Extra {
@@ -41,7 +41,7 @@ impl Extra {
             {
                 None => None,
                 // What is no pattern matches nothing.
-                Some(pattern) => match Glob::of_path(&pattern.replace('\\', "/")) {
+                Some(pattern) => match PathGlob::new(&pattern.replace('\\', "/")) {
                     Some(glob) => Some(glob),
                     None => continue,
                 },
@@ -63,7 +63,7 @@ impl Extra {
             && self
                 .pattern
                 .as_ref()
-                .is_none_or(|glob| glob.matches(Path::new(inside)))
+                .is_none_or(|glob| glob.matches(inside))
     }
 
     /// The rest of a path that is under this one; empty for this one itself.

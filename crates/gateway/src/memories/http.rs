@@ -23,6 +23,8 @@ const BODY_BYTES_MAX: usize = 256 * 1024;
 const BODY_PATIENCE: Duration = Duration::from_secs(30);
 /// Answered at once; more wait.
 pub(super) const AT_ONCE: usize = 16;
+/// Of `memory.index`, which takes long: searches do not wait for it.
+pub(super) const INDEXES_AT_ONCE: usize = 2;
 
 /// Whether a path is one of these.
 pub(crate) fn is_ours(path: &str) -> bool {
@@ -73,16 +75,24 @@ pub(crate) async fn respond(
         let why = format!("name must be one of: {}", super::tools::NAMES.join(", "));
         return refused(StatusCode::BAD_REQUEST, "INVALID_REQUEST", &why);
     }
-    let work = {
-        let app = Arc::clone(app);
-        move || super::serve(&app, method, Some(&params))
+    let turns = match method {
+        "memory.index" => &app.memories.index_turns,
+        _ => &app.memories.turns,
     };
-    let Ok(_turn) = app.memories.turns.acquire().await else {
+    let Ok(turn) = Arc::clone(turns).acquire_owned().await else {
         return refused(
             StatusCode::SERVICE_UNAVAILABLE,
             "UNAVAILABLE",
             "the gateway is stopping",
         );
+    };
+    let work = {
+        let app = Arc::clone(app);
+        move || {
+            // The work has it, not whoever waits: work goes on when nobody waits any more.
+            let _turn = turn;
+            super::serve(&app, method, Some(&params))
+        }
     };
     match tokio::task::spawn_blocking(work).await {
         Ok(Ok(out)) => answer(StatusCode::OK, &out),

@@ -3,11 +3,24 @@
 //! Source: docs/reference/memory-config.md at 2026.9.6, and extensions/google/embedding-provider.ts there for whose key goes
 //! where. Only a provider that is named counts: without one, no text leaves this machine.
 
+use std::collections::BTreeSet;
+
+use arc_swap::ArcSwap;
 use memory::{Embedder, EmbedderSettings, Memory, MemoryError, Model};
 use serde_json::Value;
 
 use super::Shelf;
-use crate::config::Secret;
+use crate::config::{Env, Secret, SecretRef, Secrets};
+use crate::native::agents::Roster;
+
+/// Settings of the original's that change nothing here.
+const IGNORED: [&str; 5] = [
+    "fallback",
+    "inputType",
+    "queryInputType",
+    "documentInputType",
+    "remote/headers",
+];
 
 /// A provider as the original knows it.
 struct Known {
@@ -75,12 +88,100 @@ const KNOWN: [Known; 6] = [
 /// What the user's file says.
 pub(super) enum Configured {
     Nothing,
-    Service {
-        settings: EmbedderSettings,
-        /// As written in the file; without one, the variable of the settings has it.
-        key: Option<Secret>,
-    },
+    Service(Box<Service>),
     Unusable(String),
+}
+
+pub(super) struct Service {
+    /// As it was named.
+    id: &'static str,
+    settings: EmbedderSettings,
+    /// Without one, the variable of the settings has it.
+    key: Option<Key>,
+    /// What is set and not honoured.
+    ignored: Vec<&'static str>,
+}
+
+/// Where a key is that the file has.
+enum Key {
+    Written(Secret),
+    Kept(SecretRef),
+}
+
+impl Key {
+    /// # Errors
+    /// What is wrong with it.
+    fn of(config: &Value, value: &Value) -> Result<Self, &'static str> {
+        if let Some(reference) = SecretRef::of(config, value) {
+            return Ok(Self::Kept(reference));
+        }
+        match value.as_str().map(str::trim) {
+            Some(text) if names_variable(text) => Err("names a variable that has no value"),
+            Some(text) => Ok(Self::Written(Secret::new(text))),
+            None => Err("is neither a text nor a reference to a secret"),
+        }
+    }
+}
+
+/// Whether a `${NAME}` is left: one that has a value was replaced when the file was read.
+fn names_variable(text: &str) -> bool {
+    text.split("${").skip(1).any(|rest| {
+        rest.split_once('}').is_some_and(|(name, _)| {
+            let is_meant = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
+            !name.is_empty() && name.bytes().all(is_meant)
+        })
+    })
+}
+
+/// Where keys are looked up, as of the last reading of the user's file.
+#[derive(Debug, Default)]
+pub(crate) struct Keys {
+    pub(crate) env: ArcSwap<Env>,
+    pub(crate) secrets: ArcSwap<Secrets>,
+}
+
+impl Keys {
+    fn open(
+        &self,
+        settings: &EmbedderSettings,
+        key: Option<&Key>,
+    ) -> Result<Box<dyn Embedder>, String> {
+        let client = super::client().map_err(|error| error.to_string())?;
+        let key = match (key, &settings.key_variable) {
+            (Some(Key::Written(key)), _) => Some(key.expose().to_owned()),
+            (Some(Key::Kept(reference)), _) => {
+                let found = self.secrets.load().followed(reference);
+                let key = found.map_err(|why| format!("no key of the embedder: {why}"))?;
+                Some(key.expose().trim().to_owned())
+            }
+            (None, Some(name)) => self.env.load().trimmed(name).map(str::to_owned),
+            (None, None) => None,
+        };
+        let opened = match key {
+            Some(key) => settings.open_with(&client, Some(key)),
+            None => settings.open(&client),
+        };
+        opened.map_err(|error| error.to_string())
+    }
+}
+
+/// The references of the user's file that keys of embedding services are kept behind.
+pub(crate) fn references(config: &Value) -> BTreeSet<SecretRef> {
+    let roster = Roster::read(config);
+    let own = roster
+        .agents
+        .iter()
+        .map(|agent| agent.entry.get("memory")?.get("search"));
+    let mut found = BTreeSet::new();
+    for search in own.chain([config.pointer("/memory/search")]).flatten() {
+        let id = search["provider"].as_str().map(str::trim);
+        let known = KNOWN.iter().find(|known| Some(known.id) == id);
+        let entry = known
+            .and_then(|known| config.pointer(&format!("/models/providers/{}/apiKey", known.entry)));
+        let fields = search.pointer("/remote/apiKey").into_iter().chain(entry);
+        found.extend(fields.filter_map(|value| SecretRef::of(config, value)));
+    }
+    found
 }
 
 /// An embedder that can be asked, or why the words must answer alone.
@@ -111,13 +212,14 @@ pub(super) fn configured(config: &Value, setting: impl Fn(&str) -> Option<Value>
     };
     let entry = |name: &str| {
         let path = format!("/models/providers/{}/{name}", known.entry);
-        text(config.pointer(&path).cloned()).filter(|_| !known.entry.is_empty())
+        let value = config.pointer(&path).cloned();
+        value.filter(|_| !known.entry.is_empty())
     };
     let address = |at: String| match known.dialect {
         "gemini" => gemini_base(&at),
         _ => at.trim_end_matches('/').to_owned(),
     };
-    let own = address(entry("baseUrl").unwrap_or_else(|| known.at.to_owned()));
+    let own = address(text(entry("baseUrl")).unwrap_or_else(|| known.at.to_owned()));
     let at = text(setting("remote/baseUrl")).map_or_else(|| own.clone(), address);
     let model = text(setting("model")).unwrap_or_else(|| known.model.to_owned());
     let model = model
@@ -130,52 +232,104 @@ pub(super) fn configured(config: &Value, setting: impl Fn(&str) -> Option<Value>
     }
     // A provider's key goes to the provider alone.
     let is_own = at == own;
-    let key = text(setting("remote/apiKey")).or_else(|| entry("apiKey").filter(|_| is_own));
-    let dimensions = setting("outputDimensionality").and_then(|value| value.as_u64());
+    let present = |value: Option<Value>| {
+        let is_blank = |value: &Value| value.as_str().is_some_and(|text| text.trim().is_empty());
+        value.filter(|value| !value.is_null() && !is_blank(value))
+    };
+    let key = present(setting("remote/apiKey"))
+        .map(|value| ("memory.search.remote.apiKey".to_owned(), value))
+        .or_else(|| {
+            let value = present(entry("apiKey")).filter(|_| is_own)?;
+            Some((format!("models.providers.{}.apiKey", known.entry), value))
+        });
+    let key = match key.map(|(path, value)| Key::of(config, &value).map_err(|why| (path, why))) {
+        None => None,
+        Some(Ok(key)) => Some(key),
+        Some(Err((path, why))) => return Configured::Unusable(format!("{path} {why}")),
+    };
+    let dimensions = match present(setting("outputDimensionality")) {
+        None => None,
+        Some(value) => match value.as_u64().map(usize::try_from) {
+            Some(Ok(number)) if number > 0 => Some(number),
+            _ => {
+                return Configured::Unusable(
+                    "memory.search.outputDimensionality is no whole number above 0".to_owned(),
+                );
+            }
+        },
+    };
     let key_variable = known
         .key_variable
         .filter(|_| key.is_none() && is_own)
         .map(str::to_owned);
-    Configured::Service {
+    let model = Model {
+        // Whoever speaks it: one name may be another model at another address.
+        provider: match known.id {
+            "openai-compatible" => format!("{}@{at}", known.dialect),
+            _ => known.dialect.to_owned(),
+        },
+        name: model,
+        dimensions,
+    };
+    if let Err(why) = model.check() {
+        return Configured::Unusable(format!("memory.search.outputDimensionality: {why}"));
+    }
+    let is_set = |name: &str| match setting(name) {
+        None | Some(Value::Null) => false,
+        Some(Value::String(text)) => !matches!(text.trim(), "" | "none"),
+        Some(Value::Object(fields)) => !fields.is_empty(),
+        Some(_) => true,
+    };
+    Configured::Service(Box::new(Service {
+        id: known.id,
         settings: EmbedderSettings {
-            model: Model {
-                provider: known.dialect.to_owned(),
-                name: model,
-                dimensions: dimensions.and_then(|number| usize::try_from(number).ok()),
-            },
+            model,
             at,
             key_variable,
         },
-        key: key.map(Secret::new),
-    }
+        key,
+        ignored: IGNORED.into_iter().filter(|name| is_set(name)).collect(),
+    }))
 }
 
 /// Google's chat address has `/openai` at its end, which the embeddings have not.
 fn gemini_base(at: &str) -> String {
-    let at = at
-        .split("/openai")
-        .next()
-        .unwrap_or(at)
-        .trim_end_matches('/');
-    match at {
-        "https://generativelanguage.googleapis.com" => format!("{at}/v1beta"),
-        at => at.to_owned(),
-    }
+    let at = at.trim_end_matches('/');
+    let Ok(mut url) = reqwest::Url::parse(at) else {
+        return at.to_owned();
+    };
+    let path = url.path().split("/openai").next().unwrap_or_default();
+    let path = match (url.host_str(), path.trim_end_matches('/')) {
+        (Some("generativelanguage.googleapis.com"), "") => "/v1beta".to_owned(),
+        (_, path) => path.to_owned(),
+    };
+    url.set_path(&path);
+    url.as_str().trim_end_matches('/').to_owned()
 }
 
-/// Which service it is, asked or not.
+/// What the user's file says of the embedder and nothing heeds.
+pub(super) fn ignored(shelf: &Shelf) -> Option<String> {
+    let Configured::Service(service) = &shelf.provider else {
+        return None;
+    };
+    let names = service.ignored.iter().map(|name| name.replace('/', "."));
+    let names: Vec<String> = names.map(|name| format!("memory.search.{name}")).collect();
+    (!names.is_empty()).then(|| format!("not honoured here: {}", names.join(", ")))
+}
+
+/// Which service it is, asked or not, and how it is called by whoever chose it.
 ///
 /// # Errors
 /// The database's.
 pub(super) fn settings(
     memory: &Memory,
     shelf: &Shelf,
-) -> Result<Option<EmbedderSettings>, MemoryError> {
+) -> Result<Option<(String, EmbedderSettings)>, MemoryError> {
     if let Some(chosen) = memory.embedder(&shelf.agent)? {
-        return Ok(Some(chosen));
+        return Ok(Some((chosen.model.provider.clone(), chosen)));
     }
     Ok(match &shelf.provider {
-        Configured::Service { settings, .. } => Some(settings.clone()),
+        Configured::Service(service) => Some((service.id.to_owned(), service.settings.clone())),
         Configured::Nothing | Configured::Unusable(_) => None,
     })
 }
@@ -184,23 +338,15 @@ pub(super) fn settings(
 ///
 /// # Errors
 /// The database's.
-pub(super) fn open(memory: &Memory, shelf: &Shelf) -> Result<Chosen, MemoryError> {
-    if memory.embedder(&shelf.agent)?.is_some() {
-        return Ok(super::embedder(memory, &shelf.agent).map_err(|error| error.to_string()));
-    }
-    Ok(match &shelf.provider {
-        Configured::Nothing => Ok(None),
-        Configured::Unusable(why) => Err(why.clone()),
-        Configured::Service { settings, key } => super::client()
-            .map_err(|error| error.to_string())
-            .and_then(|client| {
-                let opened = match key {
-                    Some(key) => settings.open_with(&client, Some(key.expose().to_owned())),
-                    None => settings.open(&client),
-                };
-                opened.map(Some).map_err(|error| error.to_string())
-            }),
-    })
+pub(super) fn open(memory: &Memory, shelf: &Shelf, keys: &Keys) -> Result<Chosen, MemoryError> {
+    let chosen = memory.embedder(&shelf.agent)?;
+    let opened = match (&chosen, &shelf.provider) {
+        (Some(chosen), _) => keys.open(chosen, None),
+        (None, Configured::Nothing) => return Ok(Ok(None)),
+        (None, Configured::Unusable(why)) => Err(why.clone()),
+        (None, Configured::Service(service)) => keys.open(&service.settings, service.key.as_ref()),
+    };
+    Ok(opened.map(Some))
 }
 
 #[cfg(test)]
@@ -217,13 +363,19 @@ mod tests {
         match configured(&config, setting) {
             Configured::Nothing => Err("nothing".to_owned()),
             Configured::Unusable(why) => Err(why),
-            Configured::Service { settings, key } => Ok((
-                settings.model.provider,
-                settings.model.name,
-                settings.at,
-                key.map(|key| key.expose().to_owned())
-                    .or(settings.key_variable),
-            )),
+            Configured::Service(service) => {
+                let Service { settings, key, .. } = *service;
+                let key = key.map(|key| match key {
+                    Key::Written(key) => key.expose().to_owned(),
+                    Key::Kept(reference) => reference.label(),
+                });
+                Ok((
+                    settings.model.provider,
+                    settings.model.name,
+                    settings.at,
+                    key.or(settings.key_variable),
+                ))
+            }
         }
     }
 
@@ -286,5 +438,85 @@ mod tests {
         assert!(check(json!({ "provider": "openai-compatible" }), json!({})).is_err());
         let why = check(json!({ "provider": "bedrock" }), json!({})).unwrap_err();
         assert!(why.contains("bedrock is not known here"), "{why}");
+    }
+
+    #[test]
+    fn a_key_may_be_kept_elsewhere_and_one_that_cannot_be_used_is_said() {
+        let search = |key: Value| json!({ "provider": "voyage", "remote": { "apiKey": key } });
+        let kept = |id: &str| {
+            let voyage = "https://api.voyageai.com/v1";
+            row(["voyage", "voyage-4-large", voyage], Some(id))
+        };
+        let object = json!({ "source": "env", "provider": "default", "id": "V" });
+        assert_eq!(
+            check(search(object.clone()), json!({})),
+            kept("env:default:V")
+        );
+        let models = json!({ "voyage": { "apiKey": object } });
+        assert_eq!(
+            check(search(json!(" ")), models.clone()),
+            kept("env:default:V")
+        );
+        for (key, expected) in [
+            (
+                json!("${VOYAGE_KEY}"),
+                "apiKey names a variable that has no value",
+            ),
+            (json!({ "source": "env" }), "apiKey is neither a text"),
+            (json!(5), "apiKey is neither a text"),
+        ] {
+            let why = check(search(key), models.clone()).unwrap_err();
+            assert!(why.contains(expected), "{why}");
+        }
+        let config = json!({
+            "models": { "providers": models },
+            "memory": { "search": { "provider": "voyage" } },
+            "agents": { "entries": { "a": { "memory": { "search": { "remote": { "apiKey": "$OWN" } } } } } },
+        });
+        let labels: Vec<String> = references(&config).iter().map(SecretRef::label).collect();
+        assert_eq!(labels, ["env:default:OWN", "env:default:V"]);
+    }
+
+    #[test]
+    fn an_address_is_cut_in_its_path_alone_and_tells_models_apart() {
+        for (at, expected) in [
+            (
+                "https://openai.example/v1beta/openai/",
+                "https://openai.example/v1beta",
+            ),
+            (
+                "https://openai.example/v1beta",
+                "https://openai.example/v1beta",
+            ),
+            ("http://openai/openai", "http://openai"),
+            (
+                "https://generativelanguage.googleapis.com/",
+                "https://generativelanguage.googleapis.com/v1beta",
+            ),
+        ] {
+            assert_eq!(gemini_base(at), expected);
+        }
+        let search = json!({
+            "provider": "openai-compatible", "model": "m", "remote": { "baseUrl": "http://127.0.0.1:1/v1/" }
+        });
+        assert_eq!(
+            check(search, json!({})),
+            row(
+                ["openai@http://127.0.0.1:1/v1", "m", "http://127.0.0.1:1/v1"],
+                None
+            )
+        );
+    }
+
+    #[test]
+    fn what_is_set_and_not_honoured_is_known() {
+        let search = json!({
+            "provider": "ollama", "fallback": "openai", "inputType": "", "remote": { "headers": { "a": "b" } }
+        });
+        let setting = |name: &str| search.pointer(&format!("/{name}")).cloned();
+        let Configured::Service(service) = configured(&json!({}), setting) else {
+            panic!("a service");
+        };
+        assert_eq!(service.ignored, ["fallback", "remote/headers"]);
     }
 }

@@ -14,8 +14,9 @@ use super::sources::{self, Counts, Workspace};
 use super::{Memories, Shelf, folder, provider};
 use crate::clock;
 
+/// Once the files were followed.
 const SEARCH_TIME: Duration = Duration::from_secs(10);
-/// Of which reading changed files may take so much; what is not read by then is said.
+/// Listing files and reading changed ones before it; what is not read by then is said.
 const FOLLOW_TIME: Duration = Duration::from_secs(3);
 /// Passages beyond which an index is worth its making before a search.
 const PENDING_MAX: usize = 1000;
@@ -110,7 +111,7 @@ pub(super) fn search(
     let settings = provider::settings(&memory, shelf)?;
     let embedder = match asked.words_only {
         true => None,
-        false => provider::open(&memory, shelf)?.unwrap_or_else(|why| {
+        false => provider::open(&memory, shelf, &memories.keys)?.unwrap_or_else(|why| {
             warnings.push(format!("{why}; the words answer alone"));
             None
         }),
@@ -118,7 +119,7 @@ pub(super) fn search(
     let query = Query {
         limit: asked.limit,
         min_score: asked.min_score,
-        deadline: began.checked_add(SEARCH_TIME),
+        deadline: Instant::now().checked_add(SEARCH_TIME),
         filter: Filter {
             kinds: asked.kinds.clone(),
             ..Filter::default()
@@ -139,7 +140,7 @@ pub(super) fn search(
         warnings.push(late.to_owned());
     }
     warnings.extend(found.degraded.clone());
-    if let Some(settings) = &settings
+    if let Some((_, settings)) = &settings
         && found.mode == Mode::Hybrid
     {
         let of = memory.vector_status(&shelf.agent, &settings.model)?;
@@ -155,8 +156,8 @@ pub(super) fn search(
         by_meaning: found.mode == Mode::Hybrid,
         provider: settings
             .as_ref()
-            .map_or_else(|| "none".to_owned(), |of| of.model.provider.clone()),
-        model: settings.map(|of| of.model.name),
+            .map_or_else(|| "none".to_owned(), |(id, _)| id.clone()),
+        model: settings.map(|(_, of)| of.model.name),
         warning: (!warnings.is_empty()).then(|| warnings.join("; ")),
         search_ms: began.elapsed().as_millis(),
     })
@@ -168,6 +169,13 @@ fn warnings(shelf: &Shelf, counts: &Counts) -> Vec<String> {
         out.push(format!(
             "{} changed files are not read yet: run memory.index",
             counts.behind
+        ));
+    }
+    if counts.is_cut {
+        out.push(format!(
+            "looking for files was ended early (too slow, or over {} entries): new ones may be missing, gone ones are kept; \
+             run memory.index, or name smaller folders in memory.search.extraPaths",
+            sources::SEEN_MAX
         ));
     }
     if counts.left_out > 0 {
@@ -384,8 +392,9 @@ pub(super) fn index(memories: &Memories, shelf: &Shelf) -> Result<Value, MemoryE
         Ok(Indexed::Busy) => warnings.push("another process is writing this index".to_owned()),
         Err(error) => warnings.push(error.to_string()),
     }
+    warnings.extend(provider::ignored(shelf));
     let mut cost = None;
-    match provider::open(&memory, shelf)? {
+    match provider::open(&memory, shelf, &memories.keys)? {
         Ok(None) => {}
         Ok(Some(embedder)) => {
             if let Err(error) = memory.embed(&shelf.agent, &*embedder, |_, _| {}) {
@@ -423,9 +432,13 @@ pub(super) fn index(memories: &Memories, shelf: &Shelf) -> Result<Value, MemoryE
 pub(super) fn status(memories: &Memories, shelf: &Shelf) -> Result<Value, MemoryError> {
     let memory = memories.open(&shelf.file)?;
     let mut answer = state(&memory, shelf)?;
+    let degraded = memory.status(&shelf.agent)?.degraded;
     warn(
         &mut answer,
-        memory.status(&shelf.agent)?.degraded.into_iter().collect(),
+        degraded
+            .into_iter()
+            .chain(provider::ignored(shelf))
+            .collect(),
     );
     Ok(answer)
 }
@@ -442,9 +455,13 @@ fn state(memory: &Memory, shelf: &Shelf) -> Result<Value, MemoryError> {
         "agentId": shelf.id, "workspaceDir": shelf.workspace, "provider": "none", "documents": status.documents,
         "files": memory.files(&shelf.agent)?.len(), "chunks": status.chunks, "pending": status.pending,
     });
-    if let Some(settings) = provider::settings(memory, shelf)? {
+    out["fts"] = json!({ "available": status.degraded.is_none() });
+    if let Some(why) = &status.degraded {
+        out["fts"]["error"] = json!(why);
+    }
+    if let Some((id, settings)) = provider::settings(memory, shelf)? {
         let of = memory.vector_status(&shelf.agent, &settings.model)?;
-        out["provider"] = json!(settings.model.provider);
+        out["provider"] = json!(id);
         out["model"] = json!(settings.model.name);
         out["vectors"] =
             json!({ "dimensions": of.dimensions, "kept": of.vectors, "missing": of.missing });

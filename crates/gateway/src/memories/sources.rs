@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::fs::{File, Metadata};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,8 @@ use crate::clock;
 /// More files, or folders in each other, are left out and counted.
 const FILES_MAX: usize = 10_000;
 const DEPTH_MAX: usize = 32;
+/// Entries of folders that are looked at, meant or not; nothing is known of the rest.
+pub(super) const SEEN_MAX: usize = 200_000;
 /// The lists of what to remember, cut item by item.
 const LISTS: [&str; 2] = ["MEMORY.md", "USER.md"];
 /// Where the original's repairs keep what they replaced.
@@ -41,6 +44,8 @@ pub(super) struct Counts {
     pub(super) forgotten: usize,
     /// Not read for lack of time.
     pub(super) behind: usize,
+    /// Folders were not looked at to their end: for lack of time, or beyond [`SEEN_MAX`].
+    pub(super) is_cut: bool,
     /// The workspace can't be read.
     pub(super) is_away: bool,
 }
@@ -82,9 +87,12 @@ struct Listed {
     left_out: usize,
     /// Everything that is there is listed.
     whole: bool,
+    seen: usize,
+    until: Option<Instant>,
+    is_cut: bool,
 }
 
-/// Reads what changed until the time is over, forgets what is gone.
+/// Lists and reads what changed until the time is over, forgets what is gone.
 ///
 /// # Errors
 /// The database's.
@@ -103,9 +111,10 @@ pub(super) fn follow(
         });
     };
     let known = memory.files(agent)?;
-    let listed = listed(folder, extra);
+    let listed = listed(folder, extra, until);
     let mut counts = Counts {
         left_out: listed.left_out,
+        is_cut: listed.is_cut,
         ..Counts::default()
     };
     let mut batch = folder::Batch::default();
@@ -208,14 +217,17 @@ fn mark(data: &Metadata) -> Mark {
     }
 }
 
-fn listed(workspace: &Path, extra: &[Extra]) -> Listed {
+fn listed(workspace: &Path, extra: &[Extra], until: Option<Instant>) -> Listed {
     let mut listed = Listed {
         files: Vec::new(),
         left_out: 0,
         whole: true,
+        seen: 0,
+        until,
+        is_cut: false,
     };
     for name in LISTS {
-        if let Ok(data) = workspace.join(name).symlink_metadata() {
+        if let Some(data) = listed.there(workspace.join(name).symlink_metadata()) {
             listed.add(name.to_owned(), &data, None, name.to_owned());
         }
     }
@@ -228,7 +240,7 @@ fn listed(workspace: &Path, extra: &[Extra]) -> Listed {
         if one.path.starts_with(&repairs) {
             continue;
         }
-        let Ok(data) = one.path.symlink_metadata() else {
+        let Some(data) = listed.there(one.path.symlink_metadata()) else {
             continue;
         };
         if data.is_dir() {
@@ -261,18 +273,26 @@ impl Listed {
     ) {
         let mut folders = vec![(folder.to_owned(), 0)];
         while let Some((folder, depth)) = folders.pop() {
+            if self.is_over() {
+                return;
+            }
             let full: PathBuf = root.join(&folder);
-            let is_folder = full.symlink_metadata().map(|data| data.is_dir());
-            if !matches!(is_folder, Ok(true)) {
+            let data = self.there(full.symlink_metadata());
+            if !data.is_some_and(|data| data.is_dir()) {
                 continue;
             }
-            let Ok(entries) = std::fs::read_dir(&full) else {
-                self.left_out += 1;
-                self.whole = false;
+            let Some(entries) = self.there(std::fs::read_dir(&full)) else {
                 continue;
             };
-            for entry in entries.flatten() {
-                let Ok(kind) = entry.file_type() else {
+            for entry in entries {
+                if self.is_over() {
+                    return;
+                }
+                self.seen += 1;
+                let Some(entry) = self.there(entry) else {
+                    continue;
+                };
+                let Some(kind) = self.there(entry.file_type()) else {
                     continue;
                 };
                 let Ok(own) = entry.file_name().into_string() else {
@@ -292,13 +312,41 @@ impl Listed {
                     }
                 } else if kind.is_file()
                     && is_meant(&inside)
-                    && let Ok(data) = entry.metadata()
+                    && let Some(data) = self.there(entry.metadata())
                     && let Some((extra, path)) = name(&inside)
                 {
                     self.add(path, &data, extra, inside);
                 }
             }
         }
+    }
+
+    /// What is not there is nothing. Of what can't be looked at nothing is known, so nothing may be forgotten for it.
+    fn there<T>(&mut self, found: io::Result<T>) -> Option<T> {
+        match found {
+            Ok(found) => Some(found),
+            Err(error) => {
+                let is_gone = matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                );
+                if !is_gone {
+                    self.left_out += 1;
+                    self.whole = false;
+                }
+                None
+            }
+        }
+    }
+
+    /// Whether no more is looked at.
+    fn is_over(&mut self) -> bool {
+        let is_late = self.until.is_some_and(|until| Instant::now() >= until);
+        if is_late || self.seen >= SEEN_MAX {
+            self.whole = false;
+            self.is_cut = true;
+        }
+        self.is_cut
     }
 
     fn add(&mut self, path: String, data: &Metadata, extra: Option<usize>, inside: String) {
@@ -424,8 +472,26 @@ mod tests {
         let mut memory = Memory::open(&dir.path().join("memory.sqlite")).unwrap();
         let main = Agent::parse("main").unwrap();
         let late = follow(&mut memory, &main, dir.path(), &[], Some(Instant::now())).unwrap();
-        assert_eq!((late.behind, late.kept), (1, 0));
+        assert_eq!((late.behind, late.kept, late.is_cut), (1, 0, true));
         let done = follow(&mut memory, &main, dir.path(), &[], None).unwrap();
-        assert_eq!((done.behind, done.kept), (0, 1));
+        assert_eq!((done.behind, done.kept, done.is_cut), (0, 1, false));
+        // What was not looked at is not gone.
+        std::fs::remove_file(dir.path().join("USER.md")).unwrap();
+        let late = follow(&mut memory, &main, dir.path(), &[], Some(Instant::now())).unwrap();
+        assert_eq!((late.forgotten, late.is_cut), (0, true));
+    }
+
+    #[test]
+    fn of_what_cannot_be_looked_at_nothing_is_forgotten() {
+        let mut listed = listed(Path::new("/nowhere"), &[], None);
+        assert!(listed.whole);
+        for errno in [Errno::NOENT, Errno::NOTDIR] {
+            assert!(listed.there::<()>(Err(errno.into())).is_none());
+        }
+        assert!(listed.whole && listed.left_out == 0);
+        for errno in [Errno::ACCESS, Errno::IO, Errno::STALE] {
+            assert!(listed.there::<()>(Err(errno.into())).is_none());
+        }
+        assert!(!listed.whole && listed.left_out == 3);
     }
 }

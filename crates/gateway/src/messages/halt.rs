@@ -36,6 +36,8 @@ const UPSTREAM_WITHIN: Duration = Duration::from_secs(8);
 const AGAIN: Duration = Duration::from_secs(1);
 /// What is said when OpenClaw does not answer; [`STOPPED`] follows when it does.
 const LATER: &str = "⚠️ OpenClaw does not answer now. What was going on is ended here and nothing of it is sent; OpenClaw is told to stop as soon as it answers.";
+/// What is said when it did not for as long as a message may wait for an answer.
+const UNTOLD: &str = "⚠️ OpenClaw did not answer for too long and could not be told to stop. Nothing of what was going on is sent here, but it may still be at work.";
 /// Note of a stop that waits for that.
 const PUT_OFF: &str = "OpenClaw does not answer: it is told to stop when it does";
 
@@ -217,11 +219,12 @@ async fn try_stop(
     let was_put_off = row.note.as_deref() == Some(PUT_OFF);
     let patience = match was_put_off {
         false => UPSTREAM_WITHIN,
-        // As long as a message may wait for an answer.
+        // As long as a message may wait for an answer, and once more in any case, as after a long stop of ours.
         true => {
             let age = now_ms().saturating_sub(row.received_ms);
             let age = Duration::from_millis(u64::try_from(age).unwrap_or(0));
-            messages.settings.load().inbound_age_max.saturating_sub(age)
+            let age_max = messages.settings.load().inbound_age_max;
+            age_max.saturating_sub(age).max(UPSTREAM_WITHIN)
         }
     };
     let told = tokio::select! {
@@ -234,23 +237,23 @@ async fn try_stop(
         draft::end(messages, row).await?;
     }
     let is_put_off = told.is_err() && !was_put_off;
-    let words = match &told {
-        Ok(Ok(())) => Some(STOPPED.to_owned()),
-        Ok(Err(why)) => Some(format!(
-            "⚠️ The agent could not be stopped: {why}. What it says is not sent here."
-        )),
-        Err(_elapsed) => is_put_off.then(|| LATER.to_owned()),
+    let is_given_up = told.is_err() && was_put_off;
+    let content = match &told {
+        Ok(Ok(())) => STOPPED.to_owned(),
+        Ok(Err(why)) => {
+            format!("⚠️ The agent could not be stopped: {why}. What it says is not sent here.")
+        }
+        Err(_elapsed) if is_put_off => LATER.to_owned(),
+        Err(_elapsed) => UNTOLD.to_owned(),
     };
     let reply_age = messages.settings.load().reply_age_max;
-    let reply = words.map(|content| {
-        let payload = Payload {
-            content,
-            thread: back.thread.clone(),
-            reply_to: back.reply_to.clone(),
-            ..Payload::default()
-        };
-        intake::reply(back, &payload, &row.id, reply_age)
-    });
+    let payload = Payload {
+        content,
+        thread: back.thread.clone(),
+        reply_to: back.reply_to.clone(),
+        ..Payload::default()
+    };
+    let reply = intake::reply(back, &payload, &row.id, reply_age);
     let (id, by) = (row.id.clone(), by.to_owned());
     let halted = ended.clone();
     messages
@@ -265,7 +268,7 @@ async fn try_stop(
                 tx.forget_cursor(&row.channel, &row.account, &orders::said_key(&row.id))?;
                 tx.inbox().halt(&row.id, &why, now)?;
             }
-            let is_told = match (is_put_off, &reply) {
+            let is_told = match (is_put_off, is_given_up) {
                 (true, _) => {
                     let state = tx.inbox().get(&id)?.map(|row| row.state);
                     let is_open = matches!(state, Some(InboxState::Waiting | InboxState::Turn));
@@ -274,16 +277,16 @@ async fn try_stop(
                     }
                     is_open
                 }
-                (false, None) => {
+                (false, true) => {
                     let why = "OpenClaw did not answer for too long, and was not told to stop";
                     tx.inbox().halt(&id, why, now)?
                 }
-                (false, Some(_)) => {
+                (false, false) => {
                     let why = format!("stopped {} message(s)", halted.len());
                     tx.inbox().halt(&id, &why, now)?
                 }
             };
-            if let Some(reply) = reply.filter(|_| is_told) {
+            if is_told {
                 tx.outbox().enqueue(reply, now)?;
             }
             Ok(())

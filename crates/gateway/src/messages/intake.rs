@@ -17,7 +17,7 @@ use super::orders::{self, Judged};
 use super::status::Doing;
 use super::upstream::Turn;
 use super::{Messages, crash_point, now_ms};
-use super::{agents, burst, draft, halt, pairing, params, signs};
+use super::{agents, burst, draft, halt, loops, pairing, params, signs};
 use crate::bridge::control::CallError;
 use crate::delivery::{Media, Payload};
 use crate::routing::{Decision, Known, Route, Standing, commands, lane};
@@ -259,7 +259,7 @@ async fn handle(
                 }
                 Decision::Pair => return pairing::offer(messages, &row, &message, &back).await,
                 Decision::Route(route) => {
-                    if row.run_id.is_none() && is_loop(messages, &row, &message) {
+                    if row.run_id.is_none() && loops::is_loop(messages, &row, &message) {
                         let why = "not answered: a bot that writes too often (botLoopProtection)";
                         return done(messages, &row, why).await;
                     }
@@ -347,7 +347,15 @@ async fn handle(
         return ask_instead(messages, &row, &message, &back, settings.reply_age_max).await;
     }
     if let Some(order) = &order
-        && orders::run(messages, &row, (&route, &back), order, own.as_ref(), halted).await?
+        && orders::run(
+            messages,
+            &row,
+            (&*message, &route, &back),
+            order,
+            own.as_ref(),
+            halted,
+        )
+        .await?
     {
         return Ok(());
     }
@@ -366,9 +374,8 @@ async fn handle(
     }
     begin(messages, &row, &route, &back).await?;
     crash_point!("intake.turn_begun");
-    let status = shown.filter(|_| !begun).and_then(|shown| {
-        signs::acknowledge(messages, &back, &route.agent, &message, shown, &row.id)
-    });
+    let status = shown
+        .and_then(|shown| signs::acknowledge(messages, &back, &route.agent, &message, shown, &row));
     let params = params::of(messages, &row, &route, &message, rest).await;
     let is_owner =
         route.standing.owner || (rest.is_none() && order.as_ref().is_some_and(commands::is_reset));
@@ -408,7 +415,10 @@ async fn handle(
     let Some(outcome) = outcome else {
         return Ok(());
     };
-    if let Some(status) = &status {
+    // What is put back has come to no end: it is as when it was taken up.
+    if let Some(status) = &status
+        && put_back(&row, &outcome).is_none()
+    {
         let is_good = matches!(&outcome, Ok(turn) if turn.failed.is_none());
         status.is(if is_good { Doing::Done } else { Doing::Failed });
     }
@@ -426,27 +436,44 @@ pub(super) async fn settle(
     draft: Option<String>,
 ) -> Result<(), StoreError> {
     let reply_age = messages.settings.load().reply_age_max;
+    if let Some(why) = put_back(row, &outcome) {
+        return wait(messages, row, &why).await;
+    }
     match outcome {
         Ok(turn) => close(messages, row, &turn, back, draft, reply_age).await,
         Err(CallError::Refused(error)) => {
-            let error: Value = serde_json::from_str(&error).unwrap_or(Value::Null);
-            let why = channels::web::head(error["message"].as_str().unwrap_or("the agent refused"));
-            if error["retryable"] == true && row.attempts < ATTEMPTS_MAX {
-                return wait(messages, row, &why).await;
-            }
             let turn = Turn {
                 replies: Vec::new(),
-                failed: Some(why),
+                failed: Some(refusal(&error).0),
             };
             close(messages, row, &turn, back, draft, reply_age).await
         }
-        Err(error @ (CallError::NotSent(_) | CallError::Lost(_)))
-            if row.attempts < ATTEMPTS_MAX =>
-        {
-            wait(messages, row, &error.to_string()).await
+        Err(error @ (CallError::NotSent(_) | CallError::Lost(_))) => {
+            fail(messages, row, &error.to_string()).await
         }
-        Err(error) => fail(messages, row, &error.to_string()).await,
     }
+}
+
+/// Why a row is put back with this, to be asked for again. `None`: it ends.
+fn put_back(row: &InboxRow, outcome: &Result<Turn, CallError>) -> Option<String> {
+    if row.attempts >= ATTEMPTS_MAX {
+        return None;
+    }
+    match outcome {
+        Ok(_) => None,
+        Err(CallError::Refused(error)) => {
+            let (why, is_retryable) = refusal(error);
+            is_retryable.then_some(why)
+        }
+        Err(error @ (CallError::NotSent(_) | CallError::Lost(_))) => Some(error.to_string()),
+    }
+}
+
+/// What an error object of the upstream says, and whether asking again may help.
+fn refusal(error: &str) -> (String, bool) {
+    let error: Value = serde_json::from_str(error).unwrap_or(Value::Null);
+    let why = channels::web::head(error["message"].as_str().unwrap_or("the agent refused"));
+    (why, error["retryable"] == true)
 }
 
 /// The chat that a message came from: `{channel, account, target, thread}`.
@@ -488,21 +515,6 @@ fn as_message(request: &TurnRequest) -> InboundMessage {
         attachments: Vec::new(),
         sent_at_ms: now_ms(),
     }
-}
-
-/// Whether the sender is a bot that was answered too often of late.
-fn is_loop(messages: &Messages, row: &InboxRow, message: &InboundMessage) -> bool {
-    let accounts = messages.accounts.load();
-    let Some(account) = accounts.get(&row.channel, &row.account) else {
-        return false;
-    };
-    let routing = messages.routing.load();
-    let limits = routing.loop_limits(&row.channel, &account.settings, message);
-    limits.is_some_and(|limits| {
-        let (chat, sender) = (&message.chat.id, &message.sender.id);
-        let pair = format!("{}/{}/{chat}/{sender}", row.channel, row.account);
-        !messages.bots.admits(&pair, limits, now_ms())
-    })
 }
 
 pub(super) async fn decide(

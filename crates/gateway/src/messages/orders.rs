@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::intake::{self, Back};
 use super::upstream::{Reply, Turn};
-use super::{Messages, agents, crash_point, halt, now_ms, signs};
+use super::{Messages, agents, crash_point, halt, now_ms, params, signs};
 use crate::app::App;
 use crate::bridge::control::CallError;
 use crate::bridge::errand::{Ended, Errand};
@@ -131,11 +131,14 @@ async fn say(
 pub(super) async fn run(
     messages: &Arc<Messages>,
     row: &InboxRow,
-    (route, back): (&Route, &Back),
+    (message, route, back): (&channels::InboundMessage, &Route, &Back),
     order: &Order,
     own: Option<&Arc<App>>,
     halted: &CancellationToken,
 ) -> Result<bool, StoreError> {
+    if row.run_id.is_none() && order.kind != Kind::Reset {
+        note_said(messages, row, 0).await?;
+    }
     let is_known = match own {
         Some(_) => agents::is_command(&order.line),
         None => match order.kind {
@@ -158,7 +161,7 @@ pub(super) async fn run(
                 });
                 agents::command(app, &route.agent, &params).await
             }
-            None => upstreams(messages, row, route, order).await,
+            None => upstreams(messages, row, (message, route), order).await,
         }
     };
     let outcome = tokio::select! {
@@ -179,7 +182,7 @@ pub(super) async fn run(
 async fn upstreams(
     messages: &Messages,
     row: &InboxRow,
-    route: &Route,
+    (message, route): (&channels::InboundMessage, &Route),
     order: &Order,
 ) -> Result<Turn, CallError> {
     let Some(ready) = messages.upstream.at() else {
@@ -188,16 +191,24 @@ async fn upstreams(
             messages.upstream.word()
         )));
     };
+    let files = match commands::takes_files(order) {
+        true => message.attachments.as_slice(),
+        false => [].as_slice(),
+    };
+    let asked = params::with_files(messages, row, route, order.line.clone(), files).await;
     let unread = |error: StoreError| CallError::NotSent(error.to_string());
     let errand = Errand {
         session_key: &route.session_key,
-        text: &order.line,
+        text: asked["message"].as_str().unwrap_or(&order.line),
+        files: asked["attachments"]
+            .as_array()
+            .map_or(&[][..], Vec::as_slice),
         id: &row.id,
         said_ms: said_ms(messages, row).await.map_err(unread)?,
         is_repeatable: order.kind.is_repeatable(),
     };
     let mark = async {
-        note_said(messages, row).await.map_err(unread)?;
+        note_said(messages, row, now_ms()).await.map_err(unread)?;
         crash_point!("orders.marked");
         Ok(())
     };
@@ -238,7 +249,8 @@ async fn upstreams(
     })
 }
 
-/// Where it is kept that a command may have been given to the upstream; forgotten with the end of its row.
+/// Where it is kept when a command may have been given to the upstream, `0` while it certainly was not; forgotten with the end of its
+/// row.
 pub(super) fn said_key(id: &str) -> String {
     format!("said/{id}")
 }
@@ -250,17 +262,19 @@ async fn said_ms(messages: &Messages, row: &InboxRow) -> Result<Option<u64>, Sto
         .store
         .read(move |reader| reader.cursor(&channel, &account, &key))
         .await?;
-    Ok(said.and_then(|said| said.parse().ok()))
+    Ok(match said {
+        Some(said) => said.parse().ok().filter(|ms| *ms > 0),
+        // Begun by a gateway that did not keep it.
+        None if row.run_id.is_some() => u64::try_from(row.updated_ms).ok(),
+        None => None,
+    })
 }
 
-async fn note_said(messages: &Messages, row: &InboxRow) -> Result<(), StoreError> {
+async fn note_said(messages: &Messages, row: &InboxRow, said_ms: i64) -> Result<(), StoreError> {
     let (channel, account, key) = (row.channel.clone(), row.account.clone(), said_key(&row.id));
     messages
         .store
-        .write(move |tx| {
-            let now = now_ms();
-            tx.set_cursor(&channel, &account, &key, &now.to_string(), now)
-        })
+        .write(move |tx| tx.set_cursor(&channel, &account, &key, &said_ms.to_string(), now_ms()))
         .await
 }
 

@@ -53,7 +53,8 @@ fn said(message: &InboundMessage) -> String {
     text
 }
 
-async fn with_files(
+/// A text with files, as of a person who sent both.
+pub(super) async fn with_files(
     messages: &Messages,
     row: &InboxRow,
     route: &Route,

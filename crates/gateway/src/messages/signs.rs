@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use channels::message::{Action, ChatKind, InboundMessage};
 use serde_json::{Map, Value};
+use store::InboxRow;
 
 use super::Messages;
 use super::intake::Back;
@@ -95,14 +96,14 @@ impl Signs {
 }
 
 /// Reacts to `message`, whose id on the service is `on`, if the configuration says so. Answers at once: what shows how the turn of
-/// `run` goes on, where that is asked for.
+/// `row` goes on, where that is asked for; that of one that was begun before too, whose reaction was left at something else.
 pub(super) fn acknowledge<'a>(
     messages: &'a Messages,
     back: &Back,
     agent: &str,
     message: &InboundMessage,
     on: String,
-    run: &'a str,
+    row: &'a InboxRow,
 ) -> Option<Status<'a>> {
     let channel = messages.supervisor.get(&back.channel, &back.account)?;
     if !channel.capabilities().reactions || on.is_empty() {
@@ -119,12 +120,15 @@ pub(super) fn acknowledge<'a>(
         let place = (back.target.clone(), on);
         return Some(Status::begin(
             &messages.watched,
-            run,
+            &row.id,
             channel,
             place,
             emoji,
             looks,
         ));
+    }
+    if row.run_id.is_some() {
+        return None;
     }
     let action = Action::React {
         target: back.target.clone(),

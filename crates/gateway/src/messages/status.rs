@@ -138,6 +138,20 @@ impl Looks {
         let own = self.own.get(key).cloned();
         own.into_iter().chain([usual(key).to_owned()]).collect()
     }
+
+    /// As [`of`](Self::of) for what was taken up, which is acknowledged with `first` where nothing else is wished.
+    fn taken(&self, first: &str) -> Vec<String> {
+        let own = self.own.get(Doing::Taken.key()).cloned();
+        own.into_iter().chain([first.to_owned()]).collect()
+    }
+
+    /// What is shown after how long a silence.
+    fn stalls(&self) -> [(&'static str, Duration); 2] {
+        [
+            ("stallSoft", self.stall_soft),
+            ("stallHard", self.stall_hard),
+        ]
+    }
 }
 
 /// What a turn is at.
@@ -256,6 +270,14 @@ impl Drop for Status<'_> {
     }
 }
 
+/// `None`: never.
+async fn reached(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 struct Place {
     channel: Arc<dyn Channel>,
     target: String,
@@ -270,9 +292,17 @@ impl Place {
         self.show(&Doing::Taken).await;
         loop {
             let since = Instant::now();
-            let changed = tokio::select! {
-                changed = news.changed() => changed.is_ok(),
-                () = self.stall(since) => continue,
+            let mut stalls = self.looks.stalls().into_iter();
+            let changed = loop {
+                let stall = stalls.next();
+                tokio::select! {
+                    changed = news.changed() => break changed.is_ok(),
+                    () = reached(stall.map(|(_, after)| since + after)) => {}
+                }
+                // Nothing is heard. What is on its way to the service is never broken off: it may arrive all the same, and later.
+                if let Some((key, _)) = stall {
+                    self.react(self.looks.of(key)).await;
+                }
             };
             let doing = news.borrow_and_update().clone();
             match doing {
@@ -283,10 +313,10 @@ impl Place {
                         _ => self.looks.error_hold,
                     })
                     .await;
-                    return self.show(&Doing::Taken).await;
+                    return self.leave().await;
                 }
                 // It was stopped, or put off.
-                _ if !changed => return self.show(&Doing::Taken).await,
+                _ if !changed => return self.leave().await,
                 _ => {}
             }
             // What lasts no longer than that is not shown.
@@ -295,27 +325,20 @@ impl Place {
                 changed = news.changed() => match changed {
                     // Looked at by the next round.
                     Ok(()) => news.mark_changed(),
-                    Err(_gone) => return self.show(&Doing::Taken).await,
+                    Err(_gone) => return self.leave().await,
                 },
             }
         }
     }
 
-    /// Shows that nothing is heard, and waits on: ends when something is.
-    async fn stall(&mut self, since: Instant) {
-        for (key, after) in [
-            ("stallSoft", self.looks.stall_soft),
-            ("stallHard", self.looks.stall_hard),
-        ] {
-            tokio::time::sleep_until(since + after).await;
-            self.react(self.looks.of(key)).await;
-        }
-        std::future::pending::<()>().await;
+    /// The acknowledging one, for good.
+    async fn leave(&mut self) {
+        self.react(vec![self.first.clone()]).await;
     }
 
     async fn show(&mut self, doing: &Doing) {
         let emojis = match doing {
-            Doing::Taken => vec![self.first.clone()],
+            Doing::Taken => self.looks.taken(&self.first),
             other => self.looks.of(other.key()),
         };
         self.react(emojis).await;
@@ -323,8 +346,11 @@ impl Place {
 
     /// The first of these that the service takes.
     async fn react(&mut self, emojis: Vec<String>) {
+        // Until the service has answered, nobody knows.
+        let before = std::mem::take(&mut self.shown);
         for emoji in emojis {
-            if self.shown == emoji {
+            if before == emoji {
+                self.shown = before;
                 return;
             }
             let action = Action::React {
@@ -347,6 +373,7 @@ impl Place {
                 Err(_elapsed) => return,
             }
         }
+        self.shown = before;
     }
 }
 
@@ -383,6 +410,9 @@ mod tests {
         let looks = looks.expect("it is on");
         assert_eq!(looks.of("done"), ["🎉", "👍"]);
         assert_eq!(looks.of("web"), ["⚡"]);
+        assert_eq!(looks.taken("👀"), ["👀"]);
+        let waits = read(json!({ "enabled": true, "emojis": { "queued": "⏳" } }));
+        assert_eq!(waits.expect("it is on").taken("👀"), ["⏳", "👀"]);
         assert_eq!(looks.debounce, Duration::from_millis(5));
         assert_eq!(looks.stall_hard, Duration::from_secs(30));
     }

@@ -48,6 +48,12 @@ pub(crate) fn after_reset(order: &Order) -> Option<&str> {
     (is_reset(order) && !rest.is_empty()).then_some(rest)
 }
 
+/// It is about the files that it stands below: it leads to a turn, or may.
+pub(crate) fn takes_files(order: &Order) -> bool {
+    order.kind == Kind::Unknown
+        || ["btw", "steer", "goal", "skill", "learn"].contains(&order.name.as_str())
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Rest {
     /// With more it is a text.
@@ -339,6 +345,23 @@ mod tests {
         check("/", None);
         check("status", None);
         check("say /status", None);
+    }
+
+    #[test]
+    fn what_may_lead_to_a_turn_is_about_its_files() {
+        let takes =
+            |text: &str| takes_files(&read(&said("direct", text, false)).expect("an order"));
+        for text in [
+            "/my_skill do it",
+            "/skill x",
+            "/side what is this?",
+            "/tell look",
+        ] {
+            assert!(takes(text), "{text}");
+        }
+        for text in ["/status", "/new", "/compact", "/think high"] {
+            assert!(!takes(text), "{text}");
+        }
     }
 
     #[test]

@@ -58,7 +58,7 @@ impl Groups {
 }
 
 /// Whether an entry is such a reference.
-pub(super) fn is_reference(entry: &str) -> bool {
+pub(crate) fn is_reference(entry: &str) -> bool {
     entry.trim().starts_with(PREFIX)
 }
 

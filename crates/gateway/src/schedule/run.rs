@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent::thinking::Level;
 use serde_json::{Value, json};
 use store::{RunState, SessionFilter};
 use tokio::sync::OwnedSemaphorePermit;
@@ -212,7 +213,10 @@ async fn perform(app: &Arc<App>, assistant: &Arc<Assistant>, job: &Job) -> Done 
         queue: false,
         client: Some(("cron".to_owned(), "backend".to_owned())),
         model: payload["model"].as_str().map(str::to_owned),
-        sampling: agent::Sampling::default(),
+        sampling: agent::Sampling {
+            thinking: payload["thinking"].as_str().and_then(Level::parse),
+            ..agent::Sampling::default()
+        },
         caller_tools: Vec::new(),
     };
     let mut done = Done {

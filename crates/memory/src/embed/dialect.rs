@@ -4,6 +4,7 @@
 //! text is for and how long a vector is (docs.voyageai.com). Ollama: docs/api.md. Gemini: `embedContent` and
 //! `batchEmbedContents` of ai.google.dev, asked as OpenClaw asks them (extensions/google/embedding-provider.ts at 2026.9.6).
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -16,6 +17,13 @@ const DIMENSIONS_MAX: usize = 8192;
 const GEMINI_2: &str = "gemini-embedding-2";
 /// What OpenClaw asks of it where no other number is configured.
 const GEMINI_2_DIMENSIONS: usize = 3072;
+/// The models of Gemini's that can be asked for a length, and the lengths. Source: extensions/google/embedding-provider.ts.
+const GEMINI_SIZED: [&str; 3] = [
+    "gemini-embedding-001",
+    GEMINI_2,
+    "gemini-embedding-2-preview",
+];
+const GEMINI_DIMENSIONS: RangeInclusive<usize> = 128..=3072;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
@@ -32,14 +40,31 @@ pub(super) struct Answered {
 }
 
 impl Dialect {
+    /// After an `@` is whose it is.
     pub(super) fn of(provider: &str) -> Option<Self> {
-        Some(match provider {
+        let kind = provider.split_once('@').map_or(provider, |(kind, _)| kind);
+        Some(match kind {
             "openai" => Self::OpenAi,
             "ollama" => Self::Ollama,
             "gemini" => Self::Gemini,
             "voyage" => Self::Voyage,
             _ => return None,
         })
+    }
+
+    /// # Errors
+    /// Why the model can't be asked for this length.
+    pub(super) fn check(self, model: &Model) -> Result<(), String> {
+        let is_sized = self == Self::Gemini && GEMINI_SIZED.contains(&gemini_name(model));
+        match model.dimensions {
+            Some(asked) if is_sized && !GEMINI_DIMENSIONS.contains(&asked) => Err(format!(
+                "{} has vectors of {} to {} numbers, not {asked}",
+                gemini_name(model),
+                GEMINI_DIMENSIONS.start(),
+                GEMINI_DIMENSIONS.end()
+            )),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn url(self, base: &str, model: &Model, purpose: Purpose) -> String {
@@ -235,7 +260,9 @@ fn gemini(model: &Model, purpose: Purpose, text: &str) -> Value {
         _ => json!({ "content": { "parts": [{ "text": text }] }, "taskType": task }),
     };
     let usual = name.starts_with(GEMINI_2).then_some(GEMINI_2_DIMENSIONS);
-    if let Some(dimensions) = model.dimensions.or(usual) {
+    if GEMINI_SIZED.contains(&name)
+        && let Some(dimensions) = model.dimensions.or(usual)
+    {
         body["outputDimensionality"] = json!(dimensions);
     }
     body

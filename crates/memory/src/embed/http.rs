@@ -52,6 +52,9 @@ impl Service {
                 settings.model.provider
             ));
         };
+        if let Err(why) = dialect.check(&settings.model) {
+            return wrong(why);
+        }
         let base = settings.at.trim_end_matches('/');
         let usable = reqwest::Url::parse(base)
             .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());

@@ -113,3 +113,108 @@ async fn a_conversation_goes_other_ways_and_back() {
     let way = |leaf: &str, is_active| (leaf.to_owned(), 4, is_active);
     assert_eq!(ways, [way("4", false), way("6", false), way("7", true)]);
 }
+
+#[tokio::test]
+async fn a_way_that_is_gone_back_to_does_not_give_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir.path().join("m.db"));
+    store.opened().await.unwrap();
+    let (switched, rewound) = store
+        .write(|tx| {
+            let agents = tx.agents();
+            agents.open("agent:main:a", "main", "a", 1)?;
+            let back = |id: &str, unique: &str| {
+                let (placed, _) = agents.placed("a", id)?.expect("an entry of the way");
+                agents.rewind("a", placed.seq, unique)
+            };
+            let leaves = || -> Result<Vec<String>, store::TxError> {
+                let branches = agents.branches("a")?.into_iter();
+                Ok(branches.map(|branch| branch.leaf.id).collect())
+            };
+            agents.append("a", &entry("first"))?;
+            // As many as are kept.
+            for id in (1..=64).map(|id| id.to_string()) {
+                agents.append("a", &entry(&id))?;
+                back(&id, &id)?;
+            }
+            agents.append("a", &entry("now"))?;
+            assert!(agents.switch("a", "1", "x")?);
+            let switched = leaves()?;
+            // What is taken back is the oldest of all, and stays for being that.
+            back("1", "y")?;
+            Ok((switched, leaves()?))
+        })
+        .await
+        .unwrap();
+    let has = |leaves: &[String]| {
+        ["1", "2", "3", "64", "now"].map(|id| leaves.iter().any(|leaf| leaf == id))
+    };
+    assert_eq!((switched.len(), has(&switched)), (65, [true; 5]));
+    assert_eq!(
+        (rewound.len(), has(&rewound)),
+        (65, [true, false, true, true, true])
+    );
+}
+
+#[tokio::test]
+async fn a_conversation_taken_back_takes_what_its_last_answer_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir.path().join("m.db"));
+    store.opened().await.unwrap();
+    let tokens = store
+        .write(|tx| {
+            let agents = tx.agents();
+            let opened = agents.open("agent:main:a", "main", "a", 1)?;
+            let say = |id: &str, role: &str, message: &str| {
+                let said = Entry {
+                    role: role.into(),
+                    message: message.into(),
+                    ..entry(id)
+                };
+                agents.append("a", &said)
+            };
+            let mut tokens = vec![agents.context_left("a")?];
+            say("1", "user", "{}")?;
+            say("2", "assistant", r#"{"usage":{"totalTokens":70}}"#)?;
+            say("3", "assistant", r#"{"stopReason":"error"}"#)?;
+            tokens.push(agents.context_left("a")?);
+            say("4", "compaction", r#"{"tokensAfter":9}"#)?;
+            tokens.push(agents.context_left("a")?);
+            agents.note_run(&opened.key, "{}", (1, 1), 500, 2)?;
+            agents.note_turned(&opened.key, 9)?;
+            let turned = agents.session(&opened.key)?.expect("a session");
+            assert_eq!((turned.context_tokens, turned.last_run), (9, None));
+            // A run that is open is seen where it is written.
+            agents.begin("r", &opened, "", 3)?;
+            assert!(agents.is_at_work(&opened.key)?);
+            Ok(tokens)
+        })
+        .await
+        .unwrap();
+    assert_eq!(tokens, [0, 70, 9]);
+}
+
+#[tokio::test]
+async fn a_run_that_is_opened_again_has_its_input_in_the_conversation() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir.path().join("m.db"));
+    store.opened().await.unwrap();
+    let ids = store
+        .write(|tx| {
+            let agents = tx.agents();
+            let session = agents.open("agent:main:a", "main", "a", 1)?;
+            agents.begin("r", &session, "", 1)?;
+            for id in ["before", "r:user", "r:failed"] {
+                agents.append("a", &entry(id))?;
+            }
+            let (asked, _) = agents.placed("a", "r:user")?.expect("an entry of the way");
+            agents.rewind("a", asked.seq, "x")?;
+            agents.append("a", &entry("instead"))?;
+            assert!(agents.reopen("r", "r:failed", "r:user")?);
+            let entries = agents.entries("a", None, 9)?.into_iter();
+            Ok(entries.map(|entry| entry.id).collect::<Vec<_>>())
+        })
+        .await
+        .unwrap();
+    assert_eq!(ids, ["before", "instead", "r:user"]);
+}

@@ -85,8 +85,11 @@ pub(super) fn tokens(entry: &Entry) -> u64 {
             .map(|part| {
                 let word = |key: &str| part[key].as_str().map_or(0, chars_in);
                 match part["type"].as_str() {
-                    Some("toolCall") => word("name") + chars_in(&part["arguments"].to_string()),
-                    _ => word("text") + word("thinking"),
+                    Some("toolCall") => {
+                        let arguments = chars_in(&part["arguments"].to_string());
+                        word("name") + arguments + word("thoughtSignature")
+                    }
+                    _ => word("text") + word("thinking") + word("thinkingSignature"),
                 }
             })
             .sum(),

@@ -1,9 +1,10 @@
 //! `sessions.create`: a conversation, and its first turn if the call brings one.
 
 use serde_json::{Value, json};
+use store::AgentSession;
 use wire::error::ErrorShape;
 
-use super::super::{events, rows};
+use super::super::{events, rows, thinking, unavailable};
 use super::Call;
 use crate::auth::sha256_hex;
 
@@ -11,7 +12,7 @@ use crate::auth::sha256_hex;
 const KEPT: [&str; 4] = ["label", "displayName", "category", "model"];
 /// What says nothing here, or what is looked at below. Hooks are the original's, and a parent is nothing but the session one
 /// came from.
-const KNOWN: [&str; 10] = [
+const KNOWN: [&str; 14] = [
     "key",
     "agentId",
     "idempotencyKey",
@@ -22,8 +23,13 @@ const KNOWN: [&str; 10] = [
     "spawnDepth",
     "emitCommandHooks",
     "succeedsParent",
+    "thinkingLevel",
+    "fork",
+    "forkFrom",
+    // What a title may be made from; none is made here.
+    "titleSource",
 ];
-/// In a session's settings: the call that made it, so that another one under the same idempotency key is told from it.
+/// In a session's settings: `ONCE:PARAMS` of the call that made it, as hashes.
 const MADE_BY: &str = "createRequest";
 
 impl Call {
@@ -31,47 +37,26 @@ impl Call {
     /// src/gateway/server-methods/sessions-create.ts at 2026.9.6.
     pub(super) async fn create(&self) -> Result<Value, ErrorShape> {
         self.refuse_unsupported()?;
-        if let Some(main) = self.main_to_begin_anew() {
-            self.known_agent(&main)?;
-            let session = self.assistant.begin_anew(&self.app, &main).await?;
-            let row = rows::session(&self.app, &self.assistant, &session);
-            return Ok(
-                json!({ "ok": true, "key": main, "sessionId": session.session_id, "entry": row, "runStarted": false }),
-            );
-        }
         let once = self.once()?;
-        let key = match self.text("key") {
-            Some(_) => self.key("key"),
-            None => self.fresh_key(once.as_deref()),
+        let main = self.main_to_begin_anew();
+        let key = match (&main, self.text("key")) {
+            (Some(main), _) => main.clone(),
+            (None, Some(_)) => self.key("key"),
+            (None, None) => self.fresh_key(once.as_deref()),
         };
         self.known_agent(&key)?;
-        let session = self.open(&key).await?;
-        let mut settings = rows::settings(&session);
-        let made_by = sha256_hex(self.params.to_string().as_bytes());
-        if once.is_some() {
-            match settings[MADE_BY].as_str() {
-                Some(before) if before != made_by => {
-                    return Err(ErrorShape::invalid_request(
-                        "session creation idempotency key was reused with different parameters",
-                    ));
+        let request = once
+            .as_ref()
+            .map(|once| format!("{once}:{}", sha256_hex(self.params.to_string().as_bytes())));
+        let session = match self.made_before(&key, request.as_deref()).await? {
+            Some(session) => session,
+            None => {
+                if main.is_some() {
+                    self.assistant.begin_anew(&self.app, &key).await?;
                 }
-                _ => settings[MADE_BY] = json!(made_by),
+                self.make(&key, request.as_deref()).await?
             }
-        }
-        if let Some(model) = self.text("model") {
-            self.assistant
-                .model(&self.app, &session.agent, Some(model))
-                .map_err(|error| ErrorShape::invalid_request(error.to_string()))?;
-        }
-        for name in KEPT {
-            if let Some(value) = self.text(name) {
-                settings[name] = json!(value);
-            }
-        }
-        self.keep_settings(&session, &settings, session.archived)
-            .await?;
-        let session = self.open(&key).await?;
-        events::session_changed(&self.app, &self.assistant, &session, "create");
+        };
         let row = rows::session(&self.app, &self.assistant, &session);
         let mut answer = json!({ "ok": true, "key": key, "sessionId": session.session_id, "entry": row, "runStarted": false });
         if let Some(turn) = self.first_turn(&key, once.as_deref()) {
@@ -88,16 +73,153 @@ impl Call {
         Ok(answer)
     }
 
+    /// The session that this very call made already: what became of it since stays. Another call under its idempotency key is
+    /// refused.
+    async fn made_before(
+        &self,
+        key: &str,
+        request: Option<&str>,
+    ) -> Result<Option<AgentSession>, ErrorShape> {
+        let Some(request) = request else {
+            return Ok(None);
+        };
+        let session = self.assistant.session(key).await?;
+        let before = session
+            .as_ref()
+            .and_then(|session| rows::settings(session)[MADE_BY].as_str().map(str::to_owned));
+        let once = |text: &str| text.split(':').next().map(str::to_owned);
+        match before {
+            Some(before) if before == request => Ok(session),
+            Some(before) if once(&before) == once(request) => Err(ErrorShape::invalid_request(
+                "session creation idempotency key was reused with different parameters",
+            )),
+            _ => Ok(None),
+        }
+    }
+
+    async fn make(&self, key: &str, request: Option<&str>) -> Result<AgentSession, ErrorShape> {
+        let agent = super::agent_for(&self.app, key);
+        let model = self
+            .assistant
+            .model(&self.app, &agent, self.text("model"))
+            .map_err(|error| ErrorShape::invalid_request(error.to_string()));
+        let thinking = match (self.params.get("thinkingLevel"), &model) {
+            (None, _) => None,
+            (Some(wanted), Ok(model)) => {
+                let level = thinking::patched(wanted, model);
+                Some(level.map_err(ErrorShape::invalid_request)?)
+            }
+            (Some(_), Err(error)) => return Err(error.clone()),
+        };
+        if self.text("model").is_some() {
+            model?;
+        }
+        if let Some(label) = self.text("label") {
+            self.unused_label(&agent, key, label).await?;
+        }
+        let parent = self.forked_from().await?;
+        let session = self.open(key).await?;
+        if let Some((parent, before)) = parent {
+            if !self
+                .assistant
+                .entries(&session.session_id, 1)
+                .await?
+                .is_empty()
+            {
+                return Err(ErrorShape::invalid_request("fork requires a new session"));
+            }
+            self.copy(&parent, before, &session).await?;
+        }
+        let mut settings = rows::settings(&session);
+        if let Some(request) = request {
+            settings[MADE_BY] = json!(request);
+        }
+        if let Some(level) = thinking {
+            settings["thinkingLevel"] = level;
+        }
+        for name in KEPT {
+            if let Some(value) = self.text(name) {
+                settings[name] = json!(value);
+            }
+        }
+        self.keep_settings(&session, &settings, session.archived)
+            .await?;
+        let session = self.open(key).await?;
+        events::session_changed(&self.app, &self.assistant, &session, "create");
+        Ok(session)
+    }
+
+    /// The conversation that this one begins with, and where in it that ends.
+    async fn forked_from(&self) -> Result<Option<(AgentSession, i64)>, ErrorShape> {
+        if self.params["fork"] != true {
+            return match self.text("forkFrom") {
+                None => Ok(None),
+                Some(_) => Err(ErrorShape::invalid_request("forkFrom requires fork=true")),
+            };
+        }
+        let Some(named) = self.text("parentSessionKey") else {
+            return Err(ErrorShape::invalid_request(
+                "fork requires parentSessionKey",
+            ));
+        };
+        let parent = self
+            .assistant
+            .session(&self.key("parentSessionKey"))
+            .await?;
+        let parent = parent.ok_or_else(|| {
+            ErrorShape::invalid_request(format!("unknown parent session: {named}"))
+        })?;
+        let id = parent.session_id.clone();
+        let entries = self
+            .assistant
+            .store
+            .read(move |reader| reader.agents().entries(&id, None, usize::MAX))
+            .await
+            .map_err(|error| unavailable(&error))?;
+        // What is being said has no answer yet.
+        let is_answered = |entry: &&store::Entry| entry.role == "assistant";
+        let last = match self.text("forkFrom") {
+            Some(_) => entries.iter().rfind(is_answered),
+            None if self.assistant.live_of(&parent.key).is_empty() => entries.last(),
+            None => {
+                return Err(ErrorShape::new(
+                    wire::error::ErrorCode::Unavailable,
+                    "Fork is unavailable while the agent is working.",
+                ));
+            }
+        };
+        let before = last.map_or(0, |entry| entry.seq + 1);
+        Ok(Some((parent, before)))
+    }
+
+    async fn copy(
+        &self,
+        parent: &AgentSession,
+        before: i64,
+        session: &AgentSession,
+    ) -> Result<(), ErrorShape> {
+        let (from, into) = (parent.session_id.clone(), session.clone());
+        self.assistant
+            .store
+            .write(move |tx| {
+                let agents = tx.agents();
+                agents.fork(&from, before, &into.session_id)?;
+                let context = agents.context_left(&into.session_id)?;
+                agents.set_context(&into.key, context)
+            })
+            .await
+            .map_err(|error| unavailable(&error))
+    }
+
     /// Nothing that was asked for is left out in silence: an incognito session that is kept would be worse than none.
     fn refuse_unsupported(&self) -> Result<(), ErrorShape> {
         let asked = self.params.as_object().into_iter().flatten();
         for (name, value) in asked {
             let is_known = KNOWN.contains(&name.as_str()) || KEPT.contains(&name.as_str());
             let says_nothing = value.is_null() || value == false;
-            // With one operator nobody else is there to see it; no turn here thinks unless its model does.
+            // With one operator nobody else is there to see it.
             let is_default = match name.as_str() {
                 "visibility" => value == "shared",
-                "thinkingLevel" => value == "off",
                 _ => false,
             };
             if !is_known && !says_nothing && !is_default {

@@ -3,19 +3,23 @@
 //! As in the original all words must be there, whole, in any case and order. A scan, newest first and bounded: an index would
 //! have to be kept for what is asked seldom.
 
+use std::collections::HashMap;
+
 use serde_json::{Value, json};
+use store::{AgentSession, Agents, TxError};
 use wire::error::ErrorShape;
 
-use super::super::{rows, unavailable};
+use super::super::{clock_ms, rows, unavailable};
 use super::Call;
+use crate::native::agents::normalize_id;
 use crate::native::sessions as empty;
 
 const LIMIT: usize = 10;
 const LIMIT_MAX: usize = 25;
 /// Lines looked at.
 const LOOKED_MAX: i64 = 100_000;
-/// Lines with the rarest-looking word in them.
-const FOUND_MAX: i64 = 2_000;
+/// Lines with all words in them: the best are chosen among the latest of these.
+const FOUND_MAX: usize = 2_000;
 const SNIPPET_CHARS_MAX: usize = 300;
 /// Weights of Okapi's BM25, as SQLite's full-text search has them.
 const K1: f64 = 1.2;
@@ -49,6 +53,123 @@ fn snippet(text: &str, first: &str) -> String {
     format!("{before}{}{after}", middle.trim())
 }
 
+/// Where a search looks.
+#[derive(Debug, PartialEq, Eq)]
+enum Among {
+    Sessions(Vec<String>),
+    Agent(String),
+    /// As `sessions.list` chooses them.
+    Listed {
+        agent: Option<String>,
+        archived: bool,
+        label: Option<String>,
+        since_ms: i64,
+    },
+}
+
+impl Among {
+    fn listed(scope: &Value) -> Self {
+        let text = |name: &str| {
+            let text = scope[name].as_str().map(str::trim);
+            text.filter(|text| !text.is_empty()).map(str::to_owned)
+        };
+        let minutes = scope["activeMinutes"]
+            .as_i64()
+            .map(|minutes| minutes.max(1));
+        Self::Listed {
+            agent: text("agentId").map(|agent| normalize_id(&agent)),
+            archived: scope["archived"] == true,
+            label: text("label"),
+            since_ms: minutes.map_or(i64::MIN, |minutes| {
+                clock_ms().saturating_sub(minutes.saturating_mul(60_000))
+            }),
+        }
+    }
+
+    fn sessions(&self, agents: &Agents<'_>) -> Result<HashMap<String, AgentSession>, TxError> {
+        let list = |agent: Option<&str>, archived| agents.list(agent, archived, 0, usize::MAX);
+        let sessions = match self {
+            Self::Sessions(keys) => {
+                let mut sessions = Vec::new();
+                for key in keys {
+                    sessions.extend(agents.session(key)?);
+                }
+                sessions
+            }
+            Self::Agent(agent) => {
+                let mut sessions = list(Some(agent), false)?;
+                sessions.extend(list(Some(agent), true)?);
+                sessions
+            }
+            Self::Listed {
+                agent,
+                archived,
+                label,
+                since_ms,
+            } => {
+                let mut sessions = list(agent.as_deref(), *archived)?;
+                sessions.retain(|session| {
+                    let has_label = |label: &String| rows::settings(session)["label"] == **label;
+                    session.updated_ms >= *since_ms && label.as_ref().is_none_or(has_label)
+                });
+                sessions
+            }
+        };
+        let by_key = sessions.into_iter();
+        Ok(by_key
+            .map(|session| (session.key.clone(), session))
+            .collect())
+    }
+}
+
+/// What was found, and where.
+struct Found {
+    /// As it is shown, how often each word is said in it, and its words.
+    texts: Vec<(Value, Vec<usize>, usize)>,
+    /// There may be more.
+    is_cut: bool,
+    sessions: HashMap<String, AgentSession>,
+}
+
+fn find(agents: &Agents<'_>, among: &Among, wanted: &[String]) -> Result<Found, TxError> {
+    // What SQLite folds is ASCII alone.
+    let all = wanted.iter().filter(|word| word.is_ascii());
+    let longest = all.max_by_key(|word| word.len());
+    let pattern = longest.map_or_else(|| "%".to_owned(), |word| format!("%{word}%"));
+    let mut found = Found {
+        texts: Vec::new(),
+        is_cut: false,
+        sessions: among.sessions(agents)?,
+    };
+    let Some(first) = wanted.first() else {
+        return Ok(found);
+    };
+    agents.said_like(&pattern, LOOKED_MAX, |key, session_id, entry| {
+        if !found.sessions.contains_key(key) || rows::is_hidden(&entry) {
+            return true;
+        }
+        let message: Value = serde_json::from_str(&entry.message).unwrap_or_default();
+        let text = rows::text_of(&message["content"]);
+        let all = words(&text);
+        let counts: Vec<usize> = wanted.iter().map(|word| times(word, &all)).collect();
+        if counts.contains(&0) {
+            return true;
+        }
+        if found.texts.len() == FOUND_MAX {
+            found.is_cut = true;
+            return false;
+        }
+        let shown = json!({
+            "sessionKey": key, "sessionId": session_id, "messageId": entry.id,
+            "role": entry.role, "timestamp": message["timestamp"].as_i64().unwrap_or(entry.at_ms),
+            "snippet": snippet(&text, first),
+        });
+        found.texts.push((shown, counts, all.len()));
+        true
+    })?;
+    Ok(found)
+}
+
 impl Call {
     pub(super) async fn search(&self) -> Result<Value, ErrorShape> {
         let query = self.text("query").unwrap_or_default().to_owned();
@@ -56,61 +177,58 @@ impl Call {
             return Err(ErrorShape::invalid_request("query must not be empty"));
         }
         let keys = self.params["sessionKeys"].as_array();
+        let is_scoped = self.params["scope"].is_object();
         if let Some(agent) = self.text("agentId")
             && keys.is_none()
+            && !is_scoped
         {
             return match self.knows(agent) {
                 true => Err(ErrorShape::invalid_request("agentId requires sessionKeys")),
                 false => Ok(json!({ "results": [] })),
             };
         }
-        let keys: Option<Vec<String>> = keys.map(|keys| {
-            let facts = self.app.facts.load();
-            let roster = facts.inputs(0, 0).roster();
-            let keys = keys.iter().filter_map(Value::as_str);
-            keys.map(|key| empty::canonical_key(&roster, key, self.text("agentId")))
-                .collect()
-        });
+        let among = match keys {
+            _ if is_scoped => Among::listed(&self.params["scope"]),
+            keys => {
+                let facts = self.app.facts.load();
+                let roster = facts.inputs(0, 0).roster();
+                match keys {
+                    Some(keys) => {
+                        let keys = keys.iter().filter_map(Value::as_str);
+                        let agent = self.text("agentId");
+                        let key = |key: &str| empty::canonical_key(&roster, key, agent);
+                        Among::Sessions(keys.map(key).collect())
+                    }
+                    None => Among::Agent(roster.default_id.clone()),
+                }
+            }
+        };
         let limit = self.params["limit"]
             .as_u64()
             .and_then(|limit| usize::try_from(limit).ok())
             .map_or(LIMIT, |limit| limit.clamp(1, LIMIT_MAX));
         let wanted = words(&query);
-        let found = self
+        let mut found = self
             .assistant
             .store
-            .read(move |reader| {
-                // What SQLite folds is ASCII alone.
-                let all = wanted.iter().filter(|word| word.is_ascii());
-                let longest = all.max_by_key(|word| word.len());
-                let pattern = longest.map_or_else(|| "%".to_owned(), |word| format!("%{word}%"));
-                let lines = reader.agents().said_like(&pattern, LOOKED_MAX, FOUND_MAX)?;
-                let mut texts = Vec::new();
-                for (key, session_id, entry) in lines {
-                    if keys.as_ref().is_some_and(|keys| !keys.contains(&key))
-                        || rows::is_hidden(&entry)
-                    {
-                        continue;
-                    }
-                    let message: Value = serde_json::from_str(&entry.message).unwrap_or_default();
-                    let text = rows::text_of(&message["content"]);
-                    let all = words(&text);
-                    let counts: Vec<usize> =
-                        wanted.iter().map(|word| times(word, &all)).collect();
-                    if !counts.is_empty() && counts.iter().all(|count| *count > 0) {
-                        let shown = json!({
-                            "sessionKey": key, "sessionId": session_id, "messageId": entry.id,
-                            "role": entry.role, "timestamp": message["timestamp"].as_i64().unwrap_or(entry.at_ms),
-                            "snippet": snippet(&text, &wanted[0]),
-                        });
-                        texts.push((shown, counts, all.len()));
-                    }
-                }
-                Ok(texts)
-            })
+            .read(move |reader| find(&reader.agents(), &among, &wanted))
             .await
             .map_err(|error| unavailable(&error))?;
-        Ok(ranked(found, limit))
+        let mut answer = ranked(found.texts, limit);
+        if found.is_cut {
+            answer["truncated"] = json!(true);
+        }
+        if is_scoped {
+            let mut describer = rows::Describer::new(&self.app, &self.assistant);
+            let results = answer["results"].as_array().into_iter().flatten();
+            // Each once, in the order of the results.
+            let rows: Vec<Value> = results
+                .filter_map(|result| found.sessions.remove(result["sessionKey"].as_str()?))
+                .map(|session| describer.row(&session))
+                .collect();
+            answer["sessions"] = Value::Array(rows);
+        }
+        Ok(answer)
     }
 }
 
@@ -162,6 +280,20 @@ mod tests {
         assert_eq!(
             (count("purple"), count("elephant"), count("purp")),
             (2, 1, 0)
+        );
+    }
+
+    #[test]
+    fn a_scope_says_which_sessions() {
+        let scope = json!({ "agentId": "Main", "archived": true, "label": " x ", "limit": 50 });
+        assert_eq!(
+            Among::listed(&scope),
+            Among::Listed {
+                agent: Some("main".to_owned()),
+                archived: true,
+                label: Some("x".to_owned()),
+                since_ms: i64::MIN,
+            }
         );
     }
 

@@ -227,7 +227,8 @@ impl Call {
                 }
                 "label" => {
                     let label = value.as_str().map(str::trim).unwrap_or_default();
-                    self.unused_label(&session, label).await?;
+                    self.unused_label(&session.agent, &session.key, label)
+                        .await?;
                     settings[name] = value.clone();
                 }
                 "displayName" | "pinned" | "category" | "color" | "icon" | "model" => {
@@ -243,9 +244,13 @@ impl Call {
         let model = self
             .assistant
             .model(&self.app, &session.agent, settings["model"].as_str());
-        if let (Some(wanted), Ok(model)) = (wanted, &model) {
-            settings["thinkingLevel"] =
-                thinking::patched(wanted, model).map_err(ErrorShape::invalid_request)?;
+        if let Some(wanted) = wanted {
+            let level = match &model {
+                Ok(model) => thinking::patched(wanted, model),
+                // Whether the model can is seen when there is one.
+                Err(_) => thinking::parsed(wanted),
+            };
+            settings["thinkingLevel"] = level.map_err(ErrorShape::invalid_request)?;
         } else if let (Some(level), Ok(model)) = (thinking::chosen(&settings), &model)
             && self.params.get("model").is_some()
         {
@@ -295,11 +300,16 @@ impl Call {
     }
 
     /// Two sessions of an agent don't share a label.
-    async fn unused_label(&self, session: &AgentSession, label: &str) -> Result<(), ErrorShape> {
+    pub(super) async fn unused_label(
+        &self,
+        agent: &str,
+        key: &str,
+        label: &str,
+    ) -> Result<(), ErrorShape> {
         if label.is_empty() {
             return Ok(());
         }
-        let (key, agent, wanted) = (session.key.clone(), session.agent.clone(), label.to_owned());
+        let (key, agent, wanted) = (key.to_owned(), agent.to_owned(), label.to_owned());
         let is_taken = self
             .assistant
             .store

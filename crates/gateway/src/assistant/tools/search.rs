@@ -25,6 +25,8 @@ const DEPTH_MAX: usize = 48;
 const ENTRIES_MAX: usize = 200_000;
 const FILE_BYTES_MAX: u64 = 4 << 20;
 const TIME_MAX: Duration = Duration::from_secs(20);
+/// That one pattern for paths stands for.
+const PATTERNS_MAX: usize = 100;
 
 /// A walk through a folder, bounded.
 struct Walk<'a> {
@@ -296,7 +298,7 @@ fn listed(mut out: String, none: &str, notes: &[String]) -> Done {
 }
 
 /// A pattern for paths: `*`, `?`, `**`, `[…]`, `{a,b}`. Without a slash it means names at any depth.
-pub(crate) struct Glob {
+struct Glob {
     regex: Regex,
     of_names: bool,
 }
@@ -354,22 +356,109 @@ impl Glob {
         })
     }
 
-    /// A pattern for whole paths, whether it has a slash or not; `None` for what is none.
-    pub(crate) fn of_path(glob: &str) -> Option<Self> {
-        let glob = Self::new(glob).ok()?;
-        Some(Self {
-            of_names: false,
-            ..glob
-        })
-    }
-
-    pub(crate) fn matches(&self, path: &Path) -> bool {
+    fn matches(&self, path: &Path) -> bool {
         let path = match self.of_names {
             true => path.file_name().map(Path::new).unwrap_or(path),
             false => path,
         };
         self.regex.is_match(&path.to_string_lossy())
     }
+}
+
+/// A pattern for whole paths, whether it has a slash or not. Segments that begin with a dot are matched only by one that does
+/// so too, and `**` means folders only as a whole segment. Source: Node's `path.posix.matchesGlob`.
+pub(crate) struct PathGlob(Vec<Vec<Segment>>);
+
+enum Segment {
+    /// `**`
+    Folders,
+    One {
+        regex: Regex,
+        of_dots: bool,
+    },
+}
+
+impl PathGlob {
+    /// `None` for what is no pattern, or one for too many.
+    pub(crate) fn new(glob: &str) -> Option<Self> {
+        let mut plain = Vec::new();
+        unbrace(glob.trim_start_matches("./"), &mut plain)?;
+        let all = plain.iter().map(|glob| {
+            let segments = glob.split('/').enumerate();
+            let meant = segments.filter(|(at, segment)| *at == 0 || !segment.is_empty());
+            meant
+                .map(|(_, segment)| Segment::new(segment))
+                .collect::<Option<Vec<_>>>()
+        });
+        Some(Self(all.collect::<Option<Vec<_>>>()?))
+    }
+
+    pub(crate) fn matches(&self, path: &str) -> bool {
+        let names: Vec<&str> = path.split('/').collect();
+        self.0.iter().any(|segments| {
+            // Of how many names the segments so far can be what is matched.
+            let mut reached = vec![false; names.len() + 1];
+            reached[0] = true;
+            for (at, segment) in segments.iter().enumerate() {
+                let is_last = at + 1 == segments.len();
+                let mut next = vec![false; names.len() + 1];
+                for (count, name) in names.iter().enumerate() {
+                    let is_dotted = name.starts_with('.');
+                    match segment {
+                        Segment::Folders => {
+                            next[count] |= reached[count] && !is_last;
+                            next[count + 1] = (reached[count] || next[count]) && !is_dotted;
+                        }
+                        Segment::One { regex, of_dots } => {
+                            next[count + 1] =
+                                reached[count] && (*of_dots || !is_dotted) && regex.is_match(name);
+                        }
+                    }
+                }
+                reached = next;
+            }
+            reached[names.len()]
+        })
+    }
+}
+
+impl Segment {
+    fn new(segment: &str) -> Option<Self> {
+        if segment == "**" {
+            return Some(Self::Folders);
+        }
+        Some(Self::One {
+            regex: Glob::new(segment).ok()?.regex,
+            of_dots: segment.starts_with('.'),
+        })
+    }
+}
+
+/// The patterns that one with `{a,b}` stands for; `None` when they are too many.
+fn unbrace(glob: &str, out: &mut Vec<String>) -> Option<()> {
+    let (mut open, mut depth, mut commas) = (0, 0_usize, Vec::new());
+    for (at, char) in glob.char_indices() {
+        match char {
+            '{' => {
+                if depth == 0 {
+                    (open, commas) = (at, vec![at]);
+                }
+                depth += 1;
+            }
+            ',' if depth == 1 => commas.push(at),
+            '}' if depth == 1 => {
+                commas.push(at);
+                for pair in commas.windows(2) {
+                    let part = &glob[pair[0] + 1..pair[1]];
+                    unbrace(&format!("{}{part}{}", &glob[..open], &glob[at + 1..]), out)?;
+                }
+                return Some(());
+            }
+            '}' if depth > 1 => depth -= 1,
+            _ => {}
+        }
+    }
+    (out.len() < PATTERNS_MAX).then(|| out.push(glob.to_owned()))
 }
 
 #[cfg(test)]
@@ -394,6 +483,36 @@ mod tests {
             let glob = Glob::new(glob).expect("a pattern");
             assert_eq!(glob.matches(Path::new(path)), expected, "{path}");
         }
+    }
+
+    #[test]
+    fn patterns_for_whole_paths() {
+        for (glob, path, expected) in [
+            ("*.md", "x.md", true),
+            ("*.md", "a/x.md", false),
+            ("*.md", ".x.md", false),
+            (".*.md", ".x.md", true),
+            ("?x.md", ".x.md", false),
+            ("**/*.md", "x.md", true),
+            ("**/*.md", "a/b/x.md", true),
+            ("**/*.md", "a/.b/x.md", false),
+            ("**/*.md", "a/.x.md", false),
+            ("**/.b/*.md", "a/.b/x.md", true),
+            ("a/**", "a/b/x.md", true),
+            ("a/**", "a/.b/x.md", false),
+            ("a/**", "a", false),
+            ("a**/x.md", "ab/x.md", true),
+            ("a**/x.md", "ab/c/x.md", false),
+            ("{a/b,c}/*.{md,txt}", "a/b/x.md", true),
+            ("{a/b,c}/*.{md,txt}", "c/x.txt", true),
+            ("{a/b,c}/*.{md,txt}", "a/x.md", false),
+            ("{.a,b}/x.md", ".a/x.md", true),
+            ("a/**/b/**/x.md", "a/b/c/x.md", true),
+        ] {
+            let matcher = PathGlob::new(glob).expect("a pattern");
+            assert_eq!(matcher.matches(path), expected, "{glob} {path}");
+        }
+        assert!(PathGlob::new(&"{a,b}".repeat(20)).is_none());
     }
 
     #[test]

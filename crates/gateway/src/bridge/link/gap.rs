@@ -54,6 +54,13 @@ impl Gap {
             .is_some_and(process::Handle::is_replacing)
     }
 
+    /// Somebody waits: a child that goes to sleep is started again.
+    fn wake(&self, is_awaited: bool) {
+        if let Some(child) = self.child.as_ref().filter(|_| is_awaited) {
+            child.wake();
+        }
+    }
+
     const fn longest(&self) -> Duration {
         self.longest
     }
@@ -75,10 +82,9 @@ impl Task {
         let may_wait = matches!(self.identity, Identity::Backend { .. })
             && self.gap.is_open()
             && self.has_room_for(call);
-        match may_wait {
-            true => self.gap.hold(&call.frame),
-            false => None,
-        }
+        let held = may_wait.then(|| self.gap.hold(&call.frame)).flatten();
+        self.gap.wake(held.is_some());
+        held
     }
 
     /// Puts what waits for an upstream that takes it on its way.
@@ -109,8 +115,10 @@ impl Task {
         }
         call.held = call.frame.as_ref().and_then(|frame| self.gap.hold(frame));
         call.since = Instant::now();
-        self.held += usize::from(call.held.is_some());
-        call.held.is_some()
+        let is_held = call.held.is_some();
+        self.held += usize::from(is_held);
+        self.gap.wake(is_held);
+        is_held
     }
 
     /// Calls that are held while the socket works: overdue, or the child stayed after all.

@@ -45,6 +45,11 @@ const SUPERVISOR_HINTS: [&str; 12] = [
 /// The service manager's socket and watchdog are for us alone: a child that said READY or STOPPING would say it of us.
 const MANAGER_VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
+/// Variables of a service that are not true of a process that this program starts.
+pub(crate) fn service_variables() -> impl Iterator<Item = &'static str> {
+    SUPERVISOR_HINTS.into_iter().chain(MANAGER_VARIABLES)
+}
+
 /// What to start.
 #[derive(Debug, Clone)]
 pub struct ChildSpec {
@@ -78,7 +83,7 @@ impl ChildSpec {
             .env("OPENCLAW_NO_RESPAWN", "1")
             .env("OPENCLAW_DISABLE_BONJOUR", "1")
             .env("NO_COLOR", "1");
-        for name in SUPERVISOR_HINTS.into_iter().chain(MANAGER_VARIABLES) {
+        for name in service_variables() {
             command.env_remove(name);
         }
         for name in &self.env_remove {

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-use crate::config::replace_private;
+use crate::config::{Env, replace_private};
 
 /// Variables by which a gateway knows its own service; ours is another one. Source: src/daemon/service-env.ts at 2026.9.6.
 const IDENTITY: &[&str] = &[
@@ -67,6 +67,12 @@ pub(super) fn reload() -> anyhow::Result<()> {
     systemctl(&["daemon-reload"]).map(drop)
 }
 
+/// The variables that every service of this user starts with.
+pub(super) fn environment() -> Env {
+    let said = systemctl(&["show-environment"]).unwrap_or_default();
+    Env::from_pairs(said.lines().filter_map(|line| line.split_once('=')))
+}
+
 impl Unit {
     pub(super) fn named(name: &str) -> Self {
         Self {
@@ -125,6 +131,32 @@ impl Unit {
         }
         .map(drop)
     }
+
+    /// It starts with the machine, and not now.
+    pub(super) fn enable(&self) -> anyhow::Result<()> {
+        systemctl(&["enable", &self.name]).map(drop)
+    }
+
+    /// It does not start with the machine any more; one that runs goes on.
+    pub(super) fn disable(&self) -> anyhow::Result<()> {
+        systemctl(&["disable", &self.name]).map(drop)
+    }
+
+    /// The port that its command or its environment names.
+    pub(super) fn port(&self) -> anyhow::Result<Option<u16>> {
+        Ok(port_of(&self.lines()?))
+    }
+
+    /// What its files say of the service.
+    fn lines(&self) -> anyhow::Result<Vec<String>> {
+        let mut lines = Vec::new();
+        for file in &self.files {
+            let text = std::fs::read_to_string(file)
+                .with_context(|| format!("cannot read {}", file.display()))?;
+            lines.extend(service_lines(&text));
+        }
+        Ok(lines)
+    }
 }
 
 /// What OpenClaw's unit says of its environment, line by line as it is written: OpenClaw goes on behind ours with it.
@@ -135,13 +167,18 @@ pub(super) struct Carried {
 
 impl Carried {
     pub(super) fn of(unit: &Unit) -> anyhow::Result<Self> {
-        let mut lines = Vec::new();
-        for file in &unit.files {
-            let text = std::fs::read_to_string(file)
-                .with_context(|| format!("cannot read {}", file.display()))?;
-            lines.extend(carried(&text));
-        }
-        Ok(Self { lines })
+        Ok(Self {
+            lines: carried(&unit.lines()?),
+        })
+    }
+
+    /// The variables that it sets itself; those of its files are not known.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        let values = self
+            .lines
+            .iter()
+            .filter_map(|line| line.strip_prefix("Environment="));
+        values.flat_map(words).map(name_of)
     }
 
     /// Into a drop-in of the unit at `unit`, readable by its owner alone: there may be secrets in it.
@@ -175,28 +212,103 @@ impl Carried {
     }
 }
 
-/// `Environment=` and `EnvironmentFile=` of `[Service]`, without what names the service itself.
-fn carried(unit: &str) -> Vec<String> {
+/// The lines of `[Service]`; those that end in a backslash are joined with the next.
+fn service_lines(unit: &str) -> Vec<String> {
     let joined = unit.replace("\\\n", " ");
     let mut section = "";
     let mut lines = Vec::new();
     for line in joined.lines().map(str::trim) {
         if line.starts_with('[') {
             section = line;
-        }
-        let is_environment = ["Environment=", "EnvironmentFile="]
-            .iter()
-            .any(|key| line.starts_with(key));
-        let names_it = |name: &&str| {
-            ["", "\"", "'"]
-                .iter()
-                .any(|quote| line.starts_with(&format!("Environment={quote}{name}=")))
-        };
-        if section == "[Service]" && is_environment && !IDENTITY.iter().any(names_it) {
+        } else if section == "[Service]" {
             lines.push(line.to_owned());
         }
     }
     lines
+}
+
+/// `Environment=` and `EnvironmentFile=`, without what names the service itself.
+fn carried(service: &[String]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for line in service {
+        if line.starts_with("EnvironmentFile=") {
+            lines.push(line.clone());
+        }
+        let Some(value) = line.strip_prefix("Environment=") else {
+            continue;
+        };
+        let all = words(value);
+        let is_carried = |word: &&str| !IDENTITY.contains(&name_of(word));
+        let kept: Vec<&str> = all.iter().copied().filter(is_carried).collect();
+        if kept.len() == all.len() {
+            lines.push(line.clone());
+        } else if !kept.is_empty() {
+            lines.push(format!("Environment={}", kept.join(" ")));
+        }
+    }
+    lines
+}
+
+/// `--port` of the command, which OpenClaw prefers, or else its variable.
+fn port_of(service: &[String]) -> Option<u16> {
+    const QUOTES: [char; 2] = ['"', '\''];
+    let number = |word: &str| -> Option<u16> { word.trim_matches(QUOTES).parse().ok() };
+    let (mut by_command, mut by_environment) = (None, None);
+    for line in service {
+        if let Some(command) = line.strip_prefix("ExecStart=") {
+            let all = words(command);
+            let apart = all
+                .iter()
+                .position(|word| word.trim_matches(QUOTES) == "--port");
+            let joined = all
+                .iter()
+                .find_map(|word| word.trim_matches(QUOTES).strip_prefix("--port="));
+            by_command = apart
+                .and_then(|at| all.get(at + 1).copied())
+                .or(joined)
+                .and_then(number);
+        } else if let Some(value) = line.strip_prefix("Environment=") {
+            for word in words(value) {
+                if name_of(word) == "OPENCLAW_GATEWAY_PORT" {
+                    by_environment = word.split_once('=').and_then(|(_, port)| number(port));
+                }
+            }
+        }
+    }
+    by_command.or(by_environment)
+}
+
+/// The words of a value as they are written, with their quotes. Source: systemd.syntax(7), "Quoting".
+fn words(value: &str) -> Vec<&str> {
+    let mut words = Vec::new();
+    let mut from: Option<usize> = None;
+    let mut quote: Option<char> = None;
+    let mut is_escaped = false;
+    for (at, c) in value.char_indices() {
+        if is_escaped {
+            is_escaped = false;
+            continue;
+        }
+        if quote.is_none() && c.is_whitespace() {
+            words.extend(from.take().map(|from| &value[from..at]));
+            continue;
+        }
+        match c {
+            '\\' => is_escaped = true,
+            '"' | '\'' if quote.is_none() => quote = Some(c),
+            _ if quote == Some(c) => quote = None,
+            _ => {}
+        }
+        from.get_or_insert(at);
+    }
+    words.extend(from.map(|from| &value[from..]));
+    words
+}
+
+/// The variable that a word sets.
+fn name_of(word: &str) -> &str {
+    let word = word.trim_start_matches(['"', '\'']);
+    word.split_once('=').map_or(word, |(name, _)| name)
 }
 
 #[cfg(test)]
@@ -217,13 +329,55 @@ mod tests {
     fn what_openclaw_s_unit_says_of_its_environment_is_carried_but_for_its_name() {
         let unit = "[Unit]\nEnvironment=NOT=here\n[Service]\nExecStart=node openclaw.mjs gateway --port 18789\nEnvironment=HOME=/home/a\nEnvironment=\"PATH=/a b:/usr/bin\"\nEnvironment=OPENCLAW_SYSTEMD_UNIT=openclaw-gateway.service\nEnvironment=\"OPENCLAW_SERVICE_MARKER=openclaw\"\nEnvironment=OPENCLAW_GATEWAY_PORT=18789\nEnvironmentFile=-/home/a/.openclaw/service.env\n[Install]\nWantedBy=default.target\n";
         assert_eq!(
-            carried(unit),
+            carried(&service_lines(unit)),
             [
                 "Environment=HOME=/home/a",
                 "Environment=\"PATH=/a b:/usr/bin\"",
                 "Environment=OPENCLAW_GATEWAY_PORT=18789",
                 "EnvironmentFile=-/home/a/.openclaw/service.env",
             ]
+        );
+    }
+
+    #[test]
+    fn one_line_may_set_several_variables() {
+        let check = |line: &str, expected: &[&str]| {
+            assert_eq!(carried(&[line.to_owned()]), expected, "{line}");
+        };
+        check(
+            "Environment=A=1 OPENCLAW_SERVICE_KIND=gateway \"B=a b\" 'OPENCLAW_SERVICE_MARKER=x y' C=3",
+            &["Environment=A=1 \"B=a b\" C=3"],
+        );
+        check(
+            "Environment=OPENCLAW_SYSTEMD_UNIT=a OPENCLAW_WRAPPER=b",
+            &[],
+        );
+        check(
+            "Environment=\"A=say \\\"x\\\" y\"  B=2",
+            &["Environment=\"A=say \\\"x\\\" y\"  B=2"],
+        );
+        let several = Carried {
+            lines: vec!["Environment=A=1 \"B=a b\"".to_owned()],
+        };
+        assert_eq!(several.names().collect::<Vec<_>>(), ["A", "B"]);
+    }
+
+    #[test]
+    fn the_port_is_the_command_s_or_the_environment_s() {
+        let check = |lines: &[&str], expected: Option<u16>| {
+            let lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+            assert_eq!(port_of(&lines), expected, "{lines:?}");
+        };
+        let environment = "Environment=A=1 \"OPENCLAW_GATEWAY_PORT=19001\"";
+        check(&["ExecStart=node x gateway"], None);
+        check(&["ExecStart=node x gateway", environment], Some(19_001));
+        check(
+            &["ExecStart=node x \"--port\" 19002", environment],
+            Some(19_002),
+        );
+        check(
+            &["ExecStart=node x --port 1", "ExecStart=node x --port=19003"],
+            Some(19_003),
         );
     }
 

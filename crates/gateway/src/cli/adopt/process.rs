@@ -2,22 +2,26 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal};
 use serde::Deserialize;
 
-use crate::cli::api;
+use crate::bridge::process::service_variables;
+use crate::cli::{api, print};
 use crate::config::Env;
 use crate::procfs::{self, Holder};
 
 /// After SIGKILL it is gone within this, or never.
 const KILLED_WITHIN: Duration = Duration::from_secs(5);
+/// Between two words about one that takes its time.
+const TOLD_EVERY: Duration = Duration::from_secs(15);
 
 /// Where and with which variables a process runs.
 #[derive(Debug, Clone)]
@@ -53,21 +57,22 @@ impl Surroundings {
         names.map(|(name, _)| name.to_owned()).collect()
     }
 
-    /// Starts a program here that outlives this command; what it says goes to the end of `log`.
+    /// Starts a program here that outlives this command and that no service manager keeps; what it says goes to the end of `log`.
     pub(super) fn start(
         &self,
         program: &Path,
         args: &[impl AsRef<OsStr>],
         log: &Path,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Child> {
         let file = fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(log)
             .with_context(|| format!("cannot write {}", log.display()))?;
         let errors = file.try_clone()?;
+        let mut command = Command::new(program);
         // A group of its own: what ends this command does not reach it.
-        Command::new(program)
+        command
             .args(args)
             .env_clear()
             .envs(self.env.iter().map(|(name, value)| (name, value)))
@@ -75,10 +80,14 @@ impl Surroundings {
             .stdin(Stdio::null())
             .stdout(file)
             .stderr(errors)
-            .process_group(0)
+            .process_group(0);
+        // Those of the service that ran here before.
+        for name in service_variables() {
+            command.env_remove(name);
+        }
+        command
             .spawn()
-            .with_context(|| format!("cannot start {}", program.display()))?;
-        Ok(())
+            .with_context(|| format!("cannot start {}", program.display()))
     }
 }
 
@@ -118,6 +127,13 @@ impl Running {
         procfs::tree(self.pid).is_some_and(|tree| tree.resident_bytes > 0)
     }
 
+    /// The service that it belongs to. One that this command runs in, too, is not about gateways: a terminal's, a build's.
+    pub(super) fn service(&self) -> Option<Service> {
+        let of = |pid: &str| Service::of(&fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?);
+        let own = of("self");
+        of(&self.pid.to_string()).filter(|service| own.as_ref() != Some(service))
+    }
+
     /// Asks it to stop and waits until it is gone, then kills it.
     pub(super) fn end(&self, within: Duration) -> anyhow::Result<()> {
         for (signal, within) in [(Signal::TERM, within), (Signal::KILL, KILLED_WITHIN)] {
@@ -127,10 +143,20 @@ impl Running {
                 Err(rustix::io::Errno::SRCH) => return Ok(()),
                 sent => sent.with_context(|| format!("cannot stop process {}", self.pid))?,
             }
-            let deadline = Instant::now() + within;
-            while Instant::now() < deadline {
+            let began = Instant::now();
+            let mut told = began;
+            while began.elapsed() < within {
                 if !self.lives() {
                     return Ok(());
+                }
+                if told.elapsed() >= TOLD_EVERY {
+                    told = Instant::now();
+                    print(&format!(
+                        "   process {} finishes what it does: {} of {} s",
+                        self.pid,
+                        began.elapsed().as_secs(),
+                        within.as_secs()
+                    ));
                 }
                 api::pause(Duration::from_millis(20))?;
             }
@@ -139,13 +165,62 @@ impl Running {
     }
 }
 
-/// Who holds OpenClaw's lock of this state directory, when that lives and is OpenClaw's gateway.
-/// Source: docs/gateway/gateway-lock.md at 2026.9.6, and the file of a running one.
-pub(super) fn locked_by(state_dir: &Path) -> Option<u32> {
-    #[derive(Deserialize)]
-    struct Lock {
-        pid: u32,
+/// A service of systemd.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Service {
+    pub(super) name: String,
+    /// A user's manager keeps it, not the machine's.
+    pub(super) is_users: bool,
+}
+
+impl Service {
+    /// By `/proc/<pid>/cgroup`: systemd's tree is the named one of cgroups 1, or that of cgroups 2. A session, a terminal's scope
+    /// and a program of the desktop (`app-`, which is not started again) keep no gateway. Source: cgroups(7), systemd.slice(5).
+    fn of(cgroups: &str) -> Option<Self> {
+        let named = cgroups
+            .lines()
+            .find_map(|line| line.split_once(":name=systemd:").map(|(_, path)| path));
+        let path = named.or_else(|| cgroups.lines().find_map(|line| line.strip_prefix("0::")))?;
+        let name = path.rsplit('/').find(|part| !part.is_empty())?;
+        name.strip_suffix(".service")?;
+        if name.starts_with("user@") || name.starts_with("app-") {
+            return None;
+        }
+        Some(Self {
+            name: name.to_owned(),
+            is_users: path.contains("/user@"),
+        })
     }
+}
+
+/// The last lines of a log.
+pub(super) fn end_of(log: &Path) -> String {
+    const LINES_MAX: usize = 8;
+    const BYTES_MAX: u64 = 4096;
+    let tail = || -> std::io::Result<Vec<u8>> {
+        let mut file = fs::File::open(log)?;
+        let from = file.metadata()?.len().saturating_sub(BYTES_MAX);
+        file.seek(SeekFrom::Start(from))?;
+        let mut bytes = Vec::new();
+        file.take(BYTES_MAX).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = tail().unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(LINES_MAX)..].join("\n")
+}
+
+/// OpenClaw's lock of a state directory.
+#[derive(Debug, Deserialize)]
+pub(super) struct Lock {
+    pub(super) pid: u32,
+    pub(super) port: Option<u16>,
+}
+
+/// The lock of this state directory, when its holder lives and is OpenClaw's gateway.
+/// Source: docs/gateway/gateway-lock.md at 2026.9.6, and the file of a running one.
+pub(super) fn lock_of(state_dir: &Path) -> Option<Lock> {
     /// A lock has a dozen short lines.
     const BYTES_MAX: usize = 64 * 1024;
     let user = rustix::process::getuid().as_raw();
@@ -159,5 +234,64 @@ pub(super) fn locked_by(state_dir: &Path) -> Option<u32> {
     let parent = procfs::parent_of(lock.pid)?;
     let is_ours = matches!(procfs::process(parent), Some(Holder::Us(_)));
     let is_original = matches!(procfs::process(lock.pid), Some(Holder::OpenClaw(_)));
-    (is_original && !is_ours).then_some(lock.pid)
+    (is_original && !is_ours).then_some(lock)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_is_told_from_a_session_and_a_terminal() {
+        let check = |cgroups: &str, expected: Option<(&str, bool)>| {
+            let service = Service::of(cgroups);
+            let seen = service.as_ref();
+            let seen = seen.map(|service| (service.name.as_str(), service.is_users));
+            assert_eq!(seen, expected, "{cgroups}");
+        };
+        let user = "0::/user.slice/user-1000.slice";
+        check(
+            "0::/system.slice/claw.service\n",
+            Some(("claw.service", false)),
+        );
+        check(
+            &format!("{user}/user@1000.service/app.slice/claw.service\n"),
+            Some(("claw.service", true)),
+        );
+        check(
+            "2:cpu:/\n1:name=systemd:/system.slice/claw.service\n0::/\n",
+            Some(("claw.service", false)),
+        );
+        for by_hand in [
+            "/session-3.scope",
+            "/user@1000.service",
+            "/user@1000.service/app.slice/vte-spawn-1.scope",
+            "/user@1000.service/app.slice/app-org.kde.konsole@1.service",
+        ] {
+            check(&format!("{user}{by_hand}\n"), None);
+        }
+        check("0::/\n", None);
+        check("", None);
+    }
+
+    #[test]
+    fn what_is_started_by_hand_knows_of_no_service_and_its_last_words_are_read() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let log = dir.path().join("log");
+        let pair = |name: &str, value: &str| (OsString::from(name), OsString::from(value));
+        let surroundings = Surroundings {
+            env: vec![
+                pair("INVOCATION_ID", "x"),
+                pair("NOTIFY_SOCKET", "/x"),
+                pair("KEPT", "yes"),
+            ],
+            cwd: dir.path().to_owned(),
+        };
+        let script = "echo ${INVOCATION_ID-none} ${NOTIFY_SOCKET-none} $KEPT; exit 3";
+        let mut child = surroundings
+            .start(Path::new("/bin/sh"), &["-c", script], &log)
+            .expect("started");
+        assert_eq!(child.wait().expect("ended").code(), Some(3));
+        assert_eq!(end_of(&log), "none none yes");
+    }
 }

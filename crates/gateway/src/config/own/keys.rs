@@ -81,7 +81,7 @@ pub const KEYS: &[OwnKey] = &[
         "Start the supervised gateway at the first call that needs it, and stop it when idle."),
     key("upstream.idle_stop_s", Kind::Number(10, 604_800), "900", false,
         "Seconds without a bridged call after which an `on_demand` gateway is stopped, if it owns no channel, cron job or run."),
-    key("upstream.hold_s", Kind::Number(0, 600), "30", true,
+    key("upstream.hold_s", Kind::Number(0, 600), "20", true,
         "Seconds that a client's call waits while the supervised gateway is replaced on purpose (`upstream restart`, its memory ceiling, a wake from `on_demand`) before it gets a retryable `UNAVAILABLE`. Per client 1,024 calls and 1 MiB wait, of all clients 64 MiB. A change counts for clients that connect after it. 0: none waits."),
     key("upstream.memory_max_mib", Kind::Number(0, 1024 * 1024), "0", true,
         "MiB that the supervised gateway and all it started may have resident together; past it, it finishes what it does and is started anew while clients stay connected. Looked at every 5 s; pages that processes share count for each. 0: no ceiling."),

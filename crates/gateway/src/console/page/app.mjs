@@ -134,7 +134,7 @@ async function ask() {
   if (behind) upstream.show(behind);
   if (rounds === 0) {
     const before = await part("traffic-words", async () => call("api/console/history"));
-    if (before) traffic.recall(before);
+    if (before) traffic.recall(before, now.nowMs);
   }
   traffic.show(now, behind?.state);
   const held = messages.showQueue(now.queue, now.nowMs);

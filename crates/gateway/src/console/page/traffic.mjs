@@ -14,10 +14,10 @@ for (const id of ["rate", "slow"]) {
   caption.append(el("span", { class: "key native" }, "— here"), el("span", { class: "key theirs" }, "-- OpenClaw"));
 }
 
-/** What the gateway saw before this page was opened. */
-export function recall({ bootId, boundsUs, samples }) {
+/** What the gateway saw before this page was opened, and before `untilMs`: it may have looked again since the page did. */
+export function recall({ bootId, boundsUs, samples }, untilMs) {
   if (history.points.length > 0) return;
-  for (const sample of samples) history.push({ bootId, boundsUs, ...sample });
+  for (const sample of samples) if (sample.nowMs < untilMs) history.push({ bootId, boundsUs, ...sample });
 }
 
 export function show(now, upstreamState) {

@@ -9,6 +9,7 @@ use jiff::{Timestamp, Zoned};
 use serde_json::Value;
 
 use crate::native::agents::{Ownership, Roster};
+use crate::routing::is_reference;
 use crate::schedule::SILENT;
 
 const EVERY_MS: i64 = 30 * 60 * 1000;
@@ -170,7 +171,7 @@ pub(super) fn target(config: &Value, settings: &Value) -> Target {
                 .filter_map(|(channel, settings)| {
                     let ids = settings["allowFrom"].as_array()?;
                     let id = ids.iter().find_map(|id| match id {
-                        Value::String(id) if id != "*" => Some(id.clone()),
+                        Value::String(id) if id != "*" && !is_reference(id) => Some(id.clone()),
                         Value::Number(id) => Some(id.to_string()),
                         _ => None,
                     })?;
@@ -307,8 +308,7 @@ mod tests {
 
     #[test]
     fn the_owner_is_who_the_file_names() {
-        let mut config =
-            json!({ "channels": { "telegram": { "allowFrom": ["*", 77] }, "irc": {} } });
+        let mut config = json!({ "channels": { "telegram": { "allowFrom": ["*", "accessGroup:team", 77] }, "irc": {} } });
         let to = |config: &Value, settings: Value| target(config, &settings);
         assert_eq!(
             to(&config, json!({})),

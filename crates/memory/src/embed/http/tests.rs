@@ -194,6 +194,35 @@ fn gemini_and_voyage_are_told_what_a_text_is_for() {
 }
 
 #[test]
+fn gemini_is_asked_only_for_lengths_that_its_model_has() {
+    let model = |name: &str, dimensions| Model {
+        provider: "gemini".to_owned(),
+        name: name.to_owned(),
+        dimensions: Some(dimensions),
+    };
+    for (name, dimensions, expected) in [
+        ("gemini-embedding-001", 127, false),
+        ("gemini-embedding-001", 128, true),
+        ("models/gemini-embedding-2-preview", 3072, true),
+        ("google/gemini-embedding-2", 3073, false),
+        ("text-embedding-004", 64, true),
+    ] {
+        let is_fine = model(name, dimensions).check().is_ok();
+        assert_eq!(is_fine, expected, "{name} {dimensions}");
+    }
+    let body = |name: &str| Dialect::Gemini.body(&model(name, 256), Purpose::Query, &["a"]);
+    let sized = body("gemini-embedding-2-preview");
+    assert_eq!(sized["outputDimensionality"], 256);
+    assert!(body("text-embedding-004")["outputDimensionality"].is_null());
+}
+
+#[test]
+fn an_address_beside_the_provider_is_no_part_of_its_kind() {
+    let kind = Dialect::of("openai@http://127.0.0.1:1/v1");
+    assert_eq!(kind, Some(Dialect::OpenAi));
+}
+
+#[test]
 fn gemini_says_in_the_error_how_long_to_wait() {
     let details = json!([
         { "@type": "type.googleapis.com/google.rpc.QuotaFailure" },

@@ -1,0 +1,97 @@
+//! `uninstall`: this gateway goes, and with `--restore` OpenClaw's own has its port again.
+
+use super::*;
+
+pub(in crate::cli) fn uninstall(
+    profile: Option<&str>,
+    args: &Uninstall,
+) -> anyhow::Result<ExitCode> {
+    let mut at = Place::look(profile)?;
+    let ours = match at.managed {
+        true => Unit::find(service::UNIT)?,
+        false => None,
+    };
+    let is_active = ours.as_ref().is_some_and(|unit| unit.active);
+    let running = match procfs::found_at(at.port) {
+        Some((pid, Holder::Us(_))) => Some(Running::read(pid)?),
+        Some((_, holder @ Holder::Other(_))) => bail!(
+            "port {} is held by {holder}: stop it first, so that OpenClaw can have it",
+            at.port
+        ),
+        Some((_, Holder::OpenClaw(_))) | None => None,
+    };
+    let is_restored = matches!(procfs::found_at(at.port), Some((_, Holder::OpenClaw(_))));
+    let record = Record::read(&at.paths.own_dir);
+    let enabled = record.as_ref().is_none_or(|record| record.enabled);
+    at.record = record.unwrap_or_default();
+    let mut steps = Vec::new();
+    let surroundings = running.as_ref().map(|running| running.surroundings.clone());
+    if is_active {
+        steps.push(Step::StopOurs(None));
+    } else {
+        steps.extend(running.map(|running| Step::StopOurs(Some(running))));
+    }
+    let locals = locals(&at.paths);
+    if args.restore && !is_restored {
+        let unit = match at.managed {
+            true => {
+                let name = at.record.unit.clone();
+                Unit::find(&name.unwrap_or_else(|| manager::original(profile)))?
+            }
+            false => None,
+        };
+        match unit.filter(|_| !at.record.by_hand) {
+            Some(unit) => steps.push(Step::StartService { unit, enabled }),
+            None => {
+                let surroundings = surroundings.unwrap_or_else(process::Surroundings::own);
+                at.openclaw(&surroundings.env())
+                    .context("OpenClaw's gateway could not be started in this one's place")?;
+                steps.push(Step::StartOriginal(surroundings));
+            }
+        }
+        if at.record.by_hand && at.record.enabled {
+            let name = at.record.unit.as_deref().filter(|_| at.managed);
+            steps.extend(name.map(|name| Step::EnableService(Unit::named(name))));
+        }
+    }
+    if service::unit_for_user(profile)?.exists() {
+        steps.push(Step::RemoveOurs);
+    }
+    if args.restore && !locals.is_empty() {
+        steps.push(Step::HandOver(locals.clone()));
+    }
+    if at.record != Record::default() {
+        steps.push(Step::ForgetRecord);
+    }
+    tell_of_messages(&at);
+    if steps.is_empty() {
+        print("nothing of this gateway is installed or runs");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let walked = walk(&at, &steps, args.dry_run);
+    if walked == Walked::Undone {
+        return Ok(walked.code());
+    }
+    for local in locals.iter().filter(|_| args.restore) {
+        print(&format!("paired here alone: {}", local.what));
+    }
+    if args.restore && !locals.is_empty() {
+        print(
+            "they pair with OpenClaw at their next connect: by themselves on this machine, elsewhere once approved (`openclaw devices approve`)",
+        );
+    }
+    Ok(walked.code())
+}
+
+/// What was accepted and not sent stays here, since the original can't read it.
+fn tell_of_messages(at: &Place<'_>) {
+    let Ok(listed) = api::get(at.profile, &at.to, "/api/messages?state=pending&limit=200") else {
+        return;
+    };
+    let waiting = listed["messages"].as_array().map_or(0, Vec::len);
+    if waiting > 0 {
+        complain(&format!(
+            "{waiting} messages wait to be sent and stay in openclaw-rs/messages.db, until this gateway runs again: `openclaw-gateway messages list --state pending`"
+        ));
+    }
+}

@@ -213,7 +213,9 @@ test("a session is made with its first message, once for each idempotency key", 
     const empty = await client.call("sessions.create", { attachments: [{ type: "image" }] });
     const bare = await client.call("sessions.create", { agentId: "main" });
     const { payload: history } = await client.call("chat.history", { sessionKey: first.payload.key });
+    await client.call("sessions.patch", { key: first.payload.key, model: "scripted/scripted-1" });
     const forked = await client.call("sessions.create", { parentSessionKey: first.payload.key, fork: true });
+    const { payload: child } = await client.call("sessions.describe", { key: forked.payload.key });
     const { payload: copy } = await client.call("chat.history", { sessionKey: forked.payload.key });
     const orphan = await client.call("sessions.create", { fork: true });
     const cut = await client.call("sessions.create", { parentSessionKey: first.payload.key, forkFrom: "last-completed" });
@@ -223,13 +225,14 @@ test("a session is made with its first message, once for each idempotency key", 
     await client.call("sessions.patch", { key: first.payload.key, label: "Renamed" });
     await client.call("sessions.create", params);
     const { payload: described } = await client.call("sessions.describe", { key: first.payload.key });
-    return { first, again, other, unknown, empty, bare, history, copy, orphan, cut, lost, taken, described };
+    return { first, again, other, unknown, empty, bare, history, child, copy, orphan, cut, lost, taken, described };
   }, { device });
-  const shape = ({ first, again, other, unknown, empty, bare, history, copy, orphan, cut, lost, taken, described }) => ({
+  const shape = ({ first, again, other, unknown, empty, bare, history, child, copy, orphan, cut, lost, taken, described }) => ({
     first: mask({ ...first.payload, key: first.payload.key.replace(/[^:]+$/, "*"), entry: undefined, resolved: undefined }), keys: Object.keys(first.payload).filter((name) => name !== "resolved").sort(),
     same: [again.payload.key === first.payload.key, again.payload.runId === first.payload.runId, again.payload.runStarted],
     errors: [other, unknown, empty, orphan, cut, lost, taken].map(({ error }) => error),
     copied: copy.messages.map(({ role, content }) => [role, content]), label: described.session.label,
+    child: [child.session.parentSessionKey === first.payload.key, child.session.modelProvider, child.session.model],
     bare: [bare.payload.runStarted, bare.payload.runId], lines: history.messages.map(({ role, content }) => [role, content]),
   });
   assert.deepEqual(shape(own), shape(theirs));

@@ -127,10 +127,15 @@ test("files of a kind are one album, and what is too large for a picture is made
   const [broken] = await sent("broken", put("broken.jpg", Buffer.from("no picture")));
   assert.equal(broken.method, "sendDocument");
 
-  const mixed = await sent("mixed", one, put("odd.png", png(2100, 100)), one, two);
+  const mixed = await sent("mixed", one, put("odd.png", png(2100, 100)), two, put("3.png", dot));
   assert.deepEqual(mixed.map(({ method, text }) => [method, text]), [["sendPhoto", "mixed"], ["sendDocument", undefined], ["sendMediaGroup", undefined], ["sendMediaGroup", undefined]]);
   const rest = await sent("one is missing", path.join(folder, "none.png"), one, two);
   assert.deepEqual(rest.map(({ method, text }) => [method, text]), [["sendMediaGroup", "one is missing"], ["sendMediaGroup", undefined]]);
+  // With nothing left of its files a message is its words, and one without words is told as missing beside what there is.
+  const [words] = await sent("no file at all", path.join(folder, "none.png"));
+  assert.deepEqual([words.method, words.text], ["sendMessage", "no file at all"]);
+  const beside = await sent("beside", ...papers, path.join(folder, "none.png"));
+  assert.deepEqual(beside.map(({ method, text }) => [method, text]), [["sendMediaGroup", "beside"], ["sendMediaGroup", undefined], ["sendMessage", "[a file that could not be had]"]]);
   assert.deepEqual(fs.readdirSync(path.join(ours.stateDir, "openclaw-rs", "outgoing")), [], "nothing is left behind");
 });
 

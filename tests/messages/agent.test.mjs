@@ -68,8 +68,11 @@ test("a person writes and the agent answers", { timeout: 900_000 }, async (t) =>
       const { message } = telegram.say(ann, 1, words);
       const shown = () => telegram.calls.filter(({ method, params }) =>
         method === "setMessageReaction" && Number(params.message_id) === message.message_id).map(({ params }) => params.reaction[0]?.emoji);
-      if (during) await until(`the reaction ${during}`, () => shown().includes(during));
-      model.holdAfterTools(false);
+      try {
+        if (during) await until(`the reaction ${during}`, () => shown().includes(during));
+      } finally {
+        model.holdAfterTools(false);
+      }
       await until("the first reaction again", () => shown().includes(last) && shown().at(-1) === "👀");
       return shown().filter((emoji) => emoji !== "🤔");
     };

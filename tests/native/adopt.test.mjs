@@ -9,11 +9,12 @@ import { baseConfig, startOriginal, startOurs, TOKEN } from "../lib/gateway.mjs"
 import { Device, RawClient } from "../lib/raw.mjs";
 import { freePort, gatewayBinary, isolatedEnv, nodeBinary, openclawEntry, tempDir, until } from "../lib/tools.mjs";
 
+const AT_MOST = { timeout: 60_000, killSignal: "SIGKILL" };
 const TUI = { id: "openclaw-tui", mode: "ui" };
 /** The command line in the way of `execFile`, so that this process can answer meanwhile. */
 function cli(env, ...args) {
   return new Promise((resolve) => {
-    const child = spawn(gatewayBinary(), args, { env, cwd: env.HOME, stdio: ["ignore", "pipe", "pipe"] });
+    const child = spawn(gatewayBinary(), args, { env, cwd: env.HOME, stdio: ["ignore", "pipe", "pipe"], timeout: 300_000, killSignal: "SIGKILL" });
     const said = { out: "", err: "" };
     child.stdout.on("data", (text) => (said.out += text));
     child.stderr.on("data", (text) => (said.err += text));
@@ -60,7 +61,7 @@ function lives(pid) {
   }
 }
 
-test("a real OpenClaw started by hand: its port changes hands and comes back, with its devices and conversations", { timeout: 400_000 }, async (t) => {
+test("a real OpenClaw started by hand: its port changes hands and comes back, with its devices and conversations", { timeout: 900_000 }, async (t) => {
   const stateDir = tempDir("adopt");
   const PATH = `${withSystemctl(tempDir("systemctl"), NOBODY)}:${process.env.PATH}`;
   // A device that this gateway paired while there was no OpenClaw.
@@ -75,10 +76,10 @@ test("a real OpenClaw started by hand: its port changes hands and comes back, wi
   // Whoever holds the port when this ends.
   t.after(async () => {
     try {
-      spawnSync(gatewayBinary(), ["uninstall"], { env: original.env });
+      spawnSync(gatewayBinary(), ["uninstall"], { env: original.env, ...AT_MOST });
       const { pid } = fs.existsSync(path.join(stateDir, `tmp/openclaw-${process.getuid()}/gateway.state.lock`)) ? lock(stateDir) : {};
       if (pid && lives(pid)) process.kill(pid, "SIGTERM");
-      await until("it to end", () => !pid || !lives(pid));
+      await until("it to end", () => !pid || !lives(pid)).catch(() => process.kill(pid, "SIGKILL"));
     } catch (error) {
       // It ended by itself meanwhile.
       if (error.code !== "ESRCH") throw error;
@@ -163,7 +164,15 @@ if ((verb === "enable" && now) || verb === "start") {
 }
 if ((verb === "disable" && now) || verb === "stop") {
   if (lives()) process.kill(pid(), "SIGTERM");
-  const wait = () => lives() ? setTimeout(wait, 10) : process.exit(0);
+  const until = Date.now() + 30000;
+  const wait = () => {
+    if (!lives()) {
+      fs.rmSync(at("pid"), { force: true });
+      process.exit(0);
+    }
+    if (Date.now() > until) process.kill(pid(), "SIGKILL");
+    setTimeout(wait, 10);
+  };
   wait();
 }
 `;
@@ -177,7 +186,7 @@ async function machine(t) {
   const config = path.join(stateDir, "config");
   const env = isolatedEnv(stateDir, { XDG_CONFIG_HOME: config, MANAGER_DIR: managerDir, PATH: `${withSystemctl(managerDir, MANAGER)}:${process.env.PATH}` });
   t.after(() => {
-    for (const name of ["openclaw-rs", "openclaw-gateway"]) spawnSync("systemctl", ["stop", `${name}.service`], { env });
+    for (const name of ["openclaw-rs", "openclaw-gateway"]) spawnSync("systemctl", ["stop", `${name}.service`], { env, ...AT_MOST });
     for (const dir of [stateDir, managerDir]) fs.rmSync(dir, { recursive: true, force: true });
   });
   fs.writeFileSync(path.join(stateDir, "openclaw.json"), JSON.stringify(baseConfig(port)), { mode: 0o600 });
@@ -208,7 +217,7 @@ WantedBy=default.target
   return { env, port, stateDir, managerDir, units, standIn, orders, answers };
 }
 
-test("its service: stopped and disabled, ours in its place with its environment; a step that fails is undone, and all of it comes back", async (t) => {
+test("its service: stopped and disabled, ours in its place with its environment; a step that fails is undone, and all of it comes back", { timeout: 300_000 }, async (t) => {
   const { env, stateDir, managerDir, units, orders, answers } = await machine(t);
   spawnSync("systemctl", ["--user", "enable", "--now", "openclaw-gateway.service"], { env });
   await answers();
@@ -273,7 +282,7 @@ test("its service: stopped and disabled, ours in its place with its environment;
   await answers();
 });
 
-test("its service is enabled and another one was started by hand: the service is started beside it neither when that is taken over nor when it is undone", async (t) => {
+test("its service is enabled and another one was started by hand: the service is started beside it neither when that is taken over nor when it is undone", { timeout: 300_000 }, async (t) => {
   const { env, port, units, managerDir, standIn, orders, answers } = await machine(t);
   spawnSync("systemctl", ["--user", "enable", "openclaw-gateway.service"], { env });
   const byHand = spawn(nodeBinary, [standIn], { env: { ...env, OPENCLAW_GATEWAY_PORT: String(port) }, stdio: "ignore" });
@@ -293,7 +302,7 @@ test("its service is enabled and another one was started by hand: the service is
   await until("the one by hand to go", () => !lives(byHand.pid));
 });
 
-test("what a service keeps that is not seen here, or has another port, is left alone", async (t) => {
+test("what a service keeps that is not seen here, or has another port, is left alone", { timeout: 300_000 }, async (t) => {
   const { env, port, standIn, orders, answers } = await machine(t);
   const kept = spawn(nodeBinary, [standIn], {
     env: { ...env, OPENCLAW_GATEWAY_PORT: String(port), OPENCLAW_SERVICE_MARKER: "openclaw", OPENCLAW_SYSTEMD_UNIT: "claw.service" },

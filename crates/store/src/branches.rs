@@ -208,6 +208,18 @@ impl Agents<'_> {
         Ok(true)
     }
 
+    /// The place behind the last thing said, or with `is_completed` behind the last answer that ended; 0: there is none.
+    pub fn end_of(&self, session_id: &str, is_completed: bool) -> Result<i64, TxError> {
+        let last: Option<i64> = self
+            .0
+            .prepare_cached(
+                "SELECT max(seq) FROM agent_entries WHERE session_id = ?1 AND (NOT ?2
+                 OR (role = 'assistant' AND coalesce(json_extract(message, '$.stopReason'), '') <> 'toolUse'))",
+            )?
+            .query_row(params![session_id, is_completed], |row| row.get(0))?;
+        Ok(last.map_or(0, |seq| seq + 1))
+    }
+
     /// Tokens that a conversation takes by its last answer or compaction that tells; 0: none does.
     pub fn context_left(&self, session_id: &str) -> Result<i64, TxError> {
         let tokens: Option<i64> = self

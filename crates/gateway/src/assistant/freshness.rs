@@ -114,8 +114,13 @@ pub(super) fn asks_in_person(input: &Input) -> bool {
 }
 
 /// Whether a client is no person: the clock, or another session.
-pub(super) fn is_nobody(client: &str) -> bool {
+fn is_nobody(client: &str) -> bool {
     NOBODY.contains(&client)
+}
+
+/// Whether a client is a person's: neither the clock nor another session, nor what wakes an agent.
+pub(super) fn is_a_persons(client: &str) -> bool {
+    !is_nobody(client) && !["heartbeat", "wake"].contains(&client)
 }
 
 fn kind(session_key: &str) -> Kind {

@@ -8,7 +8,7 @@ use store::Entry;
 
 use super::Image;
 use super::compact::plan::beginning;
-use super::freshness::is_nobody;
+use super::freshness::is_a_persons;
 use crate::native::Facts;
 
 /// More entries than any window holds are not read.
@@ -278,7 +278,7 @@ fn said(entry: &Entry, model: &Model) -> Option<Message> {
     // How hard to think was meant for the gateway; only who is at a client may say it.
     let client = &message["__openclaw"]["transport"]["clients"][0]["id"];
     if entry.role == "user"
-        && client.as_str().is_some_and(|id| !is_nobody(id))
+        && client.as_str().is_some_and(is_a_persons)
         && let Some((_, rest)) = super::thinking::inline(&text)
     {
         text = rest;

@@ -136,16 +136,16 @@ impl Turn<'_> {
         };
         let mut model = models.remove(0);
         let client = self.input.client.as_ref();
+        let is_at_a_client = client.is_some_and(|(id, _)| freshness::is_a_persons(id));
         let wanted = self.input.sampling.thinking.or_else(|| {
             // Who writes in a chat need not be the owner.
-            let is_at_a_client = client.is_some_and(|(id, _)| !freshness::is_nobody(id));
             let (level, _) = thinking::inline(&self.input.message).filter(|_| is_at_a_client)?;
             Some(level)
         });
         let refused = wanted.and_then(|level| thinking::refused(&model, level));
         // Nobody is there to choose another one for a job: it thinks as close to that as the model can.
         if let Some(why) = refused
-            && !client.is_some_and(|(id, _)| freshness::is_nobody(id))
+            && (is_at_a_client || client.is_none())
         {
             return self.told(why, model);
         }

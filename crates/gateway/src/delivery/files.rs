@@ -58,10 +58,15 @@ async fn fetch(
                 reason: channels::web::describe(&error),
             })?;
         if !response.status().is_success() {
-            return Err(rejected(format!(
-                "the file answers HTTP {}",
-                response.status()
-            )));
+            let status = response.status();
+            let why = |text: String| format!("the file answers {text}");
+            return Err(match channels::web::refused(status, None, "") {
+                SendError::Retry { after, reason } => SendError::Retry {
+                    after,
+                    reason: why(reason),
+                },
+                _ => rejected(why(format!("HTTP {status}"))),
+            });
         }
         let mime = response
             .headers()
@@ -75,7 +80,15 @@ async fn fetch(
                     .trim()
                     .to_owned()
             });
-        let bytes = channels::web::body(response, bytes_max).await?;
+        let bytes = channels::web::body(response, bytes_max).await;
+        let bytes = bytes.map_err(|error| match error {
+            // Nothing was sent yet.
+            SendError::Unknown { reason } => SendError::Retry {
+                after: None,
+                reason,
+            },
+            error => error,
+        })?;
         tokio::fs::create_dir_all(&messages.media_dir)
             .await
             .map_err(|error| rejected(error.to_string()))?;

@@ -407,19 +407,23 @@ async fn files_of(
         }
     }
     let groups = prepare::together(&files);
-    let Some(first) = groups.first() else {
-        return match left_out.is_empty() {
-            true => Ok(Vec::new()),
-            false => Err(SendError::Rejected {
-                reason: left_out.join("; "),
-            }),
-        };
-    };
+    if groups.is_empty() && !left_out.is_empty() && parts.len() == 1 && parts[n].text.is_empty() {
+        return Err(SendError::Rejected {
+            reason: left_out.join("; "),
+        });
+    }
     if groups.len() > 1 || !left_out.is_empty() {
-        let anew: Vec<Vec<usize>> = groups
+        let mut anew: Vec<Vec<usize>> = groups
             .iter()
             .map(|group| files[group.clone()].iter().map(|(at, _)| *at).collect())
             .collect();
+        if anew.is_empty() {
+            // What is said with it, or before and after it, is said all the same.
+            anew.push(Vec::new());
+            if parts[n].text.is_empty() {
+                parts[n].text = "[a file that could not be had]".to_owned();
+            }
+        }
         prepare::regroup(parts, n, anew);
         for why in &left_out {
             tracing::warn!(id = row.id, why, "a file of a message is left out");
@@ -447,7 +451,7 @@ async fn files_of(
         }
     }
     // Fetched again when it is their turn.
-    let later = files.split_off(first.end);
+    let later = files.split_off(groups.first().map_or(0, |group| group.end));
     forget_all(messages, &later).await;
     Ok(files.into_iter().map(|(_, file)| file).collect())
 }
@@ -652,7 +656,10 @@ async fn resolve(messages: &Arc<Messages>, row: &OutboxRow) -> Result<(), StoreE
                     return again("the service knows a repeat").await;
                 }
                 let payload: Payload = serde_json::from_str(&row.payload).unwrap_or_default();
-                let parts = prepare::split(&payload, channel.capabilities());
+                let stored = row.parts.as_deref();
+                let stored = stored.and_then(|parts| serde_json::from_str::<Vec<Part>>(parts).ok());
+                let parts =
+                    stored.unwrap_or_else(|| prepare::split(&payload, channel.capabilities()));
                 if parts.len() == 1 {
                     let message =
                         prepare::outbound(&row.id, &row.target, &payload, &parts, 0, Vec::new());

@@ -403,6 +403,11 @@ async fn resend(messages: &Messages, id: &str) -> Answer {
                 tx.outbox().resend(&wanted, "by hand", now)?;
                 Ok(true)
             } else {
+                if let Some(row) = tx.inbox().get(&wanted)? {
+                    // A command is asked for anew: it was not given before.
+                    let key = super::orders::said_key(&row.id);
+                    tx.set_cursor(&row.channel, &row.account, &key, "0", now)?;
+                }
                 tx.inbox().retry(&wanted, now)?;
                 Ok(false)
             }

@@ -11,6 +11,8 @@ use crate::routing::{Route, commands};
 /// Largest file that is shown to the agent, and how many of one message.
 const IMAGE_BYTES_MAX: u64 = 5 * 1024 * 1024;
 const IMAGES_MAX: usize = 4;
+/// Of all of them: with what base64 adds they fit OpenClaw's frame of 25 MiB.
+const IMAGES_BYTES_MAX: u64 = 18 * 1024 * 1024;
 
 /// What a turn is asked for with. `rest`: what of a command to begin anew is left for the agent.
 pub(super) async fn of(
@@ -62,13 +64,17 @@ pub(super) async fn with_files(
     files: &[Attachment],
 ) -> Value {
     let mut attachments = Vec::new();
+    let mut room = IMAGES_BYTES_MAX;
     for file in files.iter().take(IMAGES_MAX) {
         let is_image = file
             .mime
             .as_deref()
             .is_some_and(|mime| mime.starts_with("image/"));
         let fetched = match messages.supervisor.get(&row.channel, &row.account) {
-            Some(channel) if is_image => channel.fetch(&file.source, IMAGE_BYTES_MAX).await,
+            Some(channel) if is_image => {
+                let bytes_max = IMAGE_BYTES_MAX.min(room);
+                channel.fetch(&file.source, bytes_max).await
+            }
             _ => {
                 text.push_str(&format!(
                     "\n[file: {}]",
@@ -81,12 +87,15 @@ pub(super) async fn with_files(
             }
         };
         match fetched {
-            Ok(bytes) => attachments.push(json!({
-                "type": "image",
-                "mimeType": file.mime,
-                "fileName": file.name.as_deref().unwrap_or("image"),
-                "content": base64::engine::general_purpose::STANDARD.encode(&bytes),
-            })),
+            Ok(bytes) => {
+                room = room.saturating_sub(bytes.len() as u64);
+                attachments.push(json!({
+                    "type": "image",
+                    "mimeType": file.mime,
+                    "fileName": file.name.as_deref().unwrap_or("image"),
+                    "content": base64::engine::general_purpose::STANDARD.encode(&bytes),
+                }));
+            }
             Err(error) => {
                 tracing::warn!(id = row.id, %error, "an image could not be fetched");
                 text.push_str("\n[an image that could not be fetched]");

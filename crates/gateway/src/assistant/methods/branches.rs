@@ -215,8 +215,12 @@ impl Refusal {
                 return ErrorShape::new(ErrorCode::Unavailable, why);
             }
             Self::Changed => {
-                let why = format!("Session {key} changed; retry {}.", words.to_lowercase());
-                return ErrorShape::new(ErrorCode::Unavailable, why);
+                let again = match turning {
+                    Turning::Switch => "switch",
+                    Turning::Rewind => "rewind",
+                    Turning::Fork => "fork",
+                };
+                format!("Session {key} changed; retry {again}.")
             }
             Self::NoEntry => format!("message entry not found: {entry}"),
             Self::NotAsked => format!("entry is not a user message: {entry}"),
@@ -259,7 +263,7 @@ fn turned(agents: &Agents<'_>, was: AgentSession) -> Result<AgentSession, TxErro
 }
 
 /// What a child takes over: how it is answered. A name, a pin and a colour are one session's alone.
-fn inherited(settings: &Value, parent: &str) -> Value {
+pub(super) fn inherited(settings: &Value, parent: &str) -> Value {
     let mut own = json!({ "parentSessionKey": parent });
     for name in INHERITED {
         if let Some(value) = settings.get(name).filter(|value| !value.is_null()) {

@@ -1,11 +1,11 @@
 //! `sessions.create`: a conversation, and its first turn if the call brings one.
 
 use serde_json::{Value, json};
-use store::AgentSession;
-use wire::error::ErrorShape;
+use store::{AgentSession, Agents, TxError};
+use wire::error::{ErrorCode, ErrorShape};
 
-use super::super::{events, rows, thinking, unavailable};
-use super::Call;
+use super::super::{clock_ms, events, rows, thinking, unavailable};
+use super::{Call, branches};
 use crate::auth::sha256_hex;
 
 /// What a session keeps of the call.
@@ -32,6 +32,69 @@ const KNOWN: [&str; 14] = [
 /// In a session's settings: `ONCE:PARAMS` of the call that made it, as hashes.
 const MADE_BY: &str = "createRequest";
 
+/// A session that is to be made.
+struct Wanted {
+    agent: String,
+    /// Of its settings.
+    kept: Vec<(&'static str, Value)>,
+    parent: Option<AgentSession>,
+    /// It begins with what the parent's has.
+    is_fork: bool,
+    /// With that of it which has an answer; else the parent must be at rest.
+    until_completed: bool,
+}
+
+enum NotMade {
+    Busy,
+    NotNew,
+}
+
+impl Wanted {
+    /// Once: a call that made it already finds it as it is.
+    fn make(
+        self,
+        agents: &Agents<'_>,
+        key: &str,
+        request: Option<&str>,
+        now: i64,
+    ) -> Result<Result<AgentSession, NotMade>, TxError> {
+        let fresh = uuid::Uuid::new_v4().to_string();
+        let session = agents.open(key, &self.agent, &fresh, now)?;
+        let mut settings = rows::settings(&session);
+        if request.is_some() && settings[MADE_BY].as_str() == request {
+            return Ok(Ok(session));
+        }
+        if let Some(parent) = &self.parent {
+            if self.is_fork {
+                if !agents.entries(&session.session_id, None, 1)?.is_empty() {
+                    return Ok(Err(NotMade::NotNew));
+                }
+                if !self.until_completed && agents.is_at_work(&parent.key)? {
+                    return Ok(Err(NotMade::Busy));
+                }
+                let end = agents.end_of(&parent.session_id, self.until_completed)?;
+                agents.fork(&parent.session_id, end, &session.session_id)?;
+                agents.set_context(key, agents.context_left(&session.session_id)?)?;
+            }
+            let inherited = branches::inherited(&rows::settings(parent), &parent.key);
+            let names_model = self.kept.iter().any(|(name, _)| *name == "model");
+            for (name, value) in inherited.as_object().into_iter().flatten() {
+                if !names_model || name == "parentSessionKey" {
+                    settings[name] = value.clone();
+                }
+            }
+        }
+        if let Some(request) = request {
+            settings[MADE_BY] = json!(request);
+        }
+        for (name, value) in self.kept {
+            settings[name] = value;
+        }
+        agents.set_settings(key, &settings.to_string(), session.archived)?;
+        Ok(Ok(agents.open(key, &self.agent, &fresh, now)?))
+    }
+}
+
 impl Call {
     /// `{ok, key, sessionId, entry, runStarted, runId?, status?, runError?}`. Source: `sessionCreateHandlers` in
     /// src/gateway/server-methods/sessions-create.ts at 2026.9.6.
@@ -51,10 +114,11 @@ impl Call {
         let session = match self.made_before(&key, request.as_deref()).await? {
             Some(session) => session,
             None => {
+                let wanted = self.wanted(&key).await?;
                 if main.is_some() {
                     self.assistant.begin_anew(&self.app, &key).await?;
                 }
-                self.make(&key, request.as_deref()).await?
+                self.make(&key, request, wanted).await?
             }
         };
         let row = rows::session(&self.app, &self.assistant, &session);
@@ -97,7 +161,8 @@ impl Call {
         }
     }
 
-    async fn make(&self, key: &str, request: Option<&str>) -> Result<AgentSession, ErrorShape> {
+    /// What the session is to be, or why it can't be that.
+    async fn wanted(&self, key: &str) -> Result<Wanted, ErrorShape> {
         let agent = super::agent_for(&self.app, key);
         let model = self
             .assistant
@@ -117,98 +182,68 @@ impl Call {
         if let Some(label) = self.text("label") {
             self.unused_label(&agent, key, label).await?;
         }
-        let parent = self.forked_from().await?;
-        let session = self.open(key).await?;
-        if let Some((parent, before)) = parent {
-            if !self
-                .assistant
-                .entries(&session.session_id, 1)
-                .await?
-                .is_empty()
-            {
-                return Err(ErrorShape::invalid_request("fork requires a new session"));
+        let is_fork = self.params["fork"] == true;
+        let until_completed = self.text("forkFrom").is_some();
+        if until_completed && !is_fork {
+            return Err(ErrorShape::invalid_request("forkFrom requires fork=true"));
+        }
+        let parent = match self.text("parentSessionKey") {
+            Some(named) => {
+                let parent = self
+                    .assistant
+                    .session(&self.key("parentSessionKey"))
+                    .await?;
+                if parent.is_none() && is_fork {
+                    return Err(ErrorShape::invalid_request(format!(
+                        "unknown parent session: {named}"
+                    )));
+                }
+                parent
             }
-            self.copy(&parent, before, &session).await?;
-        }
-        let mut settings = rows::settings(&session);
-        if let Some(request) = request {
-            settings[MADE_BY] = json!(request);
-        }
-        if let Some(level) = thinking {
-            settings["thinkingLevel"] = level;
-        }
-        for name in KEPT {
-            if let Some(value) = self.text(name) {
-                settings[name] = json!(value);
-            }
-        }
-        self.keep_settings(&session, &settings, session.archived)
-            .await?;
-        let session = self.open(key).await?;
-        events::session_changed(&self.app, &self.assistant, &session, "create");
-        Ok(session)
-    }
-
-    /// The conversation that this one begins with, and where in it that ends.
-    async fn forked_from(&self) -> Result<Option<(AgentSession, i64)>, ErrorShape> {
-        if self.params["fork"] != true {
-            return match self.text("forkFrom") {
-                None => Ok(None),
-                Some(_) => Err(ErrorShape::invalid_request("forkFrom requires fork=true")),
-            };
-        }
-        let Some(named) = self.text("parentSessionKey") else {
-            return Err(ErrorShape::invalid_request(
-                "fork requires parentSessionKey",
-            ));
-        };
-        let parent = self
-            .assistant
-            .session(&self.key("parentSessionKey"))
-            .await?;
-        let parent = parent.ok_or_else(|| {
-            ErrorShape::invalid_request(format!("unknown parent session: {named}"))
-        })?;
-        let id = parent.session_id.clone();
-        let entries = self
-            .assistant
-            .store
-            .read(move |reader| reader.agents().entries(&id, None, usize::MAX))
-            .await
-            .map_err(|error| unavailable(&error))?;
-        // What is being said has no answer yet.
-        let is_answered = |entry: &&store::Entry| entry.role == "assistant";
-        let last = match self.text("forkFrom") {
-            Some(_) => entries.iter().rfind(is_answered),
-            None if self.assistant.live_of(&parent.key).is_empty() => entries.last(),
-            None => {
-                return Err(ErrorShape::new(
-                    wire::error::ErrorCode::Unavailable,
-                    "Fork is unavailable while the agent is working.",
+            None if is_fork => {
+                return Err(ErrorShape::invalid_request(
+                    "fork requires parentSessionKey",
                 ));
             }
+            None => None,
         };
-        let before = last.map_or(0, |entry| entry.seq + 1);
-        Ok(Some((parent, before)))
+        let kept = KEPT
+            .into_iter()
+            .filter_map(|name| Some((name, json!(self.text(name)?))));
+        Ok(Wanted {
+            agent,
+            kept: kept
+                .chain(thinking.map(|level| ("thinkingLevel", level)))
+                .collect(),
+            parent,
+            is_fork,
+            until_completed,
+        })
     }
 
-    async fn copy(
+    async fn make(
         &self,
-        parent: &AgentSession,
-        before: i64,
-        session: &AgentSession,
-    ) -> Result<(), ErrorShape> {
-        let (from, into) = (parent.session_id.clone(), session.clone());
-        self.assistant
+        key: &str,
+        request: Option<String>,
+        wanted: Wanted,
+    ) -> Result<AgentSession, ErrorShape> {
+        let (key, now) = (key.to_owned(), clock_ms());
+        let asked = self.text("parentSessionKey").unwrap_or_default().to_owned();
+        let made = self
+            .assistant
             .store
-            .write(move |tx| {
-                let agents = tx.agents();
-                agents.fork(&from, before, &into.session_id)?;
-                let context = agents.context_left(&into.session_id)?;
-                agents.set_context(&into.key, context)
-            })
+            .write(move |tx| wanted.make(&tx.agents(), &key, request.as_deref(), now))
             .await
-            .map_err(|error| unavailable(&error))
+            .map_err(|error| unavailable(&error))?;
+        let session = made.map_err(|why| match why {
+            NotMade::Busy => ErrorShape::new(
+                ErrorCode::Unavailable,
+                format!("Parent session {asked} is still active; try again in a moment."),
+            ),
+            NotMade::NotNew => ErrorShape::invalid_request("fork requires a new session"),
+        })?;
+        events::session_changed(&self.app, &self.assistant, &session, "create");
+        Ok(session)
     }
 
     /// Nothing that was asked for is left out in silence: an incognito session that is kept would be worse than none.
@@ -257,7 +292,8 @@ impl Call {
             && self.params["attachments"]
                 .as_array()
                 .is_none_or(Vec::is_empty);
-        if !shares_main || !is_bare || self.params["emitCommandHooks"] != true {
+        let is_fork = self.params["fork"] == true;
+        if !shares_main || !is_bare || is_fork || self.params["emitCommandHooks"] != true {
             return None;
         }
         self.text("parentSessionKey")?;

@@ -124,7 +124,12 @@ impl Running {
     }
 
     pub(super) fn lives(&self) -> bool {
-        procfs::tree(self.pid).is_some_and(|tree| tree.resident_bytes > 0)
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        // Behind the name, which may hold anything. One that ended may wait long for somebody to take notice.
+        let state = stat
+            .rsplit_once(')')
+            .and_then(|(_, rest)| rest.trim_start().chars().next());
+        state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
     }
 
     /// The service that it belongs to. One that this command runs in, too, is not about gateways: a terminal's, a build's.

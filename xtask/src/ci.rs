@@ -69,6 +69,9 @@ enum Work {
     BenchSmoke,
 }
 
+/// Folders of tests that no deadline depends on: they run while the release build ends, which is one thread's work.
+const MEANWHILE: [&str; 4] = ["addon", "deploy", "routing", "tables"];
+
 fn suites(root: &Path) -> Result<Vec<Suite>> {
     let suite = |name: &str, needs, work| Suite {
         name: name.to_owned(),
@@ -95,21 +98,22 @@ fn suites(root: &Path) -> Result<Vec<Suite>> {
             &["setup"],
             Work::Cargo(vec!["test", "--workspace", "--locked", "--no-fail-fast"]),
         ),
-        // Nothing else runs beside a black-box test.
-        suite("release build", &[], Work::Awaited),
     ];
-    for (folder, files) in node_suites(root)? {
+    let (meanwhile, then): (Vec<_>, Vec<_>) = node_suites(root)?
+        .into_iter()
+        .partition(|(folder, _)| MEANWHILE.contains(&folder.as_str()));
+    let tests = |(folder, files): (String, Vec<PathBuf>)| {
         // `make run` is one of the clients' tests.
         let needs: &[_] = match folder == "clients" {
             true => &["setup", "build", "release build"],
             false => &["setup", "build"],
         };
-        all.push(suite(
-            &format!("tests/{folder}"),
-            needs,
-            Work::NodeTests(files),
-        ));
-    }
+        suite(&format!("tests/{folder}"), needs, Work::NodeTests(files))
+    };
+    all.extend(meanwhile.into_iter().map(tests));
+    // Nothing else runs beside the others.
+    all.push(suite("release build", &[], Work::Awaited));
+    all.extend(then.into_iter().map(tests));
     all.push(suite("binary size", &["release build"], Work::BinarySize));
     all.push(suite("bench smoke", &["setup", "build"], Work::BenchSmoke));
     Ok(all)

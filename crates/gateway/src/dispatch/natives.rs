@@ -41,7 +41,9 @@ pub(crate) fn find(
     }
     Some(match method {
         "health" => Native::Now(|app, _, _| Ok(own_health_text(app))),
-        "last-heartbeat" => Native::Now(|_, _, _| Ok("null".to_owned())),
+        "last-heartbeat" => {
+            Native::Now(|app, _, _| Ok(crate::schedule::methods::last_heartbeat(app)))
+        }
         "system-presence" => Native::Now(system_presence),
         "system.info" => Native::Blocking(system_info),
         _ => {

@@ -21,11 +21,16 @@ async function newcomer(t) {
   fs.writeFileSync(path.join(own, "openclaw-gateway.toml"), '[admin]\nlisten = "127.0.0.1:0"\n');
   const port = await freePort();
   const env = isolatedEnv(dir, { OPENCLAW_GATEWAY_PORT: String(port) });
-  t.after(() => fs.rmSync(dir, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 }));
-  const home = { dir, port, env, config: path.join(dir, "openclaw.json"), url: `http://127.0.0.1:${port}`, wsUrl: `ws://127.0.0.1:${port}` };
+  // The last first, and then what they wrote to: hooks of their own would run in the order in which they were made.
+  const ends = [];
+  t.after(async () => {
+    for (const end of ends.reverse()) await end();
+    fs.rmSync(dir, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
+  });
+  const home = { ends, dir, port, env, config: path.join(dir, "openclaw.json"), url: `http://127.0.0.1:${port}`, wsUrl: `ws://127.0.0.1:${port}` };
   home.start = async (command = gatewayBinary(), args = ["run"]) => {
     const child = new Child(command, args, { env, cwd: dir, label: "ours" });
-    t.after(() => child.stop());
+    ends.push(() => child.stop());
     await until("an answer", async () => child.exit || (await fetch(`${home.url}/healthz`)).status === 200);
     assert.equal(child.exit, null, child.output);
     return child;
@@ -70,7 +75,7 @@ test("a link that signs in goes to a terminal, never to the log", async (t) => {
   // A terminal of util-linux; the log goes elsewhere. Its program is in a session of its own, and outlives it if nobody ends it.
   const child = await home.start("script", ["-qec", `echo $$ >'${home.dir}/pid'; exec '${gatewayBinary()}' run 2>'${home.dir}/log'`, "/dev/null"]);
   const pid = Number(fs.readFileSync(`${home.dir}/pid`, "utf8"));
-  t.after(async () => {
+  home.ends.push(async () => {
     process.kill(pid, "SIGTERM");
     await child.waitExit();
   });

@@ -27,8 +27,20 @@ const GATEWAY = {
 
 /** The original's own jobs are there a while after it is ready. */
 async function settled(target) {
+  const hello = async (raw) => {
+    const answer = await raw.connect({ token: target.token });
+    assert.equal(answer.ok, true);
+    return answer.payload.snapshot;
+  };
+  // It is there some time after readiness.
+  await until("the update schedule in hello", async () => {
+    const raw = await RawClient.open(target.wsUrl);
+    const { updateSchedule } = await hello(raw);
+    await raw.end();
+    return updateSchedule;
+  }, { everyMs: 100 });
   const raw = await RawClient.open(target.wsUrl);
-  assert.equal((await raw.connect({ token: target.token })).ok, true);
+  await hello(raw);
   await until("the original's own jobs", async () => (await raw.call("cron.status", {})).payload?.jobs >= 3);
   await raw.end();
 }

@@ -18,7 +18,8 @@ export const gatewayBinary = () =>
  * Below the range from which Linux gives ports to outgoing connections (32768 on): one of those could take a port between
  * here and its listener, or while that is restarted, even one that knocks at it. Source: ip_local_port_range.
  */
-const PORTS = { from: 20_000, to: 32_000 };
+const [from, to] = (process.env.TEST_PORTS ?? "20000-32000").split("-").map(Number);
+const PORTS = { from, to };
 /** OpenClaw derives other ports from its own, up to this many above it. */
 const DERIVED = 16;
 const given = new Set();

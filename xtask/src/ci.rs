@@ -5,13 +5,17 @@
 //! as one failure.
 
 mod failures;
+mod plan;
 
+use self::plan::{LANES, PORTS, Suite, Work, pick, suites};
+pub(crate) use self::plan::{entries, file_name};
 use crate::process::{self, Ended};
 use crate::setup::{self, Scope, Tools};
 use crate::{Result, launch, tidy};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -29,7 +33,7 @@ pub(crate) fn command(root: &Path, args: &[String]) -> ExitCode {
         if args.iter().any(|a| a == "--list") {
             for suite in &all {
                 // Named once, where its end is awaited.
-                if !matches!(suite.work, Work::Beside(_)) {
+                if !matches!(suite.work, Work::Beside(_) | Work::SetupBegins) {
                     println!("{}", suite.name);
                 }
             }
@@ -45,139 +49,6 @@ pub(crate) fn command(root: &Path, args: &[String]) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-struct Suite {
-    name: String,
-    /// Suites without which this one makes no sense.
-    needs: &'static [&'static str],
-    work: Work,
-}
-
-enum Work {
-    Setup,
-    Tidy,
-    Cargo(Vec<&'static str>),
-    /// Cargo beside the suites that follow, until [`Work::Awaited`] of the same name: the end of a release
-    /// build is one thread's work, and half the machine would wait for it.
-    Beside(Vec<&'static str>),
-    /// The end of what runs beside.
-    Awaited,
-    /// Tests by `node --test`: these files.
-    NodeTests(Vec<PathBuf>),
-    BinarySize,
-    BenchSmoke,
-}
-
-/// Folders of tests that no deadline depends on: they run while the release build ends, which is one thread's work.
-const MEANWHILE: [&str; 4] = ["addon", "deploy", "routing", "tables"];
-
-fn suites(root: &Path) -> Result<Vec<Suite>> {
-    let suite = |name: &str, needs, work| Suite {
-        name: name.to_owned(),
-        needs,
-        work,
-    };
-    // By itself, as people build it: together with `bench` it would get that one's features too.
-    let release = vec!["build", "--release", "--locked", "-p", "gateway"];
-    let mut all = vec![
-        suite("setup", &[], Work::Setup),
-        suite("fmt", &[], Work::Cargo(vec!["fmt", "--all", "--check"])),
-        suite("tidy", &[], Work::Tidy),
-        suite("release build", &[], Work::Beside(release)),
-        // All targets, as `cargo test` has them: the same features, so nothing is compiled twice. The lints are
-        // found on the way (see `lints`).
-        suite(
-            "build",
-            &[],
-            Work::Cargo(vec!["build", "--workspace", "--all-targets", "--locked"]),
-        ),
-        suite(
-            "cargo test",
-            // The channels are tested against real servers.
-            &["setup"],
-            Work::Cargo(vec!["test", "--workspace", "--locked", "--no-fail-fast"]),
-        ),
-    ];
-    let (meanwhile, then): (Vec<_>, Vec<_>) = node_suites(root)?
-        .into_iter()
-        .partition(|(folder, _)| MEANWHILE.contains(&folder.as_str()));
-    let tests = |(folder, files): (String, Vec<PathBuf>)| {
-        // `make run` is one of the clients' tests.
-        let needs: &[_] = match folder == "clients" {
-            true => &["setup", "build", "release build"],
-            false => &["setup", "build"],
-        };
-        suite(&format!("tests/{folder}"), needs, Work::NodeTests(files))
-    };
-    all.extend(meanwhile.into_iter().map(tests));
-    // Nothing else runs beside the others.
-    all.push(suite("release build", &[], Work::Awaited));
-    all.extend(then.into_iter().map(tests));
-    all.push(suite("binary size", &["release build"], Work::BinarySize));
-    all.push(suite("bench smoke", &["setup", "build"], Work::BenchSmoke));
-    Ok(all)
-}
-
-/// Folders under `tests/` with `*.test.mjs` files, by name, the harness's own first.
-fn node_suites(root: &Path) -> Result<Vec<(String, Vec<PathBuf>)>> {
-    let tests = root.join("tests");
-    let mut found = Vec::new();
-    for folder in entries(&tests)? {
-        let name = file_name(&folder);
-        if ["node_modules", "python_modules"].contains(&&*name) || !folder.is_dir() {
-            continue;
-        }
-        let mut files = entries(&folder)?;
-        files.retain(|file| file_name(file).ends_with(".test.mjs"));
-        if !files.is_empty() {
-            found.push((name, files));
-        }
-    }
-    found.sort_by_key(|(name, _)| (name != "lib", name.clone()));
-    Ok(found)
-}
-
-pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut all = fs::read_dir(folder)
-        .and_then(|list| {
-            list.map(|e| e.map(|e| e.path()))
-                .collect::<std::io::Result<Vec<_>>>()
-        })
-        .map_err(|e| format!("{}: {e}", folder.display()))?;
-    all.sort();
-    Ok(all)
-}
-
-pub(crate) fn file_name(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
-}
-
-/// The suites named, with those they need; all when none is named.
-fn pick(all: Vec<Suite>, names: &[String]) -> Result<Vec<Suite>> {
-    if names.is_empty() {
-        return Ok(all);
-    }
-    let mut wanted: Vec<&str> = Vec::new();
-    for name in names {
-        let Some(suite) = all.iter().find(|s| s.name == *name) else {
-            return Err(format!("no suite `{name}`: see `cargo xtask ci --list`"));
-        };
-        wanted.push(&suite.name);
-        wanted.extend(suite.needs);
-    }
-    let keep: Vec<bool> = all
-        .iter()
-        .map(|s| wanted.contains(&s.name.as_str()))
-        .collect();
-    Ok(all
-        .into_iter()
-        .zip(keep)
-        .filter_map(|(suite, keep)| keep.then_some(suite))
-        .collect())
 }
 
 #[derive(Clone, Copy, Default)]
@@ -196,6 +67,29 @@ struct Row {
 }
 
 impl Row {
+    fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            problem: String::new(),
+            took: Duration::ZERO,
+            counts: Counts::default(),
+        }
+    }
+
+    fn tell(&self) {
+        let word = if self.problem.is_empty() {
+            "ok"
+        } else {
+            "FAILED"
+        };
+        println!(
+            "<== {}: {word} in {:.1} s {}",
+            self.name,
+            self.took.as_secs_f64(),
+            self.problem
+        );
+    }
+
     /// A suite that broke without a failed test counts as one.
     fn closed(mut self) -> Self {
         if !self.problem.is_empty() && self.counts.failed == 0 {
@@ -220,6 +114,7 @@ struct Run<'a> {
     place: Place,
     started: Instant,
     tools: Option<Tools>,
+    setting_up: Option<JoinHandle<(Result<Tools>, Duration)>>,
     beside: Vec<(String, JoinHandle<Row>)>,
     rows: Vec<Row>,
 }
@@ -239,6 +134,7 @@ impl<'a> Run<'a> {
             },
             started: Instant::now(),
             tools: None,
+            setting_up: None,
             beside: Vec::new(),
             rows: Vec::new(),
         })
@@ -246,25 +142,34 @@ impl<'a> Run<'a> {
 
     /// Runs the suites, prints the table and the closing line; true when all is well.
     fn all(mut self) -> bool {
-        for suite in std::mem::take(&mut self.suites) {
+        let mut suites = std::mem::take(&mut self.suites).into_iter().peekable();
+        while let Some(suite) = suites.next() {
             if let Work::Beside(args) = &suite.work {
                 println!("==> {} (beside what follows)", suite.name);
                 let running = self.start_beside(&suite.name, args);
                 self.beside.push(running);
                 continue;
             }
+            if let Work::SetupBegins = suite.work {
+                println!("==> {} (beside what follows)", suite.name);
+                let root = self.root.to_owned();
+                self.setting_up = Some(thread::spawn(move || {
+                    let started = Instant::now();
+                    let tools = setup::setup(&root, Scope::Suites);
+                    (tools, started.elapsed())
+                }));
+                continue;
+            }
+            let is_shared = |suite: &Suite| matches!(suite.work, Work::SharedNodeTests(_));
+            if is_shared(&suite) {
+                let mut sharing = vec![suite];
+                sharing.extend(std::iter::from_fn(|| suites.next_if(is_shared)));
+                let rows = self.side_by_side(&sharing);
+                self.rows.extend(rows);
+                continue;
+            }
             let row = self.one(&suite);
-            let word = if row.problem.is_empty() {
-                "ok"
-            } else {
-                "FAILED"
-            };
-            println!(
-                "<== {}: {word} in {:.1} s {}",
-                row.name,
-                row.took.as_secs_f64(),
-                row.problem
-            );
+            row.tell();
             self.rows.push(row);
         }
         let late = self.started.elapsed() > TOTAL_LIMIT;
@@ -276,27 +181,86 @@ impl<'a> Run<'a> {
         !late && self.rows.iter().all(|row| row.problem.is_empty())
     }
 
-    fn one(&mut self, suite: &Suite) -> Row {
-        let mut row = Row {
-            name: suite.name.clone(),
-            problem: String::new(),
-            took: Duration::ZERO,
-            counts: Counts::default(),
+    /// [`LANES`] of them at a time, in their order; the rows by name.
+    fn side_by_side(&self, suites: &[Suite]) -> Vec<Row> {
+        let next = AtomicUsize::new(0);
+        let take = || suites.get(next.fetch_add(1, Ordering::Relaxed));
+        let all_of_lane = |lane: u16| {
+            let ran = std::iter::from_fn(take).map(|suite| {
+                let row = self.one_of_lane(suite, lane);
+                row.tell();
+                row
+            });
+            ran.collect::<Vec<_>>()
         };
+        let mut rows: Vec<Row> = thread::scope(|scope| {
+            let lanes: Vec<_> = (0..LANES)
+                .map(|lane| {
+                    let all_of_lane = &all_of_lane;
+                    scope.spawn(move || all_of_lane(lane))
+                })
+                .collect();
+            lanes
+                .into_iter()
+                .flat_map(|lane| lane.join().unwrap_or_default())
+                .collect()
+        });
+        for suite in suites {
+            if rows.iter().all(|row| row.name != suite.name) {
+                let mut row = Row::new(&suite.name);
+                row.problem = "its thread panicked".to_owned();
+                rows.push(row.closed());
+            }
+        }
+        rows.sort_by(|a, b| a.name.cmp(&b.name));
+        rows
+    }
+
+    fn one_of_lane(&self, suite: &Suite, lane: u16) -> Row {
+        let mut row = Row::new(&suite.name);
+        if let Some(why) = self.unmet(suite) {
+            row.problem = why;
+            return row.closed();
+        }
+        println!("==> {}", suite.name);
+        let started = Instant::now();
+        let ran = match &suite.work {
+            Work::SharedNodeTests(files) => self.node_tests(suite, files, Some(lane)),
+            _ => Err("runs by itself".into()),
+        };
+        match ran {
+            Ok((counts, problem)) => (row.counts, row.problem) = (counts, problem),
+            Err(error) => row.problem = error,
+        }
+        row.took = started.elapsed();
+        row.closed()
+    }
+
+    /// Why a suite can't run.
+    fn unmet(&self, suite: &Suite) -> Option<String> {
         let unmet = suite.needs.iter().find(|need| {
             self.rows
                 .iter()
                 .any(|done| done.name == **need && !done.problem.is_empty())
         });
         if let Some(need) = unmet {
-            row.problem = format!("not run: needs {need}");
-        } else if self.left().is_zero() {
-            row.problem = format!("not run: past {} minutes", TOTAL_LIMIT.as_secs() / 60);
+            return Some(format!("not run: needs {need}"));
+        }
+        let is_late = self.left().is_zero();
+        is_late.then(|| format!("not run: past {} minutes", TOTAL_LIMIT.as_secs() / 60))
+    }
+
+    fn one(&mut self, suite: &Suite) -> Row {
+        let mut row = Row::new(&suite.name);
+        if let Some(why) = self.unmet(suite) {
+            row.problem = why;
         } else {
             println!("==> {}", suite.name);
             let started = Instant::now();
-            if let Work::Awaited = suite.work {
-                return self.ended_beside(&suite.name);
+            match suite.work {
+                Work::Awaited => return self.ended_beside(&suite.name),
+                Work::Setup => return self.set_up(row),
+                _ => {}
             }
             match self.work(suite) {
                 Ok((counts, problem)) => (row.counts, row.problem) = (counts, problem),
@@ -328,6 +292,22 @@ impl<'a> Run<'a> {
         (name, running)
     }
 
+    /// Waits for the setup.
+    fn set_up(&mut self, mut row: Row) -> Row {
+        match self.setting_up.take().map(JoinHandle::join) {
+            Some(Ok((tools, took))) => {
+                row.took = took;
+                match tools {
+                    Ok(tools) => self.tools = Some(tools),
+                    Err(error) => row.problem = error,
+                }
+            }
+            None => row.problem = "never started".to_owned(),
+            Some(Err(_)) => row.problem = "its thread panicked".to_owned(),
+        }
+        row.closed()
+    }
+
     /// Waits for what [`Self::start_beside`] began; how long that took counts from there.
     fn ended_beside(&mut self, name: &str) -> Row {
         let at = self.beside.iter().position(|(running, _)| running == name);
@@ -354,19 +334,14 @@ impl<'a> Run<'a> {
     /// What the suite counted, and what is wrong (empty: nothing).
     fn work(&mut self, suite: &Suite) -> Result<(Counts, String)> {
         match &suite.work {
-            Work::Setup => {
-                self.tools = Some(setup::setup(self.root, Scope::Suites)?);
-                Ok((Counts::default(), String::new()))
-            }
             Work::Tidy => tidy::command(self.root).map(|()| (Counts::default(), String::new())),
             Work::Cargo(args) => self.logged(suite, &mut lints(args), cargo_counts),
-            Work::Beside(_) | Work::Awaited => Err("runs beside the others".into()),
-            Work::NodeTests(files) => {
-                let mut node = self.node("debug")?;
-                node.args(["--test", "--test-concurrency=1", "--test-reporter=spec"])
-                    .args(files);
-                self.logged(suite, &mut node, node_counts)
-            }
+            Work::SetupBegins
+            | Work::Setup
+            | Work::Beside(_)
+            | Work::Awaited
+            | Work::SharedNodeTests(_) => Err("runs beside the others".into()),
+            Work::NodeTests(files) => self.node_tests(suite, files, None),
             Work::BinarySize => {
                 let problem =
                     binary_size(&launch::target(self.root).join("release/openclaw-gateway"))?;
@@ -388,6 +363,23 @@ impl<'a> Run<'a> {
                 self.logged(suite, &mut node, |_| Some(Counts::default()))
             }
         }
+    }
+
+    fn node_tests(
+        &self,
+        suite: &Suite,
+        files: &[PathBuf],
+        lane: Option<u16>,
+    ) -> Result<(Counts, String)> {
+        let mut node = self.node("debug")?;
+        node.args(["--test", "--test-concurrency=1", "--test-reporter=spec"])
+            .args(files);
+        if let Some(lane) = lane {
+            let width = (PORTS.end - PORTS.start) / LANES;
+            let from = PORTS.start + lane * width;
+            node.env("TEST_PORTS", format!("{from}-{}", from + width));
+        }
+        self.logged(suite, &mut node, node_counts)
     }
 
     /// The pinned Node, with our binary of that profile as the one under test.
@@ -429,6 +421,20 @@ fn lints(args: &[&str]) -> Command {
 }
 
 impl Place {
+    /// What Node keeps of OpenClaw's scripts, compiled, is in a folder of TMPDIR: one for all suites, or each makes it anew.
+    fn share_compiled(&self, scratch: &Path) -> Result<()> {
+        const NAME: &str = "node-compile-cache";
+        let shared = self.scratch.join(NAME);
+        let link = scratch.join(NAME);
+        fs::create_dir_all(&shared).map_err(|e| format!("{}: {e}", shared.display()))?;
+        match std::os::unix::fs::symlink(&shared, &link) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                Err(format!("{}: {error}", link.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn logged(
         &self,
         name: &str,
@@ -443,6 +449,7 @@ impl Place {
         let log = self.logs.join(format!("{slug}.log"));
         let scratch = self.scratch.join(&slug);
         fs::create_dir_all(&scratch).map_err(|e| format!("{}: {e}", scratch.display()))?;
+        self.share_compiled(&scratch)?;
         command.current_dir(&self.root).env("TMPDIR", &scratch);
         let Ended { ok, mut reason } = process::run(name, command, &log, limit)?;
         let text = String::from_utf8_lossy(&fs::read(&log).unwrap_or_default()).into_owned();
@@ -655,23 +662,5 @@ mod tests {
         assert!(text.contains("FAILED fmt: exit status: 1"), "{text}");
         let late = report(&rows[..1], TOTAL_LIMIT, true);
         assert!(late.ends_with("\n12 passed, 1 failed\n"), "{late}");
-    }
-
-    #[test]
-    fn a_named_suite_brings_what_it_needs() {
-        let all = || {
-            suites(
-                Path::new(env!("CARGO_MANIFEST_DIR"))
-                    .parent()
-                    .expect("in a workspace"),
-            )
-        };
-        let picked = pick(all().expect("readable"), &["tests/lib".to_owned()]).expect("exists");
-        let names: Vec<&str> = picked.iter().map(|s| s.name.as_str()).collect();
-        assert_eq!(names, ["setup", "build", "tests/lib"]);
-        let Err(error) = pick(all().expect("readable"), &["nope".to_owned()]) else {
-            panic!("no such suite")
-        };
-        assert!(error.contains("nope"), "{error}");
     }
 }

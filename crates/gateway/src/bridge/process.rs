@@ -298,6 +298,8 @@ pub struct Supervisor {
     stopping: Vec<oneshot::Sender<()>>,
     /// When a sleeping child's next job is due.
     wake_at: Option<Instant>,
+    /// The child's port, when we chose it; kept from other gateways between two children too.
+    port: Option<ports::Held>,
 }
 
 impl Supervisor {
@@ -339,6 +341,7 @@ impl Supervisor {
             epoch: 0,
             stopping: Vec::new(),
             wake_at: None,
+            port: None,
         };
         (handle, tokio::spawn(supervisor.run()))
     }
@@ -520,10 +523,12 @@ impl Supervisor {
             Some(port) => port,
             None => {
                 let file = self.plan.state_dir.join("upstream-port");
-                tokio::task::spawn_blocking(move || ports::choose(&file))
+                let before = self.port.take();
+                let held = tokio::task::spawn_blocking(move || ports::choose(&file, before))
                     .await
                     .map_err(|error| error.to_string())?
-                    .map_err(|error| error.to_string())?
+                    .map_err(|error| error.to_string())?;
+                self.port.insert(held).port()
             }
         };
         (self.plan.prepare)(port).await

@@ -11,7 +11,7 @@ import OpenAI from "openai";
 import { OpenClawClient } from "openclaw-node";
 import { TOKEN } from "../lib/gateway.mjs";
 import { Device, RawClient } from "../lib/raw.mjs";
-import { until } from "../lib/tools.mjs";
+import { tempDir, until } from "../lib/tools.mjs";
 import { maskJson, maskText } from "./masks.mjs";
 import { ANSWER, FIRST_HALF } from "./model.mjs";
 import { compareSides } from "./sides.mjs";
@@ -304,6 +304,33 @@ const requests = {
   "a forwarded header from loopback": [["-H", "X-Forwarded-For: 203.0.113.9", ...bearer], "/v1/models"],
   "a path that climbs": [["--path-as-is"], "/assets/../../package.json"],
 };
+/** What the original takes on this route. Source: `DEFAULT_BODY_BYTES` of tools-invoke-http at 2026.9.6. */
+const INVOKE_BYTES_MAX = 2 * 1024 * 1024;
+/** A call without a tool, padded to this many bytes: read whole, then turned down. Sent at once, without asking whether to go on. */
+const padded = (bytes) => {
+  const file = path.join(tempDir("uploads"), `${bytes}.json`);
+  fs.writeFileSync(file, "{}".padEnd(bytes));
+  return ["-H", "Content-Type: application/json", "-H", "Expect:", "--data-binary", `@${file}`];
+};
+requests["POST /tools/invoke, the largest body"] = [[...bearer, ...padded(INVOKE_BYTES_MAX)], "/tools/invoke"];
+requests["POST /tools/invoke, a byte more"] = [[...bearer, ...padded(INVOKE_BYTES_MAX + 1)], "/tools/invoke"];
 const curled = Object.fromEntries(Object.entries(requests).map(([name, [args, route]]) => [`curl: ${name}`, (side) => curl(side, args, route)]));
 
-compareSides("sdk", [{ steps: gatewayClient }, { steps: openclawNode }, { steps: openaiClient }, { steps: curled, atOnce: 2 }]);
+/** The last: its caller has no more writes for a minute. */
+const budget = {
+  "more than 30 writes of a kind within a minute": async (side) => {
+    const raw = await RawClient.open(side.target.wsUrl);
+    await raw.connect({ token: TOKEN });
+    const answers = [];
+    while (answers.length < 32) answers.push(await raw.call("config.apply", {}));
+    const other = await raw.call("config.patch", {});
+    await raw.end();
+    return [answers[0], ...answers.slice(29), other].map(({ ok, error }) => {
+      const { retryAfterMs, message, ...rest } = error;
+      if (retryAfterMs !== undefined) assert.ok(retryAfterMs > 0 && retryAfterMs <= 60_000, JSON.stringify(error));
+      return { ok, ...rest, message: message.replace(/after \d+s/, "after <seconds>"), waits: typeof retryAfterMs };
+    });
+  },
+};
+
+compareSides("sdk", [{ steps: gatewayClient }, { steps: openclawNode }, { steps: openaiClient }, { steps: curled, atOnce: 2 }, { steps: budget }]);

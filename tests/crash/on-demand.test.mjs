@@ -1,13 +1,19 @@
-// OpenClaw as a child that is there only while somebody needs it.
+// OpenClaw as a child that is there only while somebody needs it, or while it has work of its own.
 import assert from "node:assert/strict";
+import crypto from "node:crypto";
 import fs from "node:fs";
 import { test } from "node:test";
 import { startOurs, TOKEN } from "../lib/gateway.mjs";
+import { MODEL_ID, modelConfig, startModel } from "../lib/model.mjs";
 import { RawClient } from "../lib/raw.mjs";
 import { until } from "../lib/tools.mjs";
 
 test("on_demand starts OpenClaw at the first call that needs it and stops it when idle, clients stay", async (t) => {
-  const ours = await startOurs({ upstream: "supervise", toml: "on_demand = true\nidle_stop_s = 10" });
+  const model = await startModel();
+  t.after(() => model.stop());
+  const config = { ...modelConfig(model), agents: { defaults: { model: { primary: `scripted/${MODEL_ID}` } } } };
+  // Why it stays awake is said at this level.
+  const ours = await startOurs({ upstream: "supervise", toml: "on_demand = true\nidle_stop_s = 10\n[log]\nlevel = \"debug\"", config });
   t.after(() => ours.stop());
   const client = await RawClient.open(ours.wsUrl);
   const hello = await client.connect({ token: TOKEN });
@@ -23,7 +29,32 @@ test("on_demand starts OpenClaw at the first call that needs it and stops it whe
   await until("the idle child to be stopped", () => childrenOf(ours.child.pid).length === 0, { timeoutMs: 240_000, everyMs: 200 });
   assert.equal(client.close_, undefined, "our client never noticed");
   await answered("the first call after the idle stop");
-  assert.equal(childrenOf(ours.child.pid).length, 1);
+  const [pid, ...more] = childrenOf(ours.child.pid);
+  assert.deepEqual(more, []);
+  /** It is asked whether it may sleep, and must not, for this reason. */
+  const staysAwake = async (why) => {
+    const from = ours.child.output.length;
+    await until(`a log line with ${why}`, () => why.test(ours.child.output.slice(from)), { timeoutMs: 240_000, everyMs: 200 });
+    assert.deepEqual(childrenOf(ours.child.pid), [pid]);
+  };
+
+  const job = { name: "soon", schedule: { kind: "every", everyMs: 60_000 }, sessionTarget: "main", wakeMode: "next-heartbeat", payload: { kind: "systemEvent", text: "tick" } };
+  const added = await client.call("cron.add", job, { timeoutMs: 180_000 });
+  assert.equal(added.ok, true, JSON.stringify(added));
+  await staysAwake(/its next job is due in \d+ s/);
+  assert.equal((await client.call("cron.remove", { id: added.payload.id }, { timeoutMs: 180_000 })).ok, true);
+
+  const runId = crypto.randomUUID();
+  const started = await client.call("chat.send", { sessionKey: "agent:main:asleep", message: "SCRIPT slow One word and then the rest", idempotencyKey: runId }, { timeoutMs: 180_000 });
+  assert.equal(started.payload?.status, "started", JSON.stringify(started));
+  const of = (state) => (frame) => frame.event === "chat" && frame.payload.runId === runId && frame.payload.state === state;
+  await client.frame("its first word", of("delta"), { timeoutMs: 240_000 });
+  await staysAwake(/[1-9]\d* pieces of work are under way/);
+  model.release();
+  await client.frame("its end", of("final"), { timeoutMs: 240_000 });
+  // It has jobs of its own (its heartbeat, in a week), which are no reason to stay: it is started again in time for them.
+  await until("the child to be stopped when its run is over", () => childrenOf(ours.child.pid).length === 0, { timeoutMs: 240_000, everyMs: 200 });
+  assert.equal(client.close_, undefined);
   await client.end();
 });
 

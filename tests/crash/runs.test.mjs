@@ -113,5 +113,22 @@ test(`${CLIENTS} clients and ${RUNS} runs outlive OpenClaw`, async (t) => {
     }
   });
 
+  await t.test("told to end while it works: each run ends, once, and nobody is cut", async () => {
+    const runs = await inFlight(clients, "ended");
+    original.child.kill("SIGTERM");
+    // It waits for what it works on as long as it likes to; then it is gone.
+    model.release();
+    await original.child.waitExit();
+    for (const { client, runId } of runs) {
+      await client.frame(`the end of ${runId}`, (frame) => isEnd(frame) && frame.payload.runId === runId);
+    }
+    await Promise.all(clients.map((client) => client.call("health")));
+    for (const client of clients) {
+      const ends = client.frames.filter(isEnd).map((frame) => frame.payload.runId).filter((id) => id.startsWith("ended-"));
+      assert.equal(new Set(ends).size, ends.length, "a run ends once");
+    }
+    noneWasCut();
+  });
+
   for (const client of clients) await client.end();
 });

@@ -1,8 +1,11 @@
 // A gateway without an upstream, over a raw socket: what it lists it answers, and its people see each other.
 import assert from "node:assert/strict";
+import fs from "node:fs";
+import path from "node:path";
 import test, { after, before } from "node:test";
 import { startOurs, TOKEN } from "../lib/gateway.mjs";
 import { Device, RawClient } from "../lib/raw.mjs";
+import { repoRoot } from "../lib/tools.mjs";
 
 let target;
 before(async () => {
@@ -81,6 +84,11 @@ const ERRORS = {
   "users.self": /authenticated user/,
 };
 
+/** Of each method that checks its params, what the original takes: its own words were asked for. */
+const TAKEN = new Map(fs.readFileSync(path.join(repoRoot, "crates/wire/tests/captures/params.jsonl"), "utf8").split("\n").filter(Boolean)
+  .map((line) => JSON.parse(line)).filter(({ errors }) => errors === null).map(({ method, params }) => [method, params]).reverse());
+const ADVERTISED = JSON.parse(fs.readFileSync(path.join(repoRoot, "tests/conformance/cases/advertised.json"), "utf8")).methods;
+
 test("every method that the hello lists is answered, and nothing else", async () => {
   const client = await open();
   const { methods } = client.hello.features;
@@ -91,8 +99,17 @@ test("every method that the hello lists is answered, and nothing else", async ()
     else if (!method.startsWith("device.")) assert.equal(answer.ok, true, `${method}: ${JSON.stringify(answer.error)}`);
     assert.doesNotMatch(answer.error?.message ?? "", /unknown method/, method);
   }
-  const unlisted = await client.call("wizard.start", {});
-  assert.equal(unlisted.error.code, "UNAVAILABLE");
+  const unlisted = ADVERTISED.filter((method) => !methods.includes(method));
+  assert.ok(unlisted.length > 300, `${unlisted.length} methods of the original's are not listed`);
+  const wrong = [];
+  for (const method of unlisted) {
+    const { ok, error } = await client.call(method, TAKEN.get(method) ?? {});
+    const isOfNodes = error?.message === "unauthorized role: operator";
+    const isRefused = error?.code === "UNAVAILABLE" && /needs (the OpenClaw gateway,|an agent) and none/.test(error.message);
+    if (ok || !(isOfNodes || isRefused)) wrong.push(`${method}: ${JSON.stringify(error ?? "answered")}`);
+  }
+  assert.deepEqual(wrong, [], "not listed, and not refused for want of an OpenClaw");
+  assert.equal((await client.call("nobody.knows", {})).error.message, "unknown method: nobody.knows");
   await client.end();
 });
 
@@ -108,6 +125,19 @@ test("bad params are refused in the original's words", async () => {
   await check("set-heartbeats", {}, "invalid set-heartbeats params: enabled (boolean) required");
   // Also of a method that only the gateway behind could serve.
   await check("tools.invoke", {}, "invalid tools.invoke params: must have required property 'name'");
+  await client.end();
+});
+
+test("no node is here: the lists are the original's of nobody, and the rest says what to start", async () => {
+  const client = await open();
+  const { ts, ...list } = (await client.call("node.list", {})).payload;
+  assert.equal(typeof ts, "number");
+  // The original's own words are asked for in devices.test.mjs.
+  assert.deepEqual(list, { nodes: [] });
+  assert.deepEqual((await client.call("node.pair.list", {})).payload, { pending: [], paired: [] });
+  const { error } = await client.call("node.invoke", TAKEN.get("node.invoke"));
+  assert.equal(error.code, "UNAVAILABLE");
+  assert.match(error.message, /install openclaw .* or "attach" to a running one/);
   await client.end();
 });
 

@@ -52,16 +52,42 @@ async function behind(t, config) {
   return { original, ours, known };
 }
 
+/** How often a device is connected, as an event or a hello has it; without a device, how many gateways there are. */
+const seen = (presence, device) => presence.filter((row) => (device ? row.deviceId === device.id && row.reason === "connect" : row.mode === "gateway")).length;
+const tells = (holds) => (frame) => frame.event === "presence" && holds(frame.payload.presence);
+
 test("a device that was paired before the switch comes by its token, also while OpenClaw is down", async (t) => {
   const { original, ours, known } = await behind(t);
+  // Nobody is a node yet: what ours answers alone (alone.test.mjs).
+  const { ts: _ts, ...nodes } = ok(await (await enter(original, { token: TOKEN })).call("node.list", {}));
+  assert.deepEqual(nodes, { nodes: [] });
+  assert.deepEqual(ok(await (await enter(original, { token: TOKEN })).call("node.pair.list", {})), { pending: [], paired: [] });
+  const watcher = await enter(ours, { token: TOKEN, scopes: READ });
+  const blind = await enter(ours, { token: TOKEN, scopes: ["operator.pairing"] });
   const first = await enter(ours, byToken(known));
   assert.equal(first.hello.auth.method, "device-token");
   assert.deepEqual(first.hello.auth.scopes, READ);
+  // Who comes through ours is a backend client there, and is seen by all the same; so is who comes to OpenClaw itself.
+  const came = await watcher.frame("an event with it", tells((presence) => seen(presence, known.device) === 1));
+  assert.equal(seen(came.payload.presence), 1, JSON.stringify(came));
+  const direct = new Device();
+  await enter(original, { token: TOKEN, client: TUI, device: direct, scopes: READ });
+  await watcher.frame("an event with both", tells((presence) => seen(presence, known.device) === 1 && seen(presence, direct) === 1));
+  const { presence } = (await enter(ours, { token: TOKEN, scopes: READ })).hello.snapshot;
+  assert.deepEqual([seen(presence), seen(presence, known.device), seen(presence, direct)], [1, 1, 1], JSON.stringify(presence));
+  const from = watcher.frames.length;
   await original.child.stop();
+  await watcher.frame("an event without OpenClaw's", tells((presence) => seen(presence, known.device) === 1 && seen(presence, direct) === 0), { from });
   await until("ours to notice", async () => (await fetch(`${ours.url}/readyz`)).status === 503);
   assert.equal(first.close_, undefined, "it was sent away with OpenClaw");
   const second = await enter(ours, byToken(known));
   assert.equal((await second.call("health")).ok, true);
+  await watcher.frame("an event with it twice", tells((presence) => seen(presence, known.device) === 2), { from });
+  // OpenClaw's own events would not have it.
+  const told = watcher.frames.slice(watcher.frames.indexOf(came)).filter(tells(() => true));
+  assert.deepEqual(told.filter(({ payload }) => seen(payload.presence, known.device) === 0), []);
+  assert.deepEqual(blind.hello.snapshot.presence, []);
+  assert.deepEqual(blind.frames.filter(tells(() => true)), [], "seen without operator.read");
   const wrong = await connect(ours, byToken({ ...known, deviceToken: "x".repeat(43) }));
   assert.equal(wrong.answer.ok, false);
 });

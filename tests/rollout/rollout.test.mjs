@@ -123,6 +123,23 @@ test("in front of OpenClaw: the share is served here, moves within a second, and
   fs.writeFileSync(own, good);
   assert.equal((await over("GET")).body.percent, 100);
 
+  // A row that is handed back is the upstream's on every open connection, and ours again when it is taken back.
+  const config = async () => (await clients[0].call("config.get", {})).payload;
+  const mine = await config();
+  assert.equal(mine.path, path.join(ours.stateDir, "openclaw.json"));
+  fs.writeFileSync(own, `${good}\n[native]\ndisable = ["config.*", "last-heartbeat"]\n`);
+  const theirs = await until("the configuration to be the upstream's", async () => {
+    const answer = await config();
+    return answer?.path === path.join(original.stateDir, "openclaw.json") && answer;
+  });
+  assert.notEqual(theirs.hash, mine.hash);
+  assert.equal(await bridged(), clients.length);
+  fs.writeFileSync(own, good);
+  await until("the configuration to be ours", async () => (await config())?.path === mine.path);
+  assert.equal((await config()).hash, mine.hash);
+  assert.equal(await bridged(), 0);
+  assert.equal(clients.filter((client) => client.close_).length, 0, "nobody was disconnected");
+
   // At 0 % a client of this machine is the upstream's own: its handshake is relayed.
   await set("rollback");
   const exact = await RawClient.open(ours.wsUrl);

@@ -8,6 +8,8 @@ import WebSocketOfNpm from "ws";
 import { startOriginal, startOurs } from "../lib/gateway.mjs";
 import { CLOSE, frame, PING, PONG, TEXT, Wire } from "../lib/wire.mjs";
 
+const BINARY = 2;
+
 const targets = {};
 before(async () => {
   [targets.original, targets.ours] = await Promise.all([startOriginal(), startOurs()]);
@@ -54,6 +56,51 @@ for (const size of [0, 5, 125]) {
     wire.socket.destroy();
   });
 }
+/** A message that is no request: what comes of it (an answer without an id, a close or nothing) is compared, and a request after it. */
+function alike(name, opcode, payload) {
+  test(name, async () => {
+    const seen = {};
+    for (const [side, target] of Object.entries(targets)) {
+      const wire = await Wire.connect(target);
+      wire.write(frame(opcode, payload), frame(TEXT, request("after")));
+      // Both are ends: the answer, or the close.
+      const after = await wire.answer("after").catch(() => null);
+      const odd = wire.frames.filter(({ json }) => json?.type === "res" && !["connect", "after"].includes(json.id)).map(({ json }) => json);
+      seen[side] = { goesOn: after?.ok ?? false, odd, close: after ? "none" : await wire.closed() };
+      wire.socket.destroy();
+    }
+    assert.deepEqual(seen.ours, seen.original);
+  });
+}
+alike("1.1.1: an empty text", TEXT, "");
+alike("1.2.1: an empty binary message", BINARY, "");
+for (const size of [125, 126, 127, 128, 65_535, 65_536]) {
+  answers(`1.2: a binary message of ${size} bytes is read as text`, "binary", frame(BINARY, request("binary", size - request("binary").length)));
+}
+
+/** Each of these bytes, or few of them, is a write of its own that the peer reads by itself. */
+async function trickle(wire, bytes, size) {
+  wire.socket.setNoDelay(true);
+  for (let at = 0; at < bytes.length; at += size) {
+    await new Promise((resolve) => wire.socket.write(bytes.subarray(at, at + size), resolve));
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+}
+
+for (const size of [1, 7]) {
+  both(`2, 5: pings and a text in fragments, ${size} bytes a segment`, async (target) => {
+    const wire = await Wire.connect(target);
+    const text = Buffer.from(request("chopped-κόσμε"));
+    const ping = crypto.randomBytes(125);
+    const frames = [frame(TEXT, text.subarray(0, 40), { fin: false }), frame(PING, ping), frame(0, text.subarray(40))];
+    await trickle(wire, Buffer.concat(frames), size);
+    assert.equal((await wire.answer("chopped-κόσμε")).ok, true);
+    const pong = await wire.until("the pong", (f) => f.opcode === PONG);
+    assert.deepEqual(pong.payload, ping);
+    wire.socket.destroy();
+  });
+}
+
 closes("2: a ping of 126 bytes", 1002, frame(PING, Buffer.alloc(126)));
 answers("2: a pong that nobody asked for", "after", frame(PONG, "x"), frame(TEXT, request("after")));
 

@@ -5,7 +5,9 @@ import net from "node:net";
 import test, { after, before } from "node:test";
 import { startOriginal, startOurs } from "../lib/gateway.mjs";
 import { RawClient } from "../lib/raw.mjs";
+import { until } from "../lib/tools.mjs";
 import { frame, PING, TEXT, Wire } from "../lib/wire.mjs";
+import { named } from "./complaints.mjs";
 
 const PAYLOAD_BYTES_MAX = 25 * 1024 * 1024;
 const UNAUTHENTICATED_MAX = 32;
@@ -71,6 +73,7 @@ test("the 33rd unauthenticated socket of an address is refused, and there is roo
   }
   assert.deepEqual(seen.ours, seen.original);
   assert.equal(seen.ours.status, 503);
+  await until("the reason in the log", () => named(targets.ours, /too many unauthenticated sockets/) >= 1);
 });
 
 /** Two of them leave, so that one may look for room and leave it to another; answers once the gateway knows. */
@@ -101,7 +104,9 @@ both("a reader that does not read is sent away once 50 MiB wait for it", async (
   const code = await wire.closed();
   const answers = wire.frames.filter(({ json }) => json?.type === "res" && json.id !== "connect").length;
   assert.ok(answers < UNREAD, "everything was kept for it");
+  // None: it came back to read after the second that a close is waited for.
   assert.ok([1008, null].includes(code), `closed with ${code}`);
+  if (target.label === "ours") await until("the reason in the log", () => named(target, /slow consumer/) === 1);
 });
 
 test("a peer that answers no ping is asked once, told the time, and dropped, as by the original", async () => {

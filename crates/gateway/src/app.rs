@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use wire::limits;
+use wire::raw::Fields;
 
 use crate::auth::Door;
 use crate::auth::{Auth, AuthEvent};
@@ -106,6 +107,8 @@ pub struct App {
     pub(crate) started_ms: u64,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) blocking_calls: Arc<Semaphore>,
+    /// Calls that change the gateway itself, counted by caller.
+    pub(crate) write_budget: Mutex<crate::dispatch::budget::Budget>,
     /// Calls whose answer is waited for without a thread, over all clients.
     pub(crate) waiting_calls: Arc<Semaphore>,
     /// Method names an upstream advertises that are not core methods.
@@ -119,9 +122,11 @@ pub struct App {
     /// Configuration and places that native answers are made from.
     pub(crate) facts: ArcSwap<native::Facts>,
     pub(crate) presence: Mutex<Presence>,
+    /// The upstream's rows, as JSON text; see [`crate::dispatch::presence`].
+    pub(crate) upstream_presence: arc_swap::ArcSwapOption<String>,
     /// Told whenever a row changed; one task broadcasts, at most once per second.
     presence_changed: tokio::sync::Notify,
-    /// `stateVersion.health`.
+    /// `stateVersion.health`: the upstream's, when there is one.
     health_version: AtomicU64,
     pub(crate) stopping: watch::Sender<bool>,
     messages: std::sync::OnceLock<Arc<Messages>>,
@@ -181,6 +186,7 @@ impl App {
                 started_ms: crate::clock::now_ms(),
                 metrics: Arc::default(),
                 blocking_calls: Arc::new(Semaphore::new(limits::REQUESTS_WAITING_MAX)),
+                write_budget: Mutex::default(),
                 waiting_calls: Arc::new(Semaphore::new(WAITING_CALLS_MAX)),
                 plugin_methods: ArcSwap::default(),
                 known: ArcSwap::default(),
@@ -192,6 +198,7 @@ impl App {
                 presence: Mutex::new(Presence::new(
                     &Machine::get().presence_host(wire::REFERENCE_VERSION),
                 )),
+                upstream_presence: arc_swap::ArcSwapOption::default(),
                 presence_changed: tokio::sync::Notify::new(),
                 health_version: AtomicU64::new(1),
                 stopping: watch::Sender::new(false),
@@ -449,6 +456,14 @@ impl App {
                     health: known.health.clone(),
                     last_heartbeat: None,
                 });
+                if let Some(version) = hello
+                    .pointer("/snapshot/stateVersion/health")
+                    .and_then(serde_json::Value::as_u64)
+                {
+                    self.health_version.store(version, Ordering::Relaxed);
+                }
+                let rows = hello.pointer("/snapshot/presence");
+                self.keep_presence(&rows.map_or_else(|| "[]".to_owned(), ToString::to_string));
                 self.ask_upstream();
             }
             News::Event {
@@ -462,6 +477,17 @@ impl App {
                     known.health.event(payload, now_ms);
                     known
                 });
+                // Each of its events has a version of its own.
+                self.health_version.fetch_add(1, Ordering::Relaxed);
+            }
+            News::Event {
+                name: "presence",
+                payload: Some(payload),
+            } => {
+                let rows = Fields::parse(payload).and_then(|fields| fields.get("presence"));
+                if let Some(rows) = rows {
+                    self.keep_presence(rows.get());
+                }
             }
             News::Event {
                 name: "heartbeat",
@@ -548,6 +574,12 @@ impl App {
         self.presence_changed.notify_one();
     }
 
+    /// The upstream's rows of who is there have changed.
+    fn keep_presence(&self, rows: &str) {
+        crate::dispatch::presence::keep(self, rows);
+        self.presence_changed.notify_one();
+    }
+
     /// `stateVersion` as events and hellos carry it.
     pub(crate) fn state_version(&self) -> serde_json::Value {
         serde_json::json!({
@@ -556,7 +588,7 @@ impl App {
         })
     }
 
-    /// Whether presence and health are ours to tell: with an upstream they are its own.
+    /// Whether health is ours to tell: with an upstream it is its own.
     fn is_alone(&self) -> bool {
         matches!(*self.upstream.borrow(), UpstreamState::Off)
     }
@@ -669,22 +701,14 @@ async fn tick(app: Arc<App>) {
 
 /// Sends `presence` after changes, at most once per second however many clients come and go.
 async fn tell_presence(app: Arc<App>) {
+    let mut upstream = app.upstream.clone();
     loop {
-        app.presence_changed.notified().await;
-        if app.is_alone() {
-            let (rows, state_version) = {
-                let mut presence = app.presence.lock();
-                presence.next_version();
-                let rows = presence.list(crate::clock::now_ms());
-                drop(presence);
-                (rows, app.state_version())
-            };
-            app.hub.broadcast(
-                "presence",
-                &presence::event_payload(&rows),
-                Some(&state_version.to_string()),
-            );
+        tokio::select! {
+            () = app.presence_changed.notified() => {}
+            // Its rows go with it.
+            Ok(()) = upstream.changed() => {}
         }
+        crate::dispatch::presence::tell(&app);
         tokio::time::sleep(Duration::from_millis(presence::COALESCE_MS)).await;
     }
 }

@@ -17,15 +17,17 @@ use crate::app::App;
 use crate::auth;
 use crate::bridge::link::{Link, UpCall};
 use crate::bridge::{self, UpstreamState};
+use crate::ingress::complaints::{Cause, complain};
 use crate::ingress::outbound::{Close, Outbound};
 use crate::metrics::{Owner, Timing};
 use crate::shadow;
 
+pub(crate) mod budget;
 pub(crate) mod config;
 pub(crate) mod devices;
 pub(crate) mod fault;
 pub(crate) mod natives;
-mod presence;
+pub(crate) mod presence;
 mod setup_code;
 
 /// Who a connection is, as decided by its handshake.
@@ -71,12 +73,7 @@ impl Session {
         judged: Option<Arc<auth::Principal>>,
     ) -> Self {
         Self {
-            place: crate::rollout::place(
-                principal
-                    .device_id
-                    .as_deref()
-                    .unwrap_or(&principal.client_id),
-            ),
+            place: crate::rollout::place_of(&principal),
             conn_id,
             principal,
             outbound,
@@ -126,7 +123,8 @@ pub(crate) fn receive(app: &Arc<App>, session: &Arc<Session>, text: &str) {
     let frame = match RequestFrame::parse(text) {
         Ok(frame) => frame,
         Err(FrameError::Syntax(error)) => {
-            tracing::warn!(conn = %session.conn_id, %error, "client sent text that is not JSON; ignored");
+            let peer = session.judged.as_ref().and_then(|judged| judged.client_ip);
+            complain(Cause::NoJson, peer, Some(&session.conn_id), &error);
             return;
         }
         Err(FrameError::Shape { id, message }) => {
@@ -172,7 +170,16 @@ pub(crate) fn receive(app: &Arc<App>, session: &Arc<Session>, text: &str) {
         return fail(app, session, &frame.id, timing, Owner::Native, &error);
     }
     let timing = timing.moving(natives::moves(app, &frame));
+    let is_counted = row.is_some_and(|row| row.control_plane);
+    let over_budget = |method: &str| {
+        let now_ms = crate::clock::now_ms();
+        let checked = is_counted.then(|| app.write_budget.lock().check(session, method, now_ms));
+        checked.and_then(Result::err)
+    };
     if let Some(task) = natives::task(app, session, &frame) {
+        if let Some(error) = over_budget(&frame.method) {
+            return fail(app, session, &frame.id, timing, Owner::Native, &error);
+        }
         app.metrics.taken(timing);
         let task = match fault::planted(&frame.method) {
             Some(fault) => fault.before(task),
@@ -180,7 +187,13 @@ pub(crate) fn receive(app: &Arc<App>, session: &Arc<Session>, text: &str) {
         };
         return run_task(app, session, &frame, timing, task);
     }
-    match natives::find(app, session, &frame) {
+    let native = natives::find(app, session, &frame);
+    if native.is_some()
+        && let Some(error) = over_budget(&frame.method)
+    {
+        return fail(app, session, &frame.id, timing, Owner::Native, &error);
+    }
+    match native {
         Some(Native::Now(serve)) => {
             let reply = guarded(&frame.method, || serve(app, session, frame.params));
             answer(app, session, &frame.id, timing, reply);

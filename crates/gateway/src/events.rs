@@ -29,6 +29,8 @@ pub(crate) struct Subscriber {
     pub(crate) judged: Option<Arc<crate::auth::Principal>>,
     /// Has the capability `tool-events`.
     pub(crate) wants_tools: bool,
+    /// Its place in the rollout; see [`crate::rollout`].
+    pub(crate) place: u16,
     /// Shows a person the commands that wait for approval.
     pub(crate) shows_approvals: bool,
 }

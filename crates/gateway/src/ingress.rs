@@ -2,6 +2,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod api;
+pub(crate) mod complaints;
 pub(crate) mod connection;
 pub(crate) mod door;
 pub(crate) mod handshake;

@@ -36,6 +36,16 @@ pub(crate) fn place(key: &str) -> u16 {
     u16::try_from(place).unwrap_or(u16::MAX)
 }
 
+/// The place of a client that was let in.
+pub(crate) fn place_of(principal: &crate::dispatch::Principal) -> u16 {
+    place(
+        principal
+            .device_id
+            .as_deref()
+            .unwrap_or(&principal.client_id),
+    )
+}
+
 /// Whether a client of this place is served here.
 pub(crate) fn includes(percent: u8, place: u16) -> bool {
     u64::from(place) < u64::from(percent) * (PLACES / 100)

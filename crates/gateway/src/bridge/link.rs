@@ -18,15 +18,18 @@ use wire::frame::{EventText, UpstreamFrame, response_error};
 use wire::websocket::Opcode;
 
 use super::{Ready, UpstreamState, Watch};
+use crate::dispatch::presence::Teller;
 use crate::ingress::outbound::{Close, Outbound};
 use crate::metrics::{Metrics, Owner, Timing};
 
 mod gap;
+mod read;
 mod runs;
 
 pub(crate) use gap::held_room;
 
 use gap::Gap;
+use read::{code_of, is_first_of_two, params_text, up_ms};
 use runs::Runs;
 
 /// Calls that may wait between a client and its link.
@@ -245,6 +248,7 @@ pub(crate) fn start(
     identity: Identity,
     outbound: Arc<Outbound>,
     app: &crate::app::App,
+    presence: Teller,
 ) -> Link {
     let (calls, queue) = mpsc::channel(QUEUED_CALLS_MAX);
     let task = Task {
@@ -253,6 +257,7 @@ pub(crate) fn start(
         upstream: app.upstream.clone(),
         metrics: Arc::clone(&app.metrics),
         gap: Gap::of(app),
+        presence,
         queue,
         held: 0,
         pending: HashMap::new(),
@@ -288,6 +293,8 @@ struct Task {
     upstream: watch::Receiver<UpstreamState>,
     metrics: Arc<Metrics>,
     gap: Gap,
+    /// Whose `presence` the client is told.
+    presence: Teller,
     queue: mpsc::Receiver<Box<UpCall>>,
     /// Calls of `pending` that are held.
     held: usize,
@@ -692,11 +699,12 @@ impl Task {
                 state_version,
                 recipient_profile_id,
             }) => {
-                // Ours: the client has our tick, and hears of a shutdown and of the user's file from us.
+                // Ours: the client has our tick, and hears of a shutdown, of the user's file and of who is there from us.
                 if matches!(
                     &*event,
                     "connect.challenge" | "tick" | "shutdown" | "config.changed"
-                ) {
+                ) || (event == "presence" && self.presence.is_us())
+                {
                     return;
                 }
                 self.runs.told(&event, payload);
@@ -721,21 +729,6 @@ impl Task {
 
 fn ready_known(upstream: &watch::Receiver<UpstreamState>) -> bool {
     matches!(&*upstream.borrow(), UpstreamState::Ready(_))
-}
-
-/// For how long an upstream has been running, as its hello says.
-fn up_ms(hello: &RawValue) -> Option<u64> {
-    #[derive(serde::Deserialize)]
-    struct Hello {
-        snapshot: Snapshot,
-    }
-    #[derive(serde::Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Snapshot {
-        uptime_ms: u64,
-    }
-    let hello: Hello = serde_json::from_str(hello.get()).ok()?;
-    Some(hello.snapshot.uptime_ms)
 }
 
 /// The new socket, and for how long the upstream behind it has been running.
@@ -765,32 +758,4 @@ async fn reconnect(
             answer.chars().take(300).collect::<String>()
         )),
     }
-}
-
-/// `code` of an error object; empty when it has none.
-fn code_of(error: &RawValue) -> String {
-    #[derive(serde::Deserialize)]
-    struct Coded {
-        code: String,
-    }
-    serde_json::from_str::<Coded>(error.get()).map_or_else(|_| String::new(), |error| error.code)
-}
-
-/// Whether a response announces another one for the same id (`agent`: first `accepted`, later the result).
-fn is_first_of_two(payload: &str) -> bool {
-    #[derive(serde::Deserialize)]
-    struct Status<'a> {
-        #[serde(borrow)]
-        status: Option<std::borrow::Cow<'a, str>>,
-    }
-    payload.len() < 4096
-        && serde_json::from_str::<Status<'_>>(payload)
-            .is_ok_and(|payload| payload.status.as_deref() == Some("accepted"))
-}
-
-fn params_text(frame: &str) -> String {
-    wire::frame::RequestFrame::parse(frame)
-        .ok()
-        .and_then(|frame| frame.params.map(|params| params.get().to_owned()))
-        .unwrap_or_default()
 }

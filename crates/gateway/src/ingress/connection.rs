@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep};
 use wire::limits;
 use wire::websocket::{Decoded, Decoder, Message, Opcode, Role};
 
+use super::complaints::Cause;
 use super::outbound::{Close, Outbound};
 use super::transport::Transport;
 
@@ -32,6 +33,8 @@ pub(crate) trait Peer: Send {
     fn begin(&mut self, text: &str) -> Handshake;
     /// A text message of an open session.
     fn receive(&mut self, text: &str);
+    /// It broke a rule; `detail` holds nothing of what it sent.
+    fn complain(&self, cause: Cause, detail: &str);
     /// The socket is gone. `close` is what the peer sent, if it closed in order.
     fn closed(&mut self, close: Option<(u16, String)>);
 }
@@ -137,6 +140,10 @@ impl<P: Peer + Unpin> Connection<P> {
                 && let Some(close) = self.outbound.closing()
             {
                 self.closing = true;
+                if close.is_slow_consumer() {
+                    self.peer
+                        .complain(Cause::SlowConsumer, "it does not read what waits for it");
+                }
                 self.outbound.append_close_frame(&close);
                 self.timer
                     .as_mut()
@@ -223,7 +230,7 @@ impl<P: Peer + Unpin> Connection<P> {
             match self.phase {
                 _ if self.closing => return Poll::Ready(()),
                 Phase::Open if self.awaiting_pong => {
-                    tracing::info!("client missed a pong; dropping the connection");
+                    self.peer.complain(Cause::Pong, "no answer to a ping");
                     return Poll::Ready(());
                 }
                 Phase::Open => {
@@ -234,7 +241,8 @@ impl<P: Peer + Unpin> Connection<P> {
                         .reset(Instant::now() + limits::PING_INTERVAL);
                 }
                 Phase::AwaitingConnect | Phase::Deciding { .. } => {
-                    tracing::warn!("handshake timeout");
+                    self.peer
+                        .complain(Cause::SlowHandshake, "it is not authenticated in time");
                     self.outbound.close(Close::plain());
                     // The grace is set where the close is noticed.
                     self.timer
@@ -306,11 +314,7 @@ impl<P: Peer + Unpin> Connection<P> {
                     Some(consumed)
                 }
                 Err(error) => {
-                    tracing::info!(
-                        code = error.code,
-                        what = error.what,
-                        "client broke the WebSocket protocol"
-                    );
+                    self.peer.complain(Cause::Framing, error.what);
                     self.outbound.close(Close::new(error.code, ""));
                     self.draining = true;
                     Some(bytes.len() - used)
@@ -375,6 +379,8 @@ impl<P: Peer + Unpin> Connection<P> {
                 }
             },
             Phase::Deciding { waiting, .. } if waiting.len() >= limits::HANDSHAKE_FRAMES_MAX => {
+                self.peer
+                    .complain(Cause::TooManyFrames, "too many pending handshake frames");
                 self.outbound
                     .close(Close::new(1008, "too many pending handshake frames"));
             }

@@ -10,6 +10,7 @@ use wire::frame::{EventText, FrameError, RequestFrame, UpstreamFrame, response_e
 
 use wire::scope::ScopeSet;
 
+use super::complaints::{self, Cause};
 use super::connection::{Handshake, Peer, Verdict};
 use super::hello;
 use super::outbound::{Close, Outbound};
@@ -19,6 +20,7 @@ use crate::bridge;
 use crate::bridge::UpstreamState;
 use crate::bridge::link::{self, Dialled, Identity};
 use crate::config::IdentityMode;
+use crate::dispatch::presence::Teller;
 use crate::dispatch::{self, Principal, Session};
 use crate::events::Subscriber;
 use crate::native::presence;
@@ -111,6 +113,7 @@ impl Peer for ControlPeer {
             .and_then(|params| serde_json::from_str(params.get()).ok())
             .unwrap_or(Value::Null);
         if claims_worker(&params) {
+            self.complain(Cause::Worker, "workers have a path of their own");
             self.outbound.close(Close::new(1008, "invalid-handshake"));
             return Handshake::Decided(Verdict::Refused);
         }
@@ -143,6 +146,11 @@ impl Peer for ControlPeer {
         if let Some(session) = self.session.get() {
             dispatch::receive(&self.app, session, text);
         }
+    }
+
+    fn complain(&self, cause: Cause, detail: &str) {
+        let peer = self.facts.peer.ip();
+        complaints::complain(cause, peer, Some(&self.facts.conn_id), &detail);
     }
 
     fn closed(&mut self, close: Option<(u16, String)>) {
@@ -413,8 +421,9 @@ impl Attempt {
             caps: principal.caps.clone(),
             headers: self.reconnect_headers(&principal),
         };
-        self.open(principal, frame, Some(Arc::new(judged)), |outbound, app| {
-            link::start(connected, identity, outbound, app)
+        let judged = Some(Arc::new(judged));
+        self.open(principal, frame, judged, |outbound, presence| {
+            link::start(connected, identity, outbound, &self.app, presence)
         });
         Verdict::Open
     }
@@ -451,8 +460,9 @@ impl Attempt {
         }
         match self.accept(&answer) {
             Ok((principal, hello)) => {
-                self.open(principal, hello, None, |outbound, app| {
-                    link::start(Some(dialled), Identity::Relayed, outbound, app)
+                self.open(principal, hello, None, |outbound, presence| {
+                    let relayed = Identity::Relayed;
+                    link::start(Some(dialled), relayed, outbound, &self.app, presence)
                 });
                 Verdict::Open
             }
@@ -547,12 +557,16 @@ impl Attempt {
         principal: Principal,
         hello: String,
         judged: Option<Arc<auth::Principal>>,
-        link: impl FnOnce(Arc<Outbound>, &App) -> link::Link,
+        link: impl FnOnce(Arc<Outbound>, Teller) -> link::Link,
     ) {
         self.outbound.send(hello);
         // Without an upstream a link would only wait for one, ten thousand times.
         let has_upstream = !matches!(*self.app.upstream.borrow(), UpstreamState::Off);
-        let link = has_upstream.then(|| link(Arc::clone(&self.outbound), &self.app));
+        let place = crate::rollout::place_of(&principal);
+        let link = has_upstream.then(|| {
+            let presence = Teller::new(&self.app, place);
+            link(Arc::clone(&self.outbound), presence)
+        });
         self.app.hub.add(Arc::new(Subscriber {
             conn_id: Arc::clone(&self.facts.conn_id),
             outbound: Arc::clone(&self.outbound),
@@ -561,6 +575,7 @@ impl Attempt {
             device_id: principal.device_id.clone(),
             judged: judged.clone(),
             wants_tools: principal.caps.iter().any(|cap| cap == "tool-events"),
+            place,
             shows_approvals: shows_approvals(&principal),
         }));
         let (device, is_node) = (principal.device_id.as_deref(), principal.role == "node");

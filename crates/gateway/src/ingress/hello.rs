@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use wire::limits;
 
 use crate::app::App;
-use crate::dispatch::{Principal, natives};
+use crate::dispatch::{self, Principal, natives};
 use crate::native::{health, presence};
 
 /// Makes an upstream's hello ours: the connection and the process are ours, and so is what we granted.
@@ -42,6 +42,7 @@ pub(crate) fn adopt(
     } else if let Some(mode) = hello.pointer_mut("/snapshot/authMode") {
         *mode = Value::from(app.auth.settings().mode.as_str());
     }
+    dispatch::presence::tell_in_hello(app, principal, &mut hello["snapshot"]);
     tell_identity_page(app, principal, &mut hello["snapshot"]);
     hello
 }
@@ -85,6 +86,8 @@ pub(crate) fn remembered(
     {
         hello["snapshot"]["health"] = health;
     }
+    // It was given to us, who may see everything.
+    hello["snapshot"]["presence"] = dispatch::presence::theirs_for(app, principal);
     Some(adopt(app, hello, conn_id, principal, Some(auth)))
 }
 

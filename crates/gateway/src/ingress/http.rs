@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::api;
+use super::complaints::{Cause, complain};
 use super::connection::{Connection, Limits};
 use super::handshake::{ControlPeer, Facts};
 use super::outbound::Outbound;
@@ -101,8 +102,12 @@ async fn secure_connection(
     let deadline = app.settings.load().http_header_timeout;
     match tokio::time::timeout(deadline, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => connection(app, Transport::Tls(Box::new(stream)), peer).await,
-        Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
-        Err(_elapsed) => tracing::debug!(%peer, "TLS handshake took too long"),
+        Ok(Err(error)) => {
+            // The error's own text may quote what was sent.
+            tracing::debug!(%peer, %error, "TLS handshake failed");
+            complain(Cause::Tls, peer.ip(), None, &error.kind());
+        }
+        Err(_elapsed) => complain(Cause::Tls, peer.ip(), None, &"it took too long"),
     }
 }
 
@@ -110,8 +115,11 @@ async fn connection(app: Arc<App>, transport: Transport, peer: RemoteEnd) {
     let header_timeout = app.settings.load().http_header_timeout;
     let mut stop = app.stopping.subscribe();
     let is_tls = matches!(transport, Transport::Tls(_));
+    let asked = Arc::new(AtomicBool::new(false));
+    let has_asked = Arc::clone(&asked);
     let service = service_fn(move |request| {
         let app = Arc::clone(&app);
+        has_asked.store(true, Ordering::Relaxed);
         async move {
             let metrics = Arc::clone(&app.metrics);
             let response = respond(app, request, peer, is_tls).await;
@@ -136,6 +144,12 @@ async fn connection(app: Arc<App>, transport: Transport, peer: RemoteEnd) {
     };
     if let Err(error) = outcome {
         tracing::debug!(%peer, %error, "HTTP connection ended with an error");
+        if error.is_parse() {
+            complain(Cause::Http, peer.ip(), None, &error);
+        } else if error.is_timeout() && !asked.load(Ordering::Relaxed) {
+            // One that has asked before is kept alive and idle, which is no fault.
+            complain(Cause::SlowHead, peer.ip(), None, &error);
+        }
     }
 }
 
@@ -294,6 +308,8 @@ fn upgrade(app: Arc<App>, mut request: Request<Incoming>, peer: RemoteEnd) -> Re
         Err(refusal) => return refused(&refusal),
     };
     let Some(permit) = app.preauth.acquire(attribution.client_ip) else {
+        let client = attribution.client_ip;
+        complain(Cause::TooManySockets, client, None, &"refused with 503");
         let mut response = text(
             StatusCode::SERVICE_UNAVAILABLE,
             "Too many unauthenticated sockets",

@@ -16,6 +16,9 @@ use wire::websocket::{self, Opcode};
 /// Frames up to this size are copied behind one another; larger ones are queued as they are.
 const COALESCE_BYTES_MAX: usize = 8 * 1024;
 
+/// Reason of the close of a client that does not read.
+const SLOW_CONSUMER: &str = "slow consumer";
+
 /// Close code and reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Close {
@@ -30,6 +33,15 @@ impl Close {
             code: Some(code),
             reason: reason.into(),
         }
+    }
+
+    /// The close of a client that does not read.
+    fn slow_consumer() -> Self {
+        Self::new(1008, SLOW_CONSUMER)
+    }
+
+    pub(crate) fn is_slow_consumer(&self) -> bool {
+        self.code == Some(1008) && self.reason == SLOW_CONSUMER
     }
 
     /// The original's close without a cause to name.
@@ -62,10 +74,17 @@ pub(crate) struct Outbound {
     buffered_bytes_max: usize,
 }
 
+#[derive(Debug)]
+struct Segment {
+    bytes: Bytes,
+    /// It ends with the header of a frame whose payload is the next one.
+    goes_on: bool,
+}
+
 #[derive(Debug, Default)]
 struct State {
     /// Encoded frames, oldest first; the front one may be partly written.
-    segments: VecDeque<Bytes>,
+    segments: VecDeque<Segment>,
     /// Small frames behind the last segment.
     tail: Vec<u8>,
     bytes: usize,
@@ -84,8 +103,8 @@ impl State {
         self.bytes += used + payload.len();
         if payload.len() > COALESCE_BYTES_MAX {
             self.tail.extend_from_slice(&head[..used]);
-            self.seal_tail();
-            self.segments.push_back(Bytes::copy_from_slice(payload));
+            self.seal_tail(true);
+            self.push_payload(Bytes::copy_from_slice(payload));
         } else {
             self.tail.extend_from_slice(&head[..used]);
             self.tail.extend_from_slice(payload);
@@ -99,28 +118,36 @@ impl State {
         let (head, used) = websocket::header(opcode, payload.len());
         self.bytes += used + payload.len();
         self.tail.extend_from_slice(&head[..used]);
-        self.seal_tail();
-        self.segments.push_back(Bytes::from(payload));
+        self.seal_tail(true);
+        self.push_payload(Bytes::from(payload));
     }
 
-    fn seal_tail(&mut self) {
+    fn push_payload(&mut self, bytes: Bytes) {
+        self.segments.push_back(Segment {
+            bytes,
+            goes_on: false,
+        });
+    }
+
+    fn seal_tail(&mut self, goes_on: bool) {
         if !self.tail.is_empty() {
-            self.segments
-                .push_back(Bytes::from(std::mem::take(&mut self.tail)));
+            let bytes = Bytes::from(std::mem::take(&mut self.tail));
+            self.segments.push_back(Segment { bytes, goes_on });
         }
     }
 
     fn close_slow_consumer(&mut self) {
         // What waits can't be delivered in order any more; the close frame goes out in its place.
-        let partly_written = self.segments.pop_front();
-        self.segments.clear();
+        // A frame that is on its way is finished, or the close would be read as the rest of it.
+        let on_its_way = match self.segments.front() {
+            None => 0,
+            Some(front) if front.goes_on => 2,
+            Some(_) => 1,
+        };
+        self.segments.truncate(on_its_way);
         self.tail = Vec::new();
-        self.bytes = 0;
-        if let Some(front) = partly_written {
-            self.bytes = front.len();
-            self.segments.push_back(front);
-        }
-        self.closing = Some(Close::new(1008, "slow consumer"));
+        self.bytes = self.segments.iter().map(|kept| kept.bytes.len()).sum();
+        self.closing = Some(Close::slow_consumer());
     }
 }
 
@@ -237,11 +264,11 @@ impl Outbound {
         write: impl FnOnce(&[IoSlice<'_>]) -> Poll<Result<usize, E>>,
     ) -> Poll<Result<usize, E>> {
         let mut state = self.state.lock();
-        state.seal_tail();
+        state.seal_tail(false);
         let mut slices = [IoSlice::new(&[]); 16];
         let count = state.segments.len().min(slices.len());
         for (slice, segment) in slices.iter_mut().zip(&state.segments) {
-            *slice = IoSlice::new(segment);
+            *slice = IoSlice::new(&segment.bytes);
         }
         let outcome = write(&slices[..count]);
         if let Poll::Ready(Ok(written)) = &outcome {
@@ -251,11 +278,11 @@ impl Outbound {
                 let Some(front) = state.segments.front_mut() else {
                     break;
                 };
-                if left < front.len() {
-                    bytes::Buf::advance(front, left);
+                if left < front.bytes.len() {
+                    bytes::Buf::advance(&mut front.bytes, left);
                     break;
                 }
-                left -= front.len();
+                left -= front.bytes.len();
                 state.segments.pop_front();
             }
             if state.segments.is_empty() && state.segments.capacity() > 64 {
@@ -279,5 +306,102 @@ impl Outbound {
 fn wake(waker: Option<Waker>) {
     if let Some(waker) = waker {
         waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a queue of these tests may hold before it is full.
+    const BYTES_MAX: usize = 1024;
+
+    fn event() -> EventText {
+        EventText::new("tick", Some("{}"), None)
+    }
+
+    /// A queue with one frame more than it may hold.
+    fn full() -> Outbound {
+        let outbound = Outbound::new(BYTES_MAX);
+        assert_eq!(outbound.event(&event(), false), Pushed::Queued);
+        assert_eq!(outbound.send("x".repeat(2 * BYTES_MAX)), Pushed::Queued);
+        outbound
+    }
+
+    /// Takes at most `bytes_max` from the queue, as a socket would.
+    fn written(outbound: &Outbound, bytes_max: usize) -> String {
+        let mut taken = Vec::new();
+        let outcome = outbound.write_with(|slices| {
+            for slice in slices {
+                let room = slice.len().min(bytes_max - taken.len());
+                taken.extend_from_slice(&slice[..room]);
+            }
+            Poll::Ready(Ok::<_, std::io::Error>(taken.len()))
+        });
+        assert!(matches!(outcome, Poll::Ready(Ok(_))));
+        String::from_utf8_lossy(&taken).into_owned()
+    }
+
+    #[test]
+    fn an_event_that_may_be_dropped_is_dropped_and_its_number_is_used_up() {
+        let outbound = full();
+        assert_eq!(outbound.event(&event(), true), Pushed::Dropped);
+        assert_eq!(outbound.event(&event(), true), Pushed::Dropped);
+        assert_eq!(outbound.closing(), None);
+        let before = written(&outbound, usize::MAX);
+        assert!(before.contains(r#""seq":1"#), "{before}");
+        assert!(!before.contains(r#""seq":2"#), "{before}");
+        assert_eq!(outbound.event(&event(), true), Pushed::Queued);
+        let after = written(&outbound, usize::MAX);
+        assert!(after.contains(r#""seq":4"#), "{after}");
+    }
+
+    #[test]
+    fn any_other_event_or_answer_closes_a_slow_consumer() {
+        let pushes: [fn(&Outbound) -> Pushed; 3] = [
+            |outbound| outbound.event(&event(), false),
+            |outbound| outbound.send("{}".to_owned()),
+            |outbound| outbound.control(Opcode::Ping, &[]),
+        ];
+        for push in pushes {
+            let outbound = full();
+            push(&outbound);
+            let close = outbound.closing().unwrap();
+            assert_eq!(close, Close::new(1008, "slow consumer"));
+            assert!(close.is_slow_consumer());
+            assert_eq!(outbound.event(&event(), true), Pushed::Closed);
+            assert_eq!(outbound.send("{}".to_owned()), Pushed::Closed);
+        }
+    }
+
+    #[test]
+    fn a_frame_on_its_way_is_finished_before_the_close_and_what_waits_is_not_sent() {
+        // Larger than what is joined with its neighbours: header and payload are segments of their own.
+        let payload = 2 * COALESCE_BYTES_MAX;
+        let (_, head) = websocket::header(Opcode::Text, payload);
+        // Cut in the payload, and in the header.
+        for (cut, left) in [(head + 10, payload - 10), (2, payload)] {
+            let outbound = Outbound::new(head + payload);
+            outbound.send("a".repeat(payload));
+            outbound.send("b".repeat(payload));
+            written(&outbound, cut);
+            // The buffer is full: this one closes it, and does not follow.
+            outbound.send("c".to_owned());
+            let close = outbound.closing().unwrap();
+            outbound.append_close_frame(&close);
+            let rest = written(&outbound, usize::MAX);
+            assert_eq!(rest.matches('a').count(), left);
+            assert!(!rest.contains('b'), "what waited was sent");
+            assert!(rest.ends_with("slow consumer"));
+            assert_eq!(written(&outbound, usize::MAX), "");
+        }
+    }
+
+    #[test]
+    fn nothing_is_queued_for_one_that_is_gone() {
+        let outbound = full();
+        outbound.retire();
+        assert_eq!(outbound.event(&event(), false), Pushed::Closed);
+        assert_eq!(written(&outbound, usize::MAX), "");
     }
 }

@@ -68,6 +68,13 @@ static TABLE: &[(&str, Serve)] = &[
         Ok(json!({ "ts": inputs.now_ms, "providers": [] }))
     }),
     ("models.list", |_, _| Ok(json!({ "models": [] }))),
+    // What nodes do, OpenClaw alone has them do: none is at anybody's service here.
+    ("node.list", |inputs, _| {
+        Ok(json!({ "ts": inputs.now_ms, "nodes": [] }))
+    }),
+    ("node.pair.list", |_, _| {
+        Ok(json!({ "pending": [], "paired": [] }))
+    }),
     ("openclaw.approval.list", |_, _| Ok(json!([]))),
     ("plugin.approval.list", |_, _| Ok(json!([]))),
     ("plugins.list", |_, _| {

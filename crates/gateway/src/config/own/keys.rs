@@ -80,7 +80,7 @@ pub const KEYS: &[OwnKey] = &[
     key("upstream.on_demand", Kind::Bool, "false", false,
         "Start the supervised gateway at the first call that needs it, and stop it when idle."),
     key("upstream.idle_stop_s", Kind::Number(10, 604_800), "900", false,
-        "Seconds without a bridged call after which an `on_demand` gateway is stopped, if it owns no channel, cron job or run."),
+        "Seconds without a bridged call after which an `on_demand` gateway is stopped, if no channel account and no run is at work in it and its next cron job is not due within two minutes; it is started again 45 s before that job. (Every OpenClaw has jobs of its own, so that having some can't keep it awake.)"),
     key("upstream.hold_s", Kind::Number(0, 600), "20", true,
         "Seconds that a client's call waits while the supervised gateway is replaced on purpose (`upstream restart`, its memory ceiling, a wake from `on_demand`) before it gets a retryable `UNAVAILABLE`. Per client 1,024 calls and 1 MiB wait, of all clients 64 MiB. A change counts for clients that connect after it. 0: none waits."),
     key("upstream.memory_max_mib", Kind::Number(0, 1024 * 1024), "0", true,

@@ -1,0 +1,204 @@
+//! What the log says of peers that break a rule: one line each with the reason, and never a byte of what they sent.
+//!
+//! A flood must not fill the disk: of one cause, a few lines are written in a stretch of time, and the rest are said as
+//! one number at its end.
+
+use std::fmt::Display;
+use std::net::IpAddr;
+
+use parking_lot::Mutex;
+use tokio::time::{Duration, Instant};
+
+/// Lines of one cause in a stretch.
+const LINES_MAX: u32 = 10;
+const STRETCH: Duration = Duration::from_secs(5);
+
+/// The rule that was broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    Tls,
+    Http,
+    SlowHead,
+    TooManySockets,
+    SlowHandshake,
+    Worker,
+    TooManyFrames,
+    Framing,
+    Pong,
+    SlowConsumer,
+    NoJson,
+}
+
+impl Cause {
+    const COUNT: usize = 11;
+
+    const fn place(self) -> usize {
+        match self {
+            Self::Tls => 0,
+            Self::Http => 1,
+            Self::SlowHead => 2,
+            Self::TooManySockets => 3,
+            Self::SlowHandshake => 4,
+            Self::Worker => 5,
+            Self::TooManyFrames => 6,
+            Self::Framing => 7,
+            Self::Pong => 8,
+            Self::SlowConsumer => 9,
+            Self::NoJson => 10,
+        }
+    }
+
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Tls => "TLS handshake failed",
+            Self::Http => "client sent HTTP that can't be taken",
+            Self::SlowHead => "client did not finish its request's head in time",
+            Self::TooManySockets => "too many unauthenticated sockets of one address",
+            Self::SlowHandshake => "handshake timeout",
+            Self::Worker => "refused a client that claims to be a worker",
+            Self::TooManyFrames => "too many frames before the handshake was decided",
+            Self::Framing => "client broke the WebSocket protocol",
+            Self::Pong => "client missed a pong; dropping the connection",
+            Self::SlowConsumer => "slow consumer; dropping the connection",
+            Self::NoJson => "client sent text that is not JSON; ignored",
+        }
+    }
+
+    /// Laptops that sleep and networks that are gone do this without meaning harm.
+    const fn is_ordinary(self) -> bool {
+        matches!(self, Self::Pong | Self::SlowHead | Self::Tls)
+    }
+}
+
+/// What was written of one cause lately.
+#[derive(Debug)]
+struct Stretch {
+    since: Option<Instant>,
+    seen: u32,
+}
+
+/// What to do with one complaint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Admitted {
+    Write,
+    /// The first that is kept back: the sum is due at the end of the stretch.
+    Count {
+        until: Instant,
+    },
+    Counted,
+}
+
+impl Stretch {
+    const fn new() -> Self {
+        Self {
+            since: None,
+            seen: 0,
+        }
+    }
+
+    fn admit(&mut self, now: Instant) -> Admitted {
+        let since = match self.since {
+            // Kept until its sum is taken, however late that is.
+            Some(since) if self.seen > LINES_MAX || now < since + STRETCH => since,
+            _ => {
+                self.seen = 0;
+                *self.since.insert(now)
+            }
+        };
+        self.seen = self.seen.saturating_add(1);
+        if self.seen <= LINES_MAX {
+            Admitted::Write
+        } else if self.seen == LINES_MAX + 1 {
+            Admitted::Count {
+                until: since + STRETCH,
+            }
+        } else {
+            Admitted::Counted
+        }
+    }
+
+    /// How many were kept back. A new stretch begins.
+    fn take(&mut self) -> u32 {
+        let more = self.seen.saturating_sub(LINES_MAX);
+        *self = Self::new();
+        more
+    }
+}
+
+/// Of the process, as its log is.
+static STRETCHES: [Mutex<Stretch>; Cause::COUNT] =
+    [const { Mutex::new(Stretch::new()) }; Cause::COUNT];
+
+/// Writes it, or counts it. `detail` is ours to word: nothing in it may come from the peer.
+///
+/// `peer`: `None` when it is known by its connection alone. Only within a runtime: the sum comes later.
+pub(crate) fn complain(
+    cause: Cause,
+    peer: impl Into<Option<IpAddr>>,
+    conn: Option<&str>,
+    detail: &dyn Display,
+) {
+    let peer = peer.into().map(tracing::field::display);
+    let admitted = STRETCHES[cause.place()].lock().admit(Instant::now());
+    match admitted {
+        Admitted::Counted => {}
+        Admitted::Count { until } => drop(tokio::spawn(async move {
+            tokio::time::sleep_until(until).await;
+            let more = STRETCHES[cause.place()].lock().take();
+            tracing::warn!(more, "{more} more like it: {}", cause.text());
+        })),
+        Admitted::Write if cause.is_ordinary() => {
+            tracing::info!(peer, conn, %detail, "{}", cause.text());
+        }
+        Admitted::Write => tracing::warn!(peer, conn, %detail, "{}", cause.text()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_a_few_lines_and_a_number() {
+        let start = Instant::now();
+        let mut stretch = Stretch::new();
+        for _ in 0..LINES_MAX {
+            assert_eq!(stretch.admit(start), Admitted::Write);
+        }
+        let until = start + STRETCH;
+        assert_eq!(stretch.admit(start), Admitted::Count { until });
+        for _ in 0..100 {
+            assert_eq!(stretch.admit(until), Admitted::Counted);
+        }
+        assert_eq!(stretch.take(), 101);
+        assert_eq!(stretch.admit(until), Admitted::Write);
+    }
+
+    #[test]
+    fn few_at_a_time_are_all_written() {
+        let start = Instant::now();
+        let mut stretch = Stretch::new();
+        for turn in 0..100 {
+            assert_eq!(stretch.admit(start + STRETCH * turn), Admitted::Write);
+        }
+    }
+
+    #[test]
+    fn every_cause_has_a_place_of_its_own() {
+        let causes = [
+            Cause::Tls,
+            Cause::Http,
+            Cause::SlowHead,
+            Cause::TooManySockets,
+            Cause::SlowHandshake,
+            Cause::Worker,
+            Cause::TooManyFrames,
+            Cause::Framing,
+            Cause::Pong,
+            Cause::SlowConsumer,
+            Cause::NoJson,
+        ];
+        let places: Vec<usize> = causes.iter().map(|cause| cause.place()).collect();
+        assert_eq!(places, (0..Cause::COUNT).collect::<Vec<_>>());
+    }
+}

@@ -228,6 +228,8 @@ fn together(mut ours: Vec<Value>, theirs: Vec<Value>) -> Vec<Value> {
             .any(|id| theirs[id].is_string() && theirs[id] == ours[id])
     };
     let mut others = Vec::new();
+    // A device may have several connections: each row of the upstream's is about another one, in order.
+    let mut is_told = vec![false; ours.len()];
     for row in theirs {
         let is_kept = match row["reason"].as_str() {
             Some("self") => false,
@@ -237,8 +239,10 @@ fn together(mut ours: Vec<Value>, theirs: Vec<Value>) -> Vec<Value> {
         };
         if is_kept {
             others.push(row);
-        } else if let Some(own) = ours.iter_mut().find(|own| is_one(&row, own)) {
-            add_to(own, row);
+        } else if let Some(at) = (0..ours.len()).find(|&at| !is_told[at] && is_one(&row, &ours[at]))
+        {
+            is_told[at] = true;
+            take_over(&mut ours[at], row);
         }
     }
     ours.extend(others);
@@ -246,7 +250,7 @@ fn together(mut ours: Vec<Value>, theirs: Vec<Value>) -> Vec<Value> {
     ours
 }
 
-/// Whether a row of the upstream's is about this very connection: a device may have several.
+/// Whether a row of the upstream's can be about this very connection.
 fn is_one(theirs: &Value, ours: &Value) -> bool {
     let id = match theirs["instanceId"].is_string() {
         true => "instanceId",
@@ -256,11 +260,12 @@ fn is_one(theirs: &Value, ours: &Value) -> bool {
     is_there && theirs[id].is_string() && theirs[id] == ours[id]
 }
 
-/// Who the person is, and what they look at.
-fn add_to(ours: &mut Value, theirs: Value) {
+/// A row as the upstream has it: who the person is, what they look at, and its own words for the rest.
+fn take_over(ours: &mut Value, theirs: Value) {
     if let (Value::Object(ours), Value::Object(theirs)) = (ours, theirs) {
-        for (name, value) in theirs {
-            ours.entry(name).or_insert(value);
+        // The last sign of life is what its socket here has shown.
+        for (name, value) in theirs.into_iter().filter(|(name, _)| name != "ts") {
+            ours.insert(name, value);
         }
     }
 }

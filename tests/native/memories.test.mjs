@@ -280,6 +280,28 @@ test("what is written, changed or removed is so in the next search", async () =>
   assert.deepEqual(await ours.paths("wallaby"), []);
 });
 
+test("what is written, renamed or removed is read without a search", async () => {
+  const { ours } = clients;
+  // The first search of an agent begins it. The command line reads what is kept, no files.
+  assert.deepEqual(await ours.paths("tea"), ["USER.md"]);
+  const kept = async (query) => (await memory(targets.ours, ["search", query])).results.map((hit) => hit.path);
+  const becomes = (query, paths) => until(`${query} in ${paths}`, async () => JSON.stringify(await kept(query)) === JSON.stringify(paths));
+  const inside = (file) => path.join(targets.ours.stateDir, "workspace-main/memory", file);
+  write(targets.ours, "memory/trips/2026/oslo.md", "the narwhal surfaced\n");
+  await becomes("narwhal", ["memory/trips/2026/oslo.md"]);
+  fs.renameSync(inside("trips"), inside("journeys"));
+  fs.writeFileSync(inside("draft.tmp"), "the dugong surfaced\n");
+  fs.renameSync(inside("draft.tmp"), inside("draft.md"));
+  await becomes("dugong", ["memory/draft.md"]);
+  await becomes("narwhal", ["memory/journeys/2026/oslo.md"]);
+  // Its folder has another name, and is watched under that.
+  fs.writeFileSync(inside("journeys/2026/oslo.md"), "the beluga surfaced\n");
+  await becomes("beluga", ["memory/journeys/2026/oslo.md"]);
+  fs.rmSync(inside("journeys"), { recursive: true });
+  fs.rmSync(inside("draft.md"));
+  await becomes("surfaced", []);
+});
+
 test("memory.index, status, get and forget say what there is", async () => {
   const { ours } = clients;
   const agentId = "main";

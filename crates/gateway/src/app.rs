@@ -377,7 +377,9 @@ impl App {
         let presence = tokio::spawn(tell_presence(Arc::clone(self)));
         let pairings = tokio::spawn(pairings::keep(Arc::clone(self)));
         let history = tokio::spawn(crate::console::history::keep(Arc::clone(self)));
+        let memories = tokio::spawn(crate::memories::watching::keep(Arc::clone(self)));
         stop.await;
+        memories.abort();
         ticker.abort();
         history.abort();
         presence.abort();

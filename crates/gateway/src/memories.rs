@@ -11,6 +11,7 @@ pub(crate) mod read;
 mod shelf;
 mod sources;
 pub(crate) mod tools;
+pub(crate) mod watching;
 
 use std::collections::HashSet;
 use std::ops::{Deref, DerefMut};
@@ -92,6 +93,7 @@ pub(crate) struct Memories {
     index_turns: Arc<Semaphore>,
     /// What embedding services were asked since the start.
     usage: Mutex<Usage>,
+    watching: watching::Watching,
     pub(crate) keys: provider::Keys,
 }
 
@@ -103,6 +105,7 @@ impl Default for Memories {
             turns: Arc::new(Semaphore::new(http::AT_ONCE)),
             index_turns: Arc::new(Semaphore::new(http::INDEXES_AT_ONCE)),
             usage: Mutex::default(),
+            watching: watching::Watching::default(),
             keys: provider::Keys::default(),
         }
     }

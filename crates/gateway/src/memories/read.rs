@@ -93,6 +93,7 @@ pub(super) fn search(
 ) -> Result<Answer, MemoryError> {
     let began = Instant::now();
     let mut memory = memories.open(&shelf.file)?;
+    memories.watching.want(shelf);
     let until = Some(began + FOLLOW_TIME);
     let counts = sources::follow(
         &mut memory,
@@ -161,6 +162,27 @@ pub(super) fn search(
         warning: (!warnings.is_empty()).then(|| warnings.join("; ")),
         search_ms: began.elapsed().as_millis(),
     })
+}
+
+/// What changed is read, and indexed if it is much. Vectors are left to [`index`], since they may cost money.
+///
+/// # Errors
+/// The database's, or the index's.
+pub(super) fn catch_up(memories: &Memories, shelf: &Shelf) -> Result<Counts, MemoryError> {
+    let mut memory = memories.open(&shelf.file)?;
+    let counts = sources::follow(
+        &mut memory,
+        &shelf.agent,
+        &shelf.workspace,
+        &shelf.extra,
+        None,
+    )?;
+    if memory.status(&shelf.agent)?.pending > PENDING_MAX
+        && let Some(_alone) = memories.index_alone(&shelf.id)
+    {
+        memory.index(&shelf.agent, |_, _| {})?;
+    }
+    Ok(counts)
 }
 
 fn warnings(shelf: &Shelf, counts: &Counts) -> Vec<String> {
@@ -379,6 +401,7 @@ fn excerpt(text: &str, path: &str, asked: &Get<'_>, chars_max: usize, has_file: 
 /// The database's.
 pub(super) fn index(memories: &Memories, shelf: &Shelf) -> Result<Value, MemoryError> {
     let mut memory = memories.open(&shelf.file)?;
+    memories.watching.want(shelf);
     let counts = sources::follow(
         &mut memory,
         &shelf.agent,

@@ -4,7 +4,7 @@
 //! `listMemoryFiles` of packages/memory-host-sdk at 2026.9.6. A file is read when its size or the time of its last change is
 //! another.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -178,6 +178,51 @@ fn keep(
     }
     batch.clear();
     Ok(())
+}
+
+/// The folders whose entries decide what [`follow`] reads, `max` of them at most; of a root that is not there the one that it
+/// would come into.
+pub(super) fn folders(workspace: &Path, extra: &[Extra], max: usize) -> BTreeSet<PathBuf> {
+    let mut out = BTreeSet::new();
+    let mut seen = 0;
+    let is_folder = |path: &Path| path.symlink_metadata().is_ok_and(|data| data.is_dir());
+    let own = if workspace.is_dir() {
+        Some(workspace)
+    } else {
+        workspace.parent()
+    };
+    out.extend(own.filter(|own| own.is_dir()).map(Path::to_owned));
+    let mut waiting = vec![(workspace.join("memory"), 0)];
+    for one in extra {
+        if is_folder(&one.path) {
+            waiting.push((one.path.clone(), 0));
+        } else if let Some(parent) = one.path.parent().filter(|parent| is_folder(parent)) {
+            out.insert(parent.to_owned());
+        }
+    }
+    while let Some((folder, depth)) = waiting.pop() {
+        if out.len() >= max || seen >= SEEN_MAX {
+            break;
+        }
+        if !is_folder(&folder) {
+            continue;
+        }
+        let Ok(entries) = std::fs::read_dir(&folder) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            seen += 1;
+            let is_inner = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if is_inner && depth < DEPTH_MAX && entry.file_name() != REPAIRS {
+                waiting.push((entry.path(), depth + 1));
+            }
+            if seen >= SEEN_MAX {
+                break;
+            }
+        }
+        out.insert(folder);
+    }
+    out
 }
 
 /// Anything that is there, but no link, nor a configured path that is one.
@@ -463,6 +508,48 @@ mod tests {
         assert_eq!(again, counts(0, 3, 0, 0));
         let without = follow(&mut memory, &main, &home, &[], None).unwrap();
         assert_eq!(without, counts(0, 1, 0, 2));
+    }
+
+    #[test]
+    fn the_folders_of_a_memory_are_those_that_are_read_and_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        for folder in [
+            "w/memory/a/b",
+            "w/memory/.openclaw-repair/x",
+            "w/other",
+            "team/c",
+        ] {
+            std::fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        symlink(root, root.join("w/memory/loop")).unwrap();
+        std::fs::write(root.join("only.md"), "zebra").unwrap();
+        let rows = serde_json::json!(["../team", "../only.md", "../gone/deep"]);
+        let places = crate::native::agents::Places {
+            state_dir: root,
+            home: root,
+            workspace_variable: None,
+            state_dir_is_set: true,
+        };
+        let check = |extra: &[Extra], max: usize, expected: &[&str]| {
+            let found = folders(&root.join("w"), extra, max);
+            let expected: BTreeSet<PathBuf> = expected.iter().map(|path| root.join(path)).collect();
+            assert_eq!(found, expected);
+        };
+        let extra = Extra::all([Some(&rows), None], &root.join("w"), &places);
+        let all = [
+            "",
+            "team",
+            "team/c",
+            "w",
+            "w/memory",
+            "w/memory/a",
+            "w/memory/a/b",
+        ];
+        check(&extra, 100, &all);
+        check(&[], 2, &["w", "w/memory"]);
+        std::fs::remove_dir_all(root.join("w")).unwrap();
+        check(&[], 100, &[""]);
     }
 
     #[test]

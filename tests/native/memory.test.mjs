@@ -173,3 +173,32 @@ test("with an embedder a search is by meaning too, and without its answer by wor
   assert.deepEqual([down.searchMode, down.results[0].path], ["keyword", "c.md"]);
   assert.match(down.warning, /can't be reached.*the words answer alone/);
 });
+
+test("without a choice the user's file says who makes vectors, its key from .env or a SecretRef", async (t) => {
+  const asked = [];
+  const server = await embeddings(t, asked);
+  const env = isolatedEnv(tempDir("memory"));
+  const baseUrl = `http://127.0.0.1:${server.address().port}/v1`;
+  const run = (args) => new Promise((resolve) => {
+    execFile(gatewayBinary(), ["memory", ...args, "--json"], { env, timeout: 120_000 }, (error, out, err) => {
+      assert.ok(!`${out}${err}`.includes("sk-very-secret"));
+      assert.equal(error?.code ?? 0, 0, err);
+      resolve({ ...JSON.parse(out), err });
+    });
+  });
+  const configure = (apiKey) => fs.writeFileSync(env.OPENCLAW_CONFIG_PATH, JSON.stringify({
+    memory: { search: { provider: "openai-compatible", model: "m", remote: { baseUrl, apiKey } } },
+  }));
+  fs.mkdirSync(path.dirname(env.OPENCLAW_CONFIG_PATH), { recursive: true });
+  configure("${MY_MEMORY_KEY}");
+  const without = await run(["add", "deployments happen on fridays", "--path", "a.md"]);
+  assert.match(without.err, /remote.apiKey names a variable that has no value/);
+  assert.equal(asked.length, 0);
+  fs.writeFileSync(path.join(env.OPENCLAW_STATE_DIR, ".env"), "MY_MEMORY_KEY=sk-very-secret\n");
+  assert.equal((await run(["add", "the zebra sleeps", "--path", "b.md"])).err, "");
+  assert.deepEqual((await run(["status"])).vectors, { model: "m", dimensions: 64, kept: 2, missing: 0 });
+  configure({ source: "env", provider: "default", id: "MY_MEMORY_KEY" });
+  const found = await run(["search", "redeployment"]);
+  assert.deepEqual([found.searchMode, found.results[0].path], ["hybrid", "a.md"]);
+  assert.ok(asked.length > 0 && asked.every((one) => one.key === "Bearer sk-very-secret"));
+});

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use memory::{Agent, Embedder, Memory, MemoryError, Usage};
+use memory::{Embedder, Memory, MemoryError, Usage};
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -55,20 +55,6 @@ const IDLE_MAX: usize = 4;
 /// Where everything of all agents is kept.
 pub(crate) fn file(state_dir: &Path) -> PathBuf {
     state_dir.join("openclaw-rs").join("memory.sqlite")
-}
-
-/// What an agent's vectors are made by, if it was chosen.
-///
-/// # Errors
-/// When the choice can't be used, as without its key.
-pub(crate) fn embedder(
-    memory: &Memory,
-    agent: &Agent,
-) -> anyhow::Result<Option<Box<dyn Embedder>>> {
-    let Some(settings) = memory.embedder(agent)? else {
-        return Ok(None);
-    };
-    Ok(Some(settings.open(&client()?)?))
 }
 
 fn client() -> anyhow::Result<reqwest::Client> {
@@ -432,6 +418,7 @@ fn forget(memories: &Memories, shelf: &Shelf, params: &Value) -> Result<Value, E
 #[cfg(test)]
 mod tests {
     use super::*;
+    use memory::Agent;
 
     #[test]
     fn a_database_stays_open_until_another_file_is_in_its_place() {

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::Subcommand;
-use memory::{Agent, Document, Filter, Indexed, Memory, Mode, Query, Recency};
+use memory::{Agent, Document, Embedder, Filter, Indexed, Memory, Mode, Query, Recency};
 use serde_json::{Value, json};
 
 use super::target::environment;
 use super::{complain, print};
-use crate::memories::{self, folder};
+use crate::memories::{folder, provider};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum MemoryCommand {
@@ -118,14 +118,19 @@ pub(super) struct Whose {
     json: bool,
 }
 
+/// Who makes an agent's vectors, if anybody does.
+type Made<'a> = &'a dyn Fn(&Memory, &Agent) -> anyhow::Result<Option<Box<dyn Embedder>>>;
+
 /// What a command has to say: for programs, for people, and whether it did what was asked.
 type Said = (Value, String, bool);
 
 pub(super) fn run(profile: Option<&str>, command: &MemoryCommand) -> anyhow::Result<ExitCode> {
-    let (_, paths) = environment(profile)?;
+    let (env, paths) = environment(profile)?;
     std::fs::create_dir_all(&paths.own_dir)
         .with_context(|| format!("cannot create {}", paths.own_dir.display()))?;
     let file = paths.own_dir.join("memory.sqlite");
+    let embedder =
+        |memory: &Memory, agent: &Agent| provider::from_files(memory, agent, &env, &paths);
     let mut memory = Memory::open(&file).with_context(|| format!("{}", file.display()))?;
     let (MemoryCommand::Add { whose, .. }
     | MemoryCommand::Index { whose, .. }
@@ -136,13 +141,15 @@ pub(super) fn run(profile: Option<&str>, command: &MemoryCommand) -> anyhow::Res
     | MemoryCommand::Embedder { whose, .. }) = command;
     let agent = Agent::parse(&whose.agent)?;
     let (value, text, done) = match command {
-        MemoryCommand::Add { what, path, .. } => add(&mut memory, &agent, what, path.as_deref())?,
+        MemoryCommand::Add { what, path, .. } => {
+            add(&mut memory, &agent, what, path.as_deref(), &embedder)?
+        }
         MemoryCommand::Index { folders, .. } => {
             let mut all = folder::Counts::default();
             for folder in folders {
                 all += folder::index(&mut memory, &agent, folder, &mut bar("files"))?;
             }
-            catch_up(&mut memory, &agent);
+            catch_up(&mut memory, &agent, &embedder);
             (all.value(), all.text(), true)
         }
         MemoryCommand::Search {
@@ -155,7 +162,7 @@ pub(super) fn run(profile: Option<&str>, command: &MemoryCommand) -> anyhow::Res
         } => {
             let embedder = match how.words {
                 true => None,
-                false => memories::embedder(&memory, &agent).unwrap_or_else(|error| {
+                false => embedder(&memory, &agent).unwrap_or_else(|error| {
                     complain(&format!("{error}; the words answer alone"));
                     None
                 }),
@@ -188,7 +195,7 @@ pub(super) fn run(profile: Option<&str>, command: &MemoryCommand) -> anyhow::Res
             )
         }
         MemoryCommand::Embedder { choice, .. } => embedder::choose(&mut memory, &agent, choice)?,
-        MemoryCommand::Status { .. } => status(&memory, &agent)?,
+        MemoryCommand::Status { .. } => status(&memory, &agent, &embedder)?,
         MemoryCommand::Forget { paths, .. } => {
             let mut forgotten = Vec::new();
             for path in paths {
@@ -200,7 +207,7 @@ pub(super) fn run(profile: Option<&str>, command: &MemoryCommand) -> anyhow::Res
                     }
                 }
             }
-            catch_up(&mut memory, &agent);
+            catch_up(&mut memory, &agent, &embedder);
             let missing = paths.len() - forgotten.len();
             let text = match missing {
                 0 => format!("forgotten: {}", forgotten.len()),
@@ -235,16 +242,16 @@ pub(super) fn run(profile: Option<&str>, command: &MemoryCommand) -> anyhow::Res
 }
 
 /// What is kept is found without the index too, so a failure here is said and no more.
-fn catch_up(memory: &mut Memory, agent: &Agent) {
+fn catch_up(memory: &mut Memory, agent: &Agent, embedder: Made<'_>) {
     if let Err(error) = memory.index(agent, bar("chunks")) {
         complain(&format!("{error}"));
     }
-    embed(memory, agent);
+    embed(memory, agent, embedder);
 }
 
 /// What has no vector yet is found by its words.
-fn embed(memory: &mut Memory, agent: &Agent) {
-    let made = memories::embedder(memory, agent).and_then(|embedder| {
+fn embed(memory: &mut Memory, agent: &Agent, embedder: Made<'_>) {
+    let made = embedder(memory, agent).and_then(|embedder| {
         if let Some(embedder) = embedder {
             memory.embed(agent, &*embedder, bar("vectors"))?;
         }
@@ -266,6 +273,7 @@ fn add(
     agent: &Agent,
     what: &[String],
     path: Option<&str>,
+    embedder: Made<'_>,
 ) -> anyhow::Result<Said> {
     let now = now_ms()?;
     let (name, text) = match what {
@@ -295,8 +303,8 @@ fn add(
     let changed = memory.put_documents(agent, &[document])? == 1;
     // One small text is found at once without a commit of the index; many are worth one.
     match memory.status(agent)?.pending > 1000 {
-        true => catch_up(memory, agent),
-        false => embed(memory, agent),
+        true => catch_up(memory, agent, embedder),
+        false => embed(memory, agent, embedder),
     }
     let text = if changed {
         format!("kept as {name}")
@@ -306,7 +314,7 @@ fn add(
     Ok((json!({ "path": name, "changed": changed }), text, true))
 }
 
-fn status(memory: &Memory, agent: &Agent) -> anyhow::Result<Said> {
+fn status(memory: &Memory, agent: &Agent, embedder: Made<'_>) -> anyhow::Result<Said> {
     let status = memory.status(agent)?;
     let mut text = format!(
         "documents  {}\nchunks     {}\nindex      {}",
@@ -324,14 +332,23 @@ fn status(memory: &Memory, agent: &Agent) -> anyhow::Result<Said> {
         "agentId": agent.as_str(), "documents": status.documents, "chunks": status.chunks,
         "pending": status.pending, "warning": status.degraded,
     });
-    if let Some(settings) = memory.embedder(agent)? {
-        let of = memory.vector_status(agent, &settings.model)?;
+    let model = match memory.embedder(agent)? {
+        Some(chosen) => Some(chosen.model),
+        None => embedder(memory, agent)
+            .unwrap_or_else(|error| {
+                complain(&format!("{error}; the words answer alone"));
+                None
+            })
+            .map(|embedder| embedder.model().clone()),
+    };
+    if let Some(model) = model {
+        let of = memory.vector_status(agent, &model)?;
         text.push_str(&format!(
             "\nvectors    {} of {} numbers by {}, {} missing",
-            of.vectors, of.dimensions, settings.model.name, of.missing
+            of.vectors, of.dimensions, model.name, of.missing
         ));
         value["vectors"] = json!({
-            "model": settings.model.name, "dimensions": of.dimensions, "kept": of.vectors, "missing": of.missing,
+            "model": model.name, "dimensions": of.dimensions, "kept": of.vectors, "missing": of.missing,
         });
     }
     Ok((value, text, true))

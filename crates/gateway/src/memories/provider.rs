@@ -4,13 +4,15 @@
 //! where. Only a provider that is named counts: without one, no text leaves this machine.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use memory::{Embedder, EmbedderSettings, Memory, MemoryError, Model};
+use memory::{Agent, Embedder, EmbedderSettings, Memory, MemoryError, Model};
 use serde_json::Value;
 
 use super::Shelf;
-use crate::config::{Env, Secret, SecretRef, Secrets};
+use crate::config::{ConfigDocument, Env, Keepers, Paths, Secret, SecretRef, Secrets};
+use crate::native::Facts;
 use crate::native::agents::Roster;
 
 /// Settings of the original's that change nothing here.
@@ -332,6 +334,53 @@ pub(super) fn settings(
         Configured::Service(service) => Some((service.id.to_owned(), service.settings.clone())),
         Configured::Nothing | Configured::Unusable(_) => None,
     })
+}
+
+/// [`open`] for a program that runs beside the gateway: keys come from the same places. Blocks on programs that keep secrets, if
+/// one of them has the key.
+///
+/// # Errors
+/// Why the words must answer alone: the database's, the user's file's, the key's.
+pub(crate) fn from_files(
+    memory: &Memory,
+    agent: &Agent,
+    env: &Env,
+    paths: &Paths,
+) -> anyhow::Result<Option<Box<dyn Embedder>>> {
+    let chosen = memory.embedder(agent)?;
+    let document = match (ConfigDocument::load(paths, env), &chosen) {
+        (Ok(document), _) => document,
+        // Chosen here, with its key in the environment: another file's fault is no reason against it.
+        (Err(_), Some(chosen)) => return Ok(Some(chosen.open(&super::client()?)?)),
+        (Err(error), None) => return Err(error.into()),
+    };
+    let keys = Keys::default();
+    keys.env.store(Arc::new(document.env.clone()));
+    let facts = Facts {
+        config: document.resolved,
+        state_dir: paths.state_dir.clone(),
+        home: paths.home.clone(),
+        ..Facts::default()
+    };
+    let opened = match (&chosen, Shelf::of(&facts, agent.as_str())) {
+        (Some(chosen), _) => keys.open(chosen, None).map(Some),
+        (None, None) => Ok(None),
+        (None, Some(shelf)) => {
+            if let Configured::Service(service) = &shelf.provider
+                && let Some(Key::Kept(reference)) = &service.key
+            {
+                let keepers = Keepers {
+                    config: &facts.config,
+                    env: &document.env,
+                    paths,
+                };
+                let found = Secrets::resolve(BTreeSet::from([reference.clone()]), keepers);
+                keys.secrets.store(Arc::new(found));
+            }
+            open(memory, &shelf, &keys)?
+        }
+    };
+    opened.map_err(anyhow::Error::msg)
 }
 
 /// The embedder itself.

@@ -112,6 +112,12 @@ bench-memory: setup ## Memory search beside SQLite FTS5 on the same chunks, CHUN
 	@mkdir -p bench/results
 	@target/release/examples/compare tests/node_modules/openclaw/docs $(CHUNKS) | tee bench/results/$$(date -u +%F)-memory.jsonl
 
+.PHONY: bench-relevance
+bench-relevance: toolchain ## What words alone find of the judged set in bench/relevance, beside SQLite FTS5
+	LIBSQLITE3_FLAGS= $(CARGO) build --release --locked -p memory --example relevance
+	@mkdir -p bench/results
+	@target/release/examples/relevance bench/relevance | tee bench/results/$$(date -u +%F)-relevance.jsonl
+
 .PHONY: bench-memory-slot
 bench-memory-slot: setup ## memory_search of OpenClaw's agents: its own engine, and ours in its memory slot, on the same workspace
 	$(CARGO) build --release --locked -p gateway

@@ -1,12 +1,13 @@
 // A person writes to a bot of ours, and the unmodified TypeScript gateway behind is our child: it is killed, and we are.
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
 import fs from "node:fs";
 import path from "node:path";
 import { after, before, test } from "node:test";
 import { startBotApi } from "../lib/bot-api.mjs";
 import { TOKEN, startOurs } from "../lib/gateway.mjs";
 import { modelConfig, startModel, MODEL_ID } from "../lib/model.mjs";
-import { until } from "../lib/tools.mjs";
+import { gatewayBinary, until } from "../lib/tools.mjs";
 
 let model;
 let bot;
@@ -22,6 +23,7 @@ before(async () => {
     config: {
       ...models,
       agents: { defaults: { model: { primary: `scripted/${MODEL_ID}` } } },
+      session: { dmScope: "per-channel-peer" },
       channels: { telegram: { botToken: bot.token, apiRoot: bot.url, dmPolicy: "open", allowFrom: ["*"] } },
     },
   });
@@ -95,4 +97,55 @@ test("killed when it had taken a message and begun nothing: the message is answe
   ours.spawn();
   await until("the answer", () => texts(81).length > 0, { timeoutMs: 180_000 });
   assert.deepEqual(texts(81), ["taken and no more"]);
+});
+
+test("an account moved to OpenClaw and back by `rollout move` while people write: each of them is answered, once", async (t) => {
+  const move = (side) => new Promise((resolve) => {
+    const options = { env: ours.env, cwd: ours.stateDir };
+    execFile(gatewayBinary(), ["rollout", "move", "account", "telegram", side], options, (error, stdout, stderr) => resolve({ code: error?.code ?? 0, all: stdout + stderr }));
+  });
+  const own = path.join(ours.stateDir, "openclaw-rs/openclaw-gateway.toml");
+  fs.writeFileSync(own, fs.readFileSync(own, "utf8").replace("[channels]", "[channels] # by hand"));
+  const accounts = async () => (await api("GET", "/api/rollout")).accounts;
+  const expected = new Map();
+  const write = (chat, text) => {
+    expected.set(chat, [...(expected.get(chat) ?? []), text]);
+    bot.say(bot.direct(chat), chat, `SCRIPT say ${text}`);
+  };
+  const answered = (chat) => until(`chat ${chat} to be answered`, () => texts(chat).length >= expected.get(chat).length, { timeoutMs: 240_000 });
+  /** One has it, with a turn in the middle; people write while it changes hands, when nobody has it, and afterwards. */
+  const hand = async (side, first) => {
+    const text = `in the middle of ${first}`;
+    expected.set(first, [text]);
+    bot.say(bot.direct(first), first, `SCRIPT slow ${text}`);
+    await until("the turn", () => model.requests.some(({ plan }) => plan.kind === "slow" && plan.text === text));
+    const from = ours.child.output.length;
+    const said = (words) => until(words, () => ours.child.output.slice(from).includes(words), { timeoutMs: 240_000 });
+    const moved = move(side);
+    await said("channel accounts change hands");
+    write(first + 1, "when it begins");
+    // Behind a turn of ours in its conversation; OpenClaw would take it into the turn.
+    if (side === "upstream") write(first, "behind the one in the middle");
+    model.release();
+    await said("openclaw has stopped");
+    write(first + 2, "while nobody else is there");
+    const { code, all } = await moved;
+    assert.equal(code, 0, all);
+    write(first + 3, "afterwards");
+    await answered(first + 3);
+  };
+  await hand("upstream", 1000);
+  assert.deepEqual(await accounts(), []);
+  await hand("native", 2000);
+  assert.deepEqual(await accounts(), ["telegram/default"]);
+  for (const chat of expected.keys()) await answered(chat);
+  // A service that knows of nothing that was not taken, and every answer as often as its question.
+  await until("every message to be taken", () => bot.updates.length === 0);
+  assert.deepEqual(Object.fromEntries([...expected.keys()].map((chat) => [chat, texts(chat)])), Object.fromEntries(expected));
+  assert.match(fs.readFileSync(own, "utf8"), /\[channels\] # by hand\nnative = \[ ?"telegram/);
+  const again = await move("native");
+  assert.equal(again.code, 78, again.all);
+  assert.match(again.all, /this gateway runs it already/);
+  const refused = await api("POST", "/api/rollout?account=webhook&to=upstream");
+  assert.match(refused.error, /stays with this gateway/);
 });

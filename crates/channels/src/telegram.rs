@@ -58,6 +58,8 @@ const ALLOWED_UPDATES: [&str; 6] = [
 ];
 /// Where reading goes on: the `update_id` after the last one that was committed.
 const OFFSET: &str = "offset";
+/// Longest that a stop waits to tell Telegram what was received.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(2);
 
 static CAPABILITIES: Capabilities = Capabilities {
     channel: "telegram",
@@ -179,11 +181,33 @@ impl Telegram {
             None => 0,
         };
         self.announce_commands().await;
+        self.follow(me, &mut offset, &sink, &stop).await?;
+        // Whoever asks next, perhaps another program that the account goes to, is not given what is here.
+        let confirm = json!({ "offset": offset, "timeout": 0, "limit": 1 });
+        let confirmed = self.api.call("getUpdates", &confirm);
+        match tokio::time::timeout(CONFIRM_WITHIN, confirmed).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(error = ?error, "what was received could not be confirmed")
+            }
+            Err(_elapsed) => tracing::debug!("what was received could not be confirmed in time"),
+        }
+        Ok(())
+    }
+
+    /// Takes updates until told to stop; `offset` is behind the last that is kept.
+    async fn follow(
+        &self,
+        me: &Me,
+        offset: &mut i64,
+        sink: &InboundSink,
+        stop: &CancellationToken,
+    ) -> Result<(), ChannelError> {
         // The first asks without waiting: whether it works is known at once.
         let mut wait_s = 0;
         loop {
             let asked = Instant::now();
-            let Some(mut updates) = self.updates(offset, wait_s, &stop).await? else {
+            let Some(mut updates) = self.updates(*offset, wait_s, stop).await? else {
                 return Ok(());
             };
             sink.alive();
@@ -211,7 +235,7 @@ impl Telegram {
                     () = tokio::time::sleep(ALBUM_SETTLES) => {}
                     () = stop.cancelled() => return Ok(()),
                 }
-                let Some(now) = self.updates(offset, 0, &stop).await? else {
+                let Some(now) = self.updates(*offset, 0, stop).await? else {
                     return Ok(());
                 };
                 let grew = now.len() > updates.len();
@@ -224,17 +248,18 @@ impl Telegram {
                 .iter()
                 .filter_map(|update| update["update_id"].as_i64())
                 .max();
-            offset = offset.max(last.map_or(0, |id| id.saturating_add(1)));
+            let next = (*offset).max(last.map_or(0, |id| id.saturating_add(1)));
             let batch = Batch {
                 messages: inbound::messages(&updates, me),
                 cursor: Some(Cursor {
                     key: OFFSET.to_owned(),
-                    value: offset.to_string(),
+                    value: next.to_string(),
                 }),
             };
             // Only the next getUpdates tells Telegram that we have these, and it comes after the commit.
             let pressed = pressed_buttons(&updates);
             sink.commit(batch).await?;
+            *offset = next;
             self.answer_buttons(&pressed).await;
         }
     }

@@ -261,6 +261,14 @@ impl Messages {
         self.inbox.notify_one();
     }
 
+    /// Accounts that a new configuration gives to this gateway, as `(channel, account)`.
+    pub(crate) fn arriving(&self, own: &OwnSettings, config: &Value) -> Vec<(String, String)> {
+        let now = self.accounts.load();
+        let new = Accounts::read(config, &own.channels_native, self.upstream.is_off());
+        let arriving = new.all().keys().filter(|key| !now.all().contains_key(*key));
+        arriving.cloned().collect()
+    }
+
     async fn start_accounts(&self) {
         let accounts = self.accounts.load_full();
         for account in accounts.all().values() {

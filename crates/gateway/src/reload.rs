@@ -380,7 +380,11 @@ async fn apply(
     let between = match app.supervisor() {
         Some(child) if old.own.channels_native != new.own.channels_native => {
             tracing::info!("restarting openclaw, since channel accounts change hands");
-            Some(child.exchange().await)
+            Some(
+                child
+                    .exchange(messages.arriving(&new.own, &new.config))
+                    .await,
+            )
         }
         _ => None,
     };

@@ -19,6 +19,7 @@ use crate::config::{ConfigError, replace_private};
 use crate::ingress::http::{Body, full};
 
 pub(crate) mod guard;
+pub(crate) mod moves;
 pub(crate) mod window;
 
 pub(crate) const PATH: &str = "/api/rollout";
@@ -137,6 +138,12 @@ pub(crate) fn status(app: &App, note: &Note) -> Value {
         "upstream": upstream,
         "steps": STEPS,
         "disabled": settings.native_disable,
+        // Channel accounts that this gateway runs.
+        "accounts": app.messages().map(|messages| {
+            let accounts = messages.accounts.load();
+            let names = accounts.all().keys().map(|(channel, account)| format!("{channel}/{account}"));
+            names.collect::<Vec<_>>()
+        }),
         "guard": guard,
         "running": true,
     })
@@ -174,13 +181,21 @@ pub(crate) async fn respond(
     };
     let (own_file, own_dir) = follower.own_files();
     if *request.method() == Method::POST {
-        let action = Action::parse(request.uri().query().unwrap_or_default());
+        let query = request.uri().query().unwrap_or_default();
         let settings = app.settings.load_full();
         let now = (settings.rollout_percent, settings.rollout_paused);
-        let changed = action.and_then(|action| {
-            let (own_file, own_dir) = (own_file.to_owned(), own_dir.to_owned());
-            change(&own_file, &own_dir, now, &action).map_err(|error| error.to_string())
-        });
+        let changed = match query.starts_with("account=") || query.starts_with("to=") {
+            true => moves::Move::parse(query).and_then(|to| {
+                let config = &app.facts.load().config;
+                let config = crate::messages::owned::with_own(config, own_dir)?;
+                let moved = to.write(own_file, &config).map(drop);
+                moved.map_err(|error| error.to_string())
+            }),
+            false => Action::parse(query).and_then(|action| {
+                let changed = change(own_file, own_dir, now, &action).map(drop);
+                changed.map_err(|error| error.to_string())
+            }),
+        };
         if let Err(why) = changed {
             return answer(StatusCode::BAD_REQUEST, &json!({ "error": why }));
         }
@@ -233,7 +248,10 @@ impl Action {
             None if query == "promote" => Ok(Self::Promote),
             None if query == "pause" => Ok(Self::Pause),
             None if query == "rollback" => Ok(Self::Rollback),
-            _ => Err("use ?set=PERCENT, ?promote, ?pause or ?rollback".to_owned()),
+            _ => Err(
+                "use ?set=PERCENT, ?promote, ?pause, ?rollback or ?account=ID&to=native|upstream"
+                    .to_owned(),
+            ),
         }
     }
 }

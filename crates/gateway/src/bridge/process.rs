@@ -97,8 +97,12 @@ enum Order {
     Start,
     Stop(oneshot::Sender<()>),
     Restart,
-    /// Stop, tell the first that it is gone, start again when the second says so.
-    Exchange(oneshot::Sender<()>, oneshot::Receiver<()>),
+    /// Let go of these accounts, stop, tell the first that it is gone, start again when the second says so.
+    Exchange(
+        Vec<ChannelAccount>,
+        oneshot::Sender<()>,
+        oneshot::Receiver<()>,
+    ),
 }
 
 /// What links know before the next probe does.
@@ -195,11 +199,12 @@ impl Handle {
     }
 
     /// Stops a running child for a moment in which what it had can change hands. Resolves when it is gone, or none runs; the next
-    /// one starts when [`Between`] is dropped. One that is stopped or asleep stays so.
-    pub(crate) async fn exchange(&self) -> Between {
+    /// one starts when [`Between`] is dropped. One that is stopped or asleep stays so. `leaving`: the accounts that it will not have
+    /// any more.
+    pub(crate) async fn exchange(&self, leaving: Vec<ChannelAccount>) -> Between {
         let (told, gone) = oneshot::channel();
         let (go, wait) = oneshot::channel();
-        self.order(Order::Exchange(told, wait));
+        self.order(Order::Exchange(leaving, told, wait));
         // An order that was refused is in the log.
         drop(gone.await);
         Between { _go: go }
@@ -233,6 +238,9 @@ impl Handle {
     }
 }
 
+/// `(channel, account)`.
+pub(crate) type ChannelAccount = (String, String);
+
 /// While it is kept, no child starts.
 #[derive(Debug)]
 pub(crate) struct Between {
@@ -241,6 +249,8 @@ pub(crate) struct Between {
 
 /// A child may finish what it does for so long before something changes hands.
 const EXCHANGE_DRAIN: Duration = Duration::from_secs(30);
+/// A moment in which nothing comes is waited for so long before accounts leave it.
+const EXCHANGE_QUIET: Duration = Duration::from_secs(30);
 /// Whoever exchanges something has so long for it.
 const EXCHANGE_MAX: Duration = Duration::from_secs(30);
 
@@ -432,7 +442,7 @@ impl Supervisor {
                         self.backoff.reset();
                         return true;
                     }
-                    Some(Order::Exchange(told, go)) => exchanged(told, go).await,
+                    Some(Order::Exchange(_, told, go)) => exchanged(told, go).await,
                     Some(Order::Stop(done)) => {
                         self.stopping.push(done);
                         self.say(UpstreamState::Stopped { why: "stopped by request".to_owned() });
@@ -474,7 +484,7 @@ impl Supervisor {
                     self.rest(UpstreamState::Stopped { why: "stopped by request".to_owned() }).await
                 }
                 Some(Order::Start | Order::Restart) => true,
-                Some(Order::Exchange(told, go)) => {
+                Some(Order::Exchange(_, told, go)) => {
                     exchanged(told, go).await;
                     true
                 }
@@ -594,7 +604,11 @@ impl Supervisor {
                         self.end(child, ready).await;
                         return Ended::Restart;
                     }
-                    Some(Order::Exchange(told, go)) => {
+                    Some(Order::Exchange(leaving, told, go)) => {
+                        if ready && let Some(call) = &self.call {
+                            let deadline = Instant::now() + EXCHANGE_QUIET;
+                            rest::let_go(call, &hints.gap, &leaving, deadline).await;
+                        }
                         hints.gap.store(true, Ordering::Release);
                         // What it would answer through an account that it loses, it answers now or never.
                         self.end_within(child, ready, times.stop.max(EXCHANGE_DRAIN)).await;

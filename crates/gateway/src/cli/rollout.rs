@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 
 use super::target::environment;
 use super::{EXIT_CONFIG, To, api, print};
-use crate::config::{OwnSettings, Paths, UpstreamMode};
+use crate::config::{ConfigDocument, OwnSettings, Paths, UpstreamMode};
+use crate::messages::owned;
+use crate::rollout::moves::{Move, Side};
 use crate::rollout::{Action, Note, STEPS, change, guard, reason};
 
 #[derive(Debug, Subcommand)]
@@ -50,6 +52,69 @@ pub(super) enum RolloutCommand {
         #[command(flatten)]
         to: To,
     },
+    /// Give what has one owner to the other side, while both run.
+    Move {
+        #[command(subcommand)]
+        what: Moved,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Moved {
+    /// A channel account: whoever has it lets go of it before the other one takes it.
+    Account {
+        /// `telegram`, or `telegram/work`.
+        id: String,
+        side: Side,
+        #[command(flatten)]
+        to: To,
+    },
+}
+
+/// OpenClaw finishes what it does and starts anew without the account, or with it.
+const MOVED_WITHIN: Duration = Duration::from_secs(180);
+
+fn account(profile: Option<&str>, to: &To, wanted: &Move) -> anyhow::Result<ExitCode> {
+    let (env, paths) = environment(profile)?;
+    let document = ConfigDocument::load(&paths, &env)?;
+    let config = owned::with_own(&document.resolved, &paths.own_dir).map_err(anyhow::Error::msg)?;
+    let native = match wanted.write(&paths.own_file, &config) {
+        Ok(native) => native,
+        Err(error) => {
+            super::complain(&error.to_string());
+            return Ok(ExitCode::from(EXIT_CONFIG));
+        }
+    };
+    print(&format!("channels.native  {native:?}"));
+    let deadline = Instant::now() + MOVED_WITHIN;
+    loop {
+        let Ok(status) = api::get(profile, to, crate::rollout::PATH) else {
+            print("gateway          not running; it starts with this");
+            return Ok(ExitCode::SUCCESS);
+        };
+        let accounts = status["accounts"].as_array().into_iter().flatten();
+        let is_here = accounts
+            .filter_map(Value::as_str)
+            .filter_map(|name| name.split_once('/'))
+            .any(|(channel, account)| wanted.includes(channel, account));
+        if status["upstream"] == "off" {
+            print(
+                "in force once OpenClaw is behind this gateway; until then every account runs here",
+            );
+            return Ok(ExitCode::SUCCESS);
+        }
+        // The other side is ready for it once OpenClaw has started anew.
+        let is_up = !matches!(status["upstream"].as_str(), Some("starting" | "stopped"));
+        if is_here == (wanted.side() == Side::Native) && is_up {
+            print("in force");
+            return Ok(ExitCode::SUCCESS);
+        }
+        if Instant::now() > deadline {
+            super::complain("the running gateway has not taken the change yet; see its log");
+            return Ok(ExitCode::FAILURE);
+        }
+        api::pause(Duration::from_millis(100))?;
+    }
 }
 
 /// A running gateway applies the file within this.
@@ -74,6 +139,9 @@ pub(super) fn run(profile: Option<&str>, command: &RolloutCommand) -> anyhow::Re
         RolloutCommand::Promote { to } => (Action::Promote, to),
         RolloutCommand::Pause { to } => (Action::Pause, to),
         RolloutCommand::Rollback { to } => (Action::Rollback, to),
+        RolloutCommand::Move {
+            what: Moved::Account { id, side, to },
+        } => return account(profile, to, &Move::new(id, *side)),
     };
     let (_, paths) = environment(profile)?;
     let own = OwnSettings::load(&paths.own_file)?;

@@ -533,8 +533,8 @@ pub(super) async fn decide(
         .await?;
     let accounts = messages.accounts.load();
     let settings = accounts
-        .get(&row.channel, &row.account)
-        .map(|account| account.settings.clone())
+        .settings(&row.channel, &row.account)
+        .cloned()
         .unwrap_or_default();
     Ok(messages.routing.load().decide(
         &row.channel,

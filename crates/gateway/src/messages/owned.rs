@@ -78,6 +78,8 @@ pub(crate) fn build(account: &Account) -> Result<Arc<dyn Channel>, ChannelError>
 #[derive(Debug, Default)]
 pub(crate) struct Accounts {
     all: BTreeMap<(String, String), Account>,
+    /// The upstream's. What came in while one was ours is answered by its rules still.
+    others: BTreeMap<(String, String), Account>,
     defaults: BTreeMap<String, String>,
 }
 
@@ -89,16 +91,15 @@ impl Accounts {
             if !KINDS.contains(&channel.as_str()) {
                 continue;
             }
-            let ours: Vec<Account> = accounts::of(channel, section)
+            let (ours, others): (Vec<Account>, Vec<Account>) = accounts::of(channel, section)
                 .into_iter()
                 .filter(|account| account.enabled)
                 // The original does not know these.
-                .filter(|account| {
+                .partition(|account| {
                     alone
                         || OURS_ALONE.contains(&channel.as_str())
                         || is_named(patterns, channel, &account.id)
-                })
-                .collect();
+                });
             let named = section["defaultAccount"].as_str();
             let default = ours
                 .iter()
@@ -111,10 +112,9 @@ impl Accounts {
             if let Some(default) = default {
                 read.defaults.insert(channel.clone(), default.id.clone());
             }
-            for account in ours {
-                read.all
-                    .insert((channel.clone(), account.id.clone()), account);
-            }
+            let by_name = |account: Account| ((channel.clone(), account.id.clone()), account);
+            read.all.extend(ours.into_iter().map(by_name));
+            read.others.extend(others.into_iter().map(by_name));
         }
         read
     }
@@ -127,13 +127,20 @@ impl Accounts {
         self.all.get(&(channel.to_owned(), account.to_owned()))
     }
 
+    /// The settings of an account, whoever runs it.
+    pub(crate) fn settings(&self, channel: &str, account: &str) -> Option<&Map<String, Value>> {
+        let name = (channel.to_owned(), account.to_owned());
+        let account = self.all.get(&name).or_else(|| self.others.get(&name));
+        account.map(|account| &account.settings)
+    }
+
     pub(crate) fn default_of(&self, channel: &str) -> Option<String> {
         self.defaults.get(channel).cloned()
     }
 }
 
 /// `telegram` means all its accounts, `telegram/work` one.
-fn is_named(patterns: &[String], channel: &str, account: &str) -> bool {
+pub(crate) fn is_named(patterns: &[String], channel: &str, account: &str) -> bool {
     patterns
         .iter()
         .any(|pattern| match pattern.split_once('/') {

@@ -1,11 +1,12 @@
 //! What is asked of the upstream before it is stopped: to finish its work, and whether anything is still its own.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::Call;
+use super::{Call, ChannelAccount};
 
 /// One question may take this long.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -42,6 +43,125 @@ pub(super) async fn drain(call: &Call, deadline: Instant) {
             "openclaw still has work; stopping it, and it resumes that by its own rules"
         ),
     }
+}
+
+/// What an account received at most this long ago may not have been begun.
+const SETTLES: Duration = Duration::from_secs(1);
+
+/// Has it let go of accounts that leave it, in a moment when nothing is under way: while it is suspended it would go on to take
+/// messages and keep them for itself, and what it has taken and not begun when an account stops waits there until that account is
+/// its own again. Past `deadline` they are stopped all the same.
+pub(super) async fn let_go(
+    call: &Call,
+    gap: &AtomicBool,
+    leaving: &[ChannelAccount],
+    deadline: Instant,
+) {
+    for account in leaving {
+        let (channel, id) = account;
+        match tokio::time::timeout_at(deadline, stop_quietly(call, gap, account)).await {
+            Ok(Ok(())) => {
+                tracing::info!(channel, account = id, "openclaw has let go of an account");
+                continue;
+            }
+            Ok(Err(why)) => tracing::warn!(
+                channel, account = id, %why,
+                "openclaw could not be asked to let go of an account; what reaches it until it ends waits there"
+            ),
+            Err(_elapsed) => tracing::warn!(
+                channel,
+                account = id,
+                "openclaw is never quiet; what it has taken and not begun waits there until it has this account again"
+            ),
+        }
+        let params = json!({ "channel": channel, "accountId": id });
+        if let Err(why) = ask(call, "channels.stop", params).await {
+            tracing::debug!(%why, "the account ends with its gateway");
+        }
+    }
+}
+
+async fn stop_quietly(
+    call: &Call,
+    gap: &AtomicBool,
+    account: &ChannelAccount,
+) -> Result<(), String> {
+    let (channel, id) = account;
+    let params = json!({ "channel": channel, "accountId": id });
+    loop {
+        let before = quiet(call, gap, account).await?;
+        ask(call, "channels.stop", params.clone()).await?;
+        if !heard_at(call, account).await?.is_after(&before) {
+            return Ok(());
+        }
+        // Something came just then. Started again it works on that, as it does after a crash.
+        ask(call, "channels.start", params.clone()).await?;
+    }
+}
+
+/// Waits until no work is under way and an account has received nothing for a while; answers when that last was.
+async fn quiet(call: &Call, gap: &AtomicBool, account: &ChannelAccount) -> Result<Heard, String> {
+    loop {
+        let heard = heard_at(call, account).await?;
+        let now = crate::clock::now_ms();
+        let settled = |at: Option<u64>| {
+            at.is_none_or(|at| u128::from(now.saturating_sub(at)) >= SETTLES.as_millis())
+        };
+        if settled(heard.event_ms) && settled(heard.message_ms) && is_idle(call, gap).await? {
+            return Ok(heard);
+        }
+        tokio::time::sleep(DRAIN_POLL).await;
+    }
+}
+
+/// When an account last heard from its service, and from a person; milliseconds since 1970.
+#[derive(Debug, PartialEq, Eq)]
+struct Heard {
+    event_ms: Option<u64>,
+    message_ms: Option<u64>,
+}
+
+impl Heard {
+    /// A stopped account may tell nothing any more.
+    fn is_after(&self, before: &Self) -> bool {
+        let later = |now: Option<u64>, before| now.is_some() && now != before;
+        later(self.event_ms, before.event_ms) || later(self.message_ms, before.message_ms)
+    }
+}
+
+async fn heard_at(call: &Call, (channel, id): &ChannelAccount) -> Result<Heard, String> {
+    let status = ask(call, "channels.status", json!({ "probe": false })).await?;
+    let accounts = status["channelAccounts"][channel].as_array();
+    let account = accounts
+        .into_iter()
+        .flatten()
+        .find(|account| account["accountId"] == id.as_str());
+    let ms = |key: &str| account.and_then(|account| account[key].as_u64());
+    Ok(Heard {
+        event_ms: ms("lastEventAt"),
+        message_ms: ms("lastInboundAt"),
+    })
+}
+
+/// It says whether it could be suspended at once, and is not left so; what clients ask in that moment waits.
+async fn is_idle(call: &Call, gap: &AtomicBool) -> Result<bool, String> {
+    let request = json!({
+        "requestId": format!("openclaw-gateway-move-{}", uuid::Uuid::new_v4()),
+        "terminalPolicy": "terminate",
+    });
+    gap.store(true, Ordering::Release);
+    let asked = async {
+        let answer = ask(call, "gateway.suspend.prepare", request).await?;
+        if answer["status"] != "ready" {
+            return Ok(false);
+        }
+        let suspension = json!({ "suspensionId": answer["suspensionId"] });
+        ask(call, "gateway.suspend.resume", suspension).await?;
+        Ok(true)
+    };
+    let is_idle = asked.await;
+    gap.store(false, Ordering::Release);
+    is_idle
 }
 
 /// Whether the upstream may be stopped to save memory, and until when.

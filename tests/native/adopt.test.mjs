@@ -110,6 +110,8 @@ test("a real OpenClaw started by hand: its port changes hands and comes back, wi
   assert.deepEqual([status.state, status.supervised], ["ready", true]);
   assert.match(fs.readFileSync(`/proc/${status.pid}/environ`, "utf8"), /MARK=of its shell/, "what it had from its shell it has behind us");
   assert.deepEqual(await known(original.wsUrl), before, "through us");
+  const log = (name) => fs.readFileSync(path.join(stateDir, "openclaw-rs", name), "utf8");
+  await until("its log", () => log("gateway.log").includes("openclaw is ready"));
   assert.equal((await cli(original.env, "adopt")).out.includes("this gateway's already"), true);
 
   const plan = await cli(original.env, "uninstall", "--restore", "--dry-run");
@@ -119,6 +121,7 @@ test("a real OpenClaw started by hand: its port changes hands and comes back, wi
   t.diagnostic(`uninstall --restore: ${/done in (\S+) s/.exec(restored.out)?.[1]} s`);
   assert.match(restored.out, new RegExp(`^paired here alone: ${local.id}`, "m"));
   assert.equal(lock(stateDir).port, original.port);
+  assert.match(log("openclaw.log"), /gateway/i);
   assert.deepEqual(await known(original.wsUrl), before, "through itself again");
   assert.ok(!fs.existsSync(path.join(stateDir, "openclaw-rs/adopted.json")));
   // Handed over: OpenClaw pairs it now, and nothing of ours claims it.
@@ -133,6 +136,7 @@ const fs = require("node:fs"), path = require("node:path"), { spawn } = require(
 const dir = process.env.MANAGER_DIR, units = path.join(process.env.XDG_CONFIG_HOME, "systemd/user");
 const args = process.argv.slice(2).filter((arg) => arg !== "--user");
 const [verb] = args, now = args.includes("--now"), name = args.slice(1).find((arg) => !arg.startsWith("--"));
+const has = (what) => fs.existsSync(path.join(dir, [what, verb, name].filter(Boolean).join(" ")));
 if (!verb.startsWith("show")) fs.appendFileSync(path.join(dir, "orders"), args.join(" ") + "\\n");
 const at = (what) => path.join(dir, name + "." + what);
 const file = name && path.join(units, name), drops = file + ".d";
@@ -142,12 +146,15 @@ const extra = () => fs.existsSync(drops) ? fs.readdirSync(drops).map((one) => pa
 if (verb === "show" && !name) { console.log("Version=255"); process.exit(0); }
 if (verb === "show") {
   console.log("LoadState=" + (fs.existsSync(file) ? "loaded" : "not-found"));
-  console.log("ActiveState=" + (lives() ? "active" : "inactive"));
+  const loops = fs.existsSync(at("loops"));
+  console.log("ActiveState=" + (lives() ? "active" : loops ? "activating" : "inactive") + "\\nSubState=" + (lives() ? "running" : loops ? "auto-restart" : "dead"));
+  console.log("MainPID=" + (lives() ? pid() : 0) + "\\nNRestarts=" + (loops ? 9 : 0));
   console.log("UnitFileState=" + (fs.existsSync(at("enabled")) ? "enabled" : "disabled"));
   console.log("FragmentPath=" + file + "\\nDropInPaths=" + extra().join(" "));
   process.exit(0);
 }
-if (fs.existsSync(path.join(dir, ["refuse", verb, name].filter(Boolean).join(" ")))) { console.error("Job for " + name + " failed."); process.exit(1); }
+while (has("hold")) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10);
+if (has("refuse")) { console.error("Job for " + name + " failed."); process.exit(1); }
 if (verb === "enable") fs.writeFileSync(at("enabled"), "");
 if (verb === "disable") fs.rmSync(at("enabled"), { force: true });
 const unquoted = (word) => word.replace(/^"(.*)"$/, "$1").replaceAll("%%", "%");
@@ -163,6 +170,7 @@ if ((verb === "enable" && now) || verb === "start") {
   }
 }
 if ((verb === "disable" && now) || verb === "stop") {
+  fs.rmSync(at("loops"), { force: true });
   if (lives()) process.kill(pid(), "SIGTERM");
   const until = Date.now() + 30000;
   const wait = () => {
@@ -300,6 +308,44 @@ test("its service is enabled and another one was started by hand: the service is
   assert.equal(adopted.code, 0, adopted.all);
   assert.deepEqual(orders(), ["disable --now openclaw-gateway.service", "daemon-reload", "enable --now openclaw-rs.service"]);
   await until("the one by hand to go", () => !lives(byHand.pid));
+});
+
+test("its service comes to nothing, again and again, while another one was started by hand: both end, and neither keeps the port", { timeout: 300_000 }, async (t) => {
+  const { env, port, managerDir, standIn, orders, answers } = await machine(t);
+  spawnSync("systemctl", ["--user", "enable", "openclaw-gateway.service"], { env });
+  fs.writeFileSync(path.join(managerDir, "openclaw-gateway.service.loops"), "");
+  const byHand = spawn(nodeBinary, [standIn], { env: { ...env, OPENCLAW_GATEWAY_PORT: String(port) }, stdio: "ignore" });
+  t.after(() => byHand.kill());
+  await answers();
+  orders();
+  const adopted = await cli(env, "adopt");
+  assert.equal(adopted.code, 0, adopted.all);
+  assert.match(adopted.out, new RegExp(`ask OpenClaw's gateway \\(pid ${byHand.pid}\\) to stop`));
+  assert.deepEqual([orders(), lives(byHand.pid)], [["disable --now openclaw-gateway.service", "daemon-reload", "enable --now openclaw-rs.service"], false]);
+});
+
+test("Ctrl-C while nobody has the port: what was done is undone, and the original serves again", { timeout: 300_000 }, async (t) => {
+  const { env, managerDir, units, stateDir, orders, answers } = await machine(t);
+  spawnSync("systemctl", ["--user", "enable", "--now", "openclaw-gateway.service"], { env });
+  await answers();
+  orders();
+  const hold = path.join(managerDir, "hold disable openclaw-gateway.service");
+  fs.writeFileSync(hold, "");
+  const child = spawn(gatewayBinary(), ["adopt"], { env, cwd: env.HOME, stdio: ["ignore", "pipe", "pipe"] });
+  const said = { out: "", err: "" };
+  child.stdout.on("data", (text) => (said.out += text));
+  child.stderr.on("data", (text) => (said.err += text));
+  const code = new Promise((resolve) => child.on("close", resolve));
+  const order = path.join(managerDir, "orders");
+  await until("the original to be stopped", () => fs.existsSync(order));
+  child.kill("SIGINT");
+  await until("the signal to be taken", () => said.err.includes("would leave the port with nobody"));
+  fs.rmSync(hold);
+  assert.equal(await code, 1, said.out + said.err);
+  assert.match(said.err, /^openclaw-gateway: interrupted$/m);
+  assert.deepEqual(orders(), ["disable --now openclaw-gateway.service", "enable --now openclaw-gateway.service"]);
+  await answers();
+  assert.deepEqual([fs.existsSync(path.join(units, "openclaw-rs.service")), fs.existsSync(path.join(stateDir, "openclaw-rs/adopted.json"))], [false, false]);
 });
 
 test("what a service keeps that is not seen here, or has another port, is left alone", { timeout: 300_000 }, async (t) => {

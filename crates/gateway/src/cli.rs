@@ -147,6 +147,9 @@ enum Command {
     },
     /// Take the place of OpenClaw's own gateway: stop its service, serve its port, start it behind this one.
     Adopt(adopt::Adopt),
+    /// What keeps the log of a gateway that `adopt` started, within bounds: from a pipe to the end of a file.
+    #[command(hide = true)]
+    KeepLog { file: std::path::PathBuf },
     /// Stop this gateway and remove its service; configuration and state stay.
     Uninstall(adopt::Uninstall),
     /// A systemd unit that runs this gateway.
@@ -281,6 +284,7 @@ pub fn main() -> ExitCode {
         Command::Rollout { command } => rollout::run(cli.profile.as_deref(), &command),
         Command::Upstream { command } => upstream::run(cli.profile.as_deref(), &command),
         Command::Adopt(args) => adopt::adopt(cli.profile.as_deref(), &args),
+        Command::KeepLog { file } => adopt::keep_log(&file),
         Command::Uninstall(args) => adopt::uninstall(cli.profile.as_deref(), &args),
         Command::Service { command } => service::run(cli.profile.as_deref(), &command),
         Command::Media { command } => Ok(media::run(command)),

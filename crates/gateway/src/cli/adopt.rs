@@ -1,7 +1,7 @@
 //! `adopt` and `uninstall`: the port of OpenClaw's own gateway changes hands, and back.
 //!
 //! Both are lists of [`Step`]s, printed before and while they are taken. One that fails is undone together with those before it,
-//! last first, so that whoever served before serves again. Behind the point of return, where OpenClaw serves already, one that
+//! last first, so that whoever served before serves again; the same when a person interrupts. Behind the point of return, where OpenClaw serves already, one that
 //! fails is told and the rest is done.
 
 use std::fmt;
@@ -23,11 +23,15 @@ use crate::config::settings::TlsSettings;
 use crate::config::{ConfigDocument, Env, OwnSettings, Paths, UpstreamMode, replace_private};
 use crate::procfs::{self, Holder};
 
+mod log;
 mod manager;
 mod process;
 mod restore;
+mod walk;
 
+pub(super) use log::keep_log;
 pub(super) use restore::uninstall;
+use walk::{Interrupt, Walked, walk};
 
 /// A gateway may finish what it does for so long after it was asked to stop; then it is killed, as a service manager would.
 const STOP_WITHIN: Duration = Duration::from_secs(45);
@@ -90,6 +94,7 @@ struct Place<'a> {
     /// Whether a user's service manager answers.
     managed: bool,
     record: Record,
+    interrupt: Interrupt,
 }
 
 /// One step, and how it is undone.
@@ -213,7 +218,7 @@ impl Step {
         match self {
             Self::StopService(unit) => {
                 unit.stop(unit.enabled)?;
-                match unit.active {
+                match unit.serves() {
                     true => at.freed(),
                     // Whoever has the port is another one.
                     false => Ok(()),
@@ -248,9 +253,12 @@ impl Step {
                             Some(profile) => vec!["--profile", profile, "run"],
                             None => vec!["run"],
                         };
-                        let log = at.paths.own_dir.join(OUR_LOG);
-                        let child = surroundings.start(&program, &args, &log)?;
-                        Started::Process { child, log }
+                        Started::process(
+                            surroundings,
+                            &program,
+                            &args,
+                            at.paths.own_dir.join(OUR_LOG),
+                        )?
                     }
                 };
                 at.ready(started, is_ours, "this gateway")
@@ -303,13 +311,15 @@ impl Step {
     /// As it was before; may be asked of a step that failed halfway. `None`: there is nothing to be undone.
     fn undo(&self, at: &Place<'_>) -> Option<anyhow::Result<()>> {
         Some(match self {
-            Self::StopService(unit) if unit.active => unit.start(unit.enabled).and_then(|()| {
+            Self::StopService(unit) if unit.serves() => unit.start(unit.enabled).and_then(|()| {
                 at.ready(
                     Started::Service(&unit.name),
                     is_original,
                     "OpenClaw's gateway",
                 )
             }),
+            // It came to nothing before, too.
+            Self::StopService(unit) if unit.active => unit.start(unit.enabled),
             Self::StopService(unit) => unit.enable(),
             Self::EndOriginal(running) => match running.lives() {
                 true => return None,
@@ -364,26 +374,37 @@ impl Step {
 
 /// What was started and is waited for.
 enum Started<'a> {
-    Process { child: Child, log: PathBuf },
+    Process { child: Child, log: log::Keeper },
     Service(&'a str),
 }
 
 impl Started<'_> {
+    fn process(
+        surroundings: &process::Surroundings,
+        program: &Path,
+        args: &[impl AsRef<std::ffi::OsStr>],
+        log: PathBuf,
+    ) -> anyhow::Result<Self> {
+        let (log, told) = log::Keeper::start(&log)?;
+        let child = surroundings.start(program, args, told)?;
+        Ok(Self::Process { child, log })
+    }
+
     /// Why it will not come, once it is dead.
     fn end(&mut self) -> Option<String> {
         match self {
             Self::Process { child, log } => {
                 let status = child.try_wait().ok()??;
+                let last = log.end();
                 Some(format!(
-                    "it ended with {status}; the end of {}:\n{}",
-                    log.display(),
-                    process::end_of(log)
+                    "it ended with {status}; the end of {}:\n{last}",
+                    log.file.display()
                 ))
             }
             Self::Service(name) => {
                 let unit = Unit::find(name).ok()?;
-                let is_active = unit.is_some_and(|unit| unit.active);
-                (!is_active).then(|| format!("it ended: journalctl --user -u {name} has why"))
+                let lives = unit.is_some_and(|unit| unit.active && !unit.loops());
+                (!lives).then(|| format!("it ended: journalctl --user -u {name} has why"))
             }
         }
     }
@@ -425,6 +446,7 @@ impl<'a> Place<'a> {
             to,
             managed: manager::answers(),
             record: Record::default(),
+            interrupt: Interrupt::default(),
         })
     }
 
@@ -472,6 +494,9 @@ impl<'a> Place<'a> {
                     bail!("{who} did not start: {end}");
                 }
             }
+            if self.interrupt.is_asked() {
+                bail!("interrupted while {who} was waited for: {why}");
+            }
             if Instant::now() > deadline {
                 bail!(
                     "{who} was not ready within {} s: {why}",
@@ -510,67 +535,9 @@ impl<'a> Place<'a> {
             port.into(),
         ];
         let log = self.paths.own_dir.join(ORIGINAL_LOG);
-        let child = surroundings.start(&node, &args, &log)?;
-        self.ready(
-            Started::Process { child, log },
-            is_original,
-            "OpenClaw's gateway",
-        )
+        let started = Started::process(surroundings, &node, &args, log)?;
+        self.ready(started, is_original, "OpenClaw's gateway")
     }
-}
-
-/// How a walk over the steps ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Walked {
-    Done,
-    /// A step behind the point of return failed; the others were taken.
-    InPart,
-    Undone,
-}
-
-impl Walked {
-    const fn code(self) -> ExitCode {
-        match self {
-            Self::Done => ExitCode::SUCCESS,
-            Self::InPart | Self::Undone => ExitCode::FAILURE,
-        }
-    }
-}
-
-/// Takes the steps in order, or says them.
-fn walk(at: &Place<'_>, steps: &[Step], dry_run: bool) -> Walked {
-    let began = Instant::now();
-    if dry_run {
-        for (number, step) in steps.iter().enumerate() {
-            print(&format!("{}  {step}", number + 1));
-        }
-        print("nothing was changed");
-        return Walked::Done;
-    }
-    let mut walked = Walked::Done;
-    for (number, step) in steps.iter().enumerate() {
-        print(&format!("{}  {step}", number + 1));
-        let Err(why) = step.take(at) else { continue };
-        complain(&format!("{why:#}"));
-        if step.is_behind_return() {
-            walked = Walked::InPart;
-            continue;
-        }
-        for done in steps[..=number].iter().rev() {
-            match done.undo(at) {
-                None => {}
-                Some(Ok(())) => print(&format!("undone: {done}")),
-                Some(Err(why)) => complain(&format!("could not be undone: {done}: {why:#}")),
-            }
-        }
-        return Walked::Undone;
-    }
-    let done = match walked {
-        Walked::Done => "done",
-        Walked::InPart | Walked::Undone => "done but for what failed,",
-    };
-    print(&format!("{done} in {:.1} s", began.elapsed().as_secs_f64()));
-    walked
 }
 
 pub(super) fn adopt(profile: Option<&str>, args: &Adopt) -> anyhow::Result<ExitCode> {
@@ -610,7 +577,7 @@ pub(super) fn adopt(profile: Option<&str>, args: &Adopt) -> anyhow::Result<ExitC
         at.has_port(&unit.name, port)?;
     }
     // What the unit started ends with it.
-    let by_hand = running.filter(|_| !unit.as_ref().is_some_and(|unit| unit.active));
+    let by_hand = running.filter(|_| !unit.as_ref().is_some_and(Unit::serves));
     if unit.is_none() && by_hand.is_none() {
         bail!(
             "no OpenClaw gateway was found: neither the service {} nor a process on port {} or in the lock of {}. `openclaw-gateway service install` installs this one alone",
@@ -656,7 +623,7 @@ pub(super) fn adopt(profile: Option<&str>, args: &Adopt) -> anyhow::Result<ExitC
         steps.push(Step::InstallOurs { carried, former });
     }
     steps.push(Step::StartOurs { env });
-    Ok(walk(&at, &steps, args.dry_run).code())
+    Ok(walk(&at, &steps, args.dry_run)?.code())
 }
 
 impl Place<'_> {

@@ -33,7 +33,7 @@ fn page() -> String {
 fn commands(parent: &Command, name: &str, page: &mut String) {
     for command in parent
         .get_subcommands()
-        .filter(|own| own.get_name() != "help")
+        .filter(|own| own.get_name() != "help" && !own.is_hide_set())
     {
         let name = format!("{name} {}", command.get_name());
         if command.has_subcommands() {

@@ -1,5 +1,6 @@
 //! The user's systemd, by the `systemctl` on PATH: units found, stopped, started, and what OpenClaw's says of its environment.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -18,6 +19,8 @@ const IDENTITY: &[&str] = &[
     "OPENCLAW_SERVICE_VERSION",
     "OPENCLAW_WRAPPER",
 ];
+/// Tries of a service manager after which a gateway will not come.
+const RETRIES_MAX: u32 = 3;
 const DROP_IN: &str = "10-adopted.conf";
 
 /// Name of OpenClaw's own unit. Source: docs/platforms/linux.md at 2026.9.6.
@@ -32,8 +35,13 @@ pub(super) fn original(profile: Option<&str>) -> String {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Unit {
     pub(super) name: String,
+    /// The manager has started it, though perhaps in vain: one that waits for its next try is active too.
     pub(super) active: bool,
     pub(super) enabled: bool,
+    /// What it runs now; `None` between two tries.
+    main_pid: Option<u32>,
+    /// It waits for its next try, after so many that failed.
+    retries: Option<u32>,
     /// Its file and drop-ins.
     files: Vec<PathBuf>,
 }
@@ -50,6 +58,8 @@ fn systemctl(args: &[&str]) -> anyhow::Result<String> {
     let said = Command::new("systemctl")
         .arg("--user")
         .args(args)
+        // Ctrl-C is for this command, which undoes what was half done.
+        .process_group(0)
         .output()
         .context("systemctl can't be run")?;
     if !said.status.success() {
@@ -79,14 +89,15 @@ impl Unit {
             name: name.to_owned(),
             active: false,
             enabled: false,
+            main_pid: None,
+            retries: None,
             files: Vec::new(),
         }
     }
 
     /// `None`: there is no such unit.
     pub(super) fn find(name: &str) -> anyhow::Result<Option<Self>> {
-        const WHAT: &str =
-            "--property=LoadState,ActiveState,UnitFileState,FragmentPath,DropInPaths";
+        const WHAT: &str = "--property=LoadState,ActiveState,SubState,MainPID,NRestarts,UnitFileState,FragmentPath,DropInPaths";
         Ok(Self::parse(name, &systemctl(&["show", name, WHAT])?))
     }
 
@@ -109,9 +120,22 @@ impl Unit {
                 value("ActiveState"),
                 "active" | "activating" | "reloading" | "deactivating"
             ),
+            main_pid: value("MainPID").parse().ok().filter(|pid| *pid != 0),
+            retries: (value("SubState") == "auto-restart")
+                .then(|| value("NRestarts").parse().unwrap_or_default()),
             enabled: matches!(value("UnitFileState"), "enabled" | "enabled-runtime"),
             files: files.collect(),
         })
+    }
+
+    /// Whether a process of it runs, so that the port is its own.
+    pub(super) const fn serves(&self) -> bool {
+        self.active && self.main_pid.is_some()
+    }
+
+    /// Whether it was started again and again and came to nothing.
+    pub(super) fn loops(&self) -> bool {
+        self.retries.is_some_and(|tries| tries >= RETRIES_MAX)
     }
 
     /// Stops it and waits for it; `for_good`: it does not start with the machine any more.
@@ -317,10 +341,19 @@ mod tests {
 
     #[test]
     fn a_unit_is_read_from_what_systemctl_says() {
-        let said = "LoadState=loaded\nActiveState=active\nUnitFileState=enabled\nFragmentPath=/u/a.service\nDropInPaths=/u/a.service.d/1.conf /u/a.service.d/2.conf\n";
+        let said = "LoadState=loaded\nActiveState=active\nSubState=running\nMainPID=7\nNRestarts=9\nUnitFileState=enabled\nFragmentPath=/u/a.service\nDropInPaths=/u/a.service.d/1.conf /u/a.service.d/2.conf\n";
         let unit = Unit::parse("a.service", said).expect("a unit");
-        assert!(unit.active && unit.enabled);
+        assert!(unit.serves() && unit.enabled && !unit.loops());
         assert_eq!(unit.files.len(), 3);
+        // Between two tries nobody has the port, and somebody else may.
+        let waits = |tries| {
+            format!(
+                "LoadState=loaded\nActiveState=activating\nSubState=auto-restart\nMainPID=0\nNRestarts={tries}\nUnitFileState=enabled\n"
+            )
+        };
+        let unit = Unit::parse("a.service", &waits(1)).expect("a unit");
+        assert!(unit.active && !unit.serves() && !unit.loops());
+        assert!(Unit::parse("a.service", &waits(7)).is_some_and(|unit| unit.loops()));
         let gone = "LoadState=not-found\nActiveState=inactive\nUnitFileState=\n";
         assert_eq!(Unit::parse("a.service", gone), None);
     }

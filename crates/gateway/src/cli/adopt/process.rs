@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -57,19 +57,14 @@ impl Surroundings {
         names.map(|(name, _)| name.to_owned()).collect()
     }
 
-    /// Starts a program here that outlives this command and that no service manager keeps; what it says goes to the end of `log`.
+    /// Starts a program here that outlives this command and that no service manager keeps; what it says goes to `log`.
     pub(super) fn start(
         &self,
         program: &Path,
         args: &[impl AsRef<OsStr>],
-        log: &Path,
+        log: OwnedFd,
     ) -> anyhow::Result<Child> {
-        let file = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(log)
-            .with_context(|| format!("cannot write {}", log.display()))?;
-        let errors = file.try_clone()?;
+        let errors = log.try_clone()?;
         let mut command = Command::new(program);
         // A group of its own: what ends this command does not reach it.
         command
@@ -78,7 +73,7 @@ impl Surroundings {
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .current_dir(&self.cwd)
             .stdin(Stdio::null())
-            .stdout(file)
+            .stdout(log)
             .stderr(errors)
             .process_group(0);
         // Those of the service that ran here before.
@@ -198,24 +193,6 @@ impl Service {
     }
 }
 
-/// The last lines of a log.
-pub(super) fn end_of(log: &Path) -> String {
-    const LINES_MAX: usize = 8;
-    const BYTES_MAX: u64 = 4096;
-    let tail = || -> std::io::Result<Vec<u8>> {
-        let mut file = fs::File::open(log)?;
-        let from = file.metadata()?.len().saturating_sub(BYTES_MAX);
-        file.seek(SeekFrom::Start(from))?;
-        let mut bytes = Vec::new();
-        file.take(BYTES_MAX).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let bytes = tail().unwrap_or_default();
-    let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(LINES_MAX)..].join("\n")
-}
-
 /// OpenClaw's lock of a state directory.
 #[derive(Debug, Deserialize)]
 pub(super) struct Lock {
@@ -280,9 +257,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_started_by_hand_knows_of_no_service_and_its_last_words_are_read() {
+    fn what_is_started_by_hand_knows_of_no_service() {
         let dir = tempfile::tempdir().expect("a folder");
         let log = dir.path().join("log");
+        let said = fs::File::create(&log).expect("a file");
         let pair = |name: &str, value: &str| (OsString::from(name), OsString::from(value));
         let surroundings = Surroundings {
             env: vec![
@@ -294,9 +272,10 @@ mod tests {
         };
         let script = "echo ${INVOCATION_ID-none} ${NOTIFY_SOCKET-none} $KEPT; exit 3";
         let mut child = surroundings
-            .start(Path::new("/bin/sh"), &["-c", script], &log)
+            .start(Path::new("/bin/sh"), &["-c", script], said.into())
             .expect("started");
         assert_eq!(child.wait().expect("ended").code(), Some(3));
-        assert_eq!(end_of(&log), "none none yes");
+        let said = fs::read_to_string(&log).expect("a file");
+        assert_eq!(said, "none none yes\n");
     }
 }

@@ -12,6 +12,7 @@ pub(in crate::cli) fn uninstall(
         false => None,
     };
     let is_active = ours.as_ref().is_some_and(|unit| unit.active);
+    let serves = ours.as_ref().is_some_and(Unit::serves);
     let running = match procfs::found_at(at.port) {
         Some((pid, Holder::Us(_))) => Some(Running::read(pid)?),
         Some((_, holder @ Holder::Other(_))) => bail!(
@@ -26,10 +27,14 @@ pub(in crate::cli) fn uninstall(
     at.record = record.unwrap_or_default();
     let mut steps = Vec::new();
     let surroundings = running.as_ref().map(|running| running.surroundings.clone());
+    // Beside a unit that comes to nothing another one may have the port.
+    steps.extend(
+        running
+            .filter(|_| !serves)
+            .map(|running| Step::StopOurs(Some(running))),
+    );
     if is_active {
         steps.push(Step::StopOurs(None));
-    } else {
-        steps.extend(running.map(|running| Step::StopOurs(Some(running))));
     }
     let locals = locals(&at.paths);
     if args.restore && !is_restored {
@@ -68,7 +73,7 @@ pub(in crate::cli) fn uninstall(
         print("nothing of this gateway is installed or runs");
         return Ok(ExitCode::SUCCESS);
     }
-    let walked = walk(&at, &steps, args.dry_run);
+    let walked = walk(&at, &steps, args.dry_run)?;
     if walked == Walked::Undone {
         return Ok(walked.code());
     }

@@ -1,10 +1,12 @@
 // The unit that `service install` writes, judged by systemd's own tools.
 import assert from "node:assert/strict";
-import { execFileSync, spawnSync } from "node:child_process";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
 import fs from "node:fs";
+import http from "node:http";
 import path from "node:path";
 import test from "node:test";
-import { gatewayBinary, isolatedEnv, tempDir } from "../lib/tools.mjs";
+import { baseConfig } from "../lib/gateway.mjs";
+import { freePort, gatewayBinary, isolatedEnv, tempDir, until } from "../lib/tools.mjs";
 
 const stateDir = tempDir("service");
 const run = (env, ...args) => spawnSync(gatewayBinary(), ["service", ...args], { env, encoding: "utf8" });
@@ -55,4 +57,59 @@ test("a user's unit: written, valid, told of and removed; Node may make code onl
   assert.equal(run(env, "uninstall").status, 0);
   assert.equal(fs.existsSync(file), false);
   assert.equal(run(env, "uninstall").status, 1);
+});
+
+/** Answers the status, or the error's code; a connection of its own each time. */
+const ask = (port) => new Promise((resolve) => {
+  http.get({ host: "127.0.0.1", port, path: "/healthz", agent: false }, (answer) => answer.resume().on("end", () => resolve(answer.statusCode)))
+    .on("error", (error) => resolve(error.code));
+});
+
+test("its port held by somebody else, as a socket unit says: whoever connects while it starts anew waits and is answered", { timeout: 300_000 }, async (t) => {
+  const port = await freePort();
+  const own = tempDir("socket");
+  t.after(() => fs.rmSync(own, { recursive: true, force: true }));
+  const env = isolatedEnv(own, { XDG_CONFIG_HOME: path.join(own, "config") });
+  fs.writeFileSync(path.join(own, "openclaw.json"), JSON.stringify(baseConfig(port)), { mode: 0o600 });
+  fs.mkdirSync(path.join(own, "openclaw-rs"), { mode: 0o700 });
+  fs.writeFileSync(path.join(own, "openclaw-rs/openclaw-gateway.toml"), '[admin]\nlisten = "off"\n[upstream]\nmode = "off"\n');
+
+  const installed = run(env, "install", "--socket");
+  assert.equal(installed.status, 0, installed.stderr);
+  assert.match(installed.stdout, /enable --now openclaw-rs\.socket openclaw-rs\.service/);
+  const units = path.join(own, "config/systemd/user");
+  const unit = fs.readFileSync(path.join(units, "openclaw-rs.socket"), "utf8");
+  const verified = spawnSync("systemd-analyze", ["verify", path.join(units, "openclaw-rs.socket")], { encoding: "utf8" });
+  assert.deepEqual([verified.status, verified.stderr.includes("openclaw-rs.")], [0, false], verified.stderr);
+  const addresses = [...unit.matchAll(/^ListenStream=(.*)$/gm)].map(([, address]) => address);
+  assert.equal(addresses[0], `127.0.0.1:${port}`);
+
+  // systemd's own program opens the sockets; a shell holds them over two lives of the gateway, as the service manager would.
+  const pids = path.join(own, "pids");
+  const life = `sh -c 'echo $$ >> "${pids}"; LISTEN_PID=$$ exec "${gatewayBinary()}" run "$@"' life`;
+  const holder = spawn("systemd-socket-activate", [
+    ...addresses.map((address) => `--listen=${address}`), ...Object.keys(env).map((name) => `--setenv=${name}`),
+    "sh", "-c", `${life}; ${life}; ${life} --port ${port + 1} 2> "${own}/refused"`,
+  ], { env, stdio: "ignore" });
+  const lives = () => fs.existsSync(pids) ? fs.readFileSync(pids, "utf8").trim().split("\n").map(Number) : [];
+  const alive = (pid) => fs.existsSync(`/proc/${pid}`);
+  const ended = new Promise((resolve) => holder.on("close", resolve));
+  t.after(() => {
+    for (const pid of [...lives(), holder.pid].filter(alive)) process.kill(pid, "SIGKILL");
+  });
+  await until("the sockets", async () => (await ask(port)) === 200);
+  const [first] = lives();
+  process.kill(first, "SIGTERM");
+  await until("the first to end", () => !alive(first));
+  const answers = await Promise.all(Array.from({ length: 20 }, () => ask(port)));
+  assert.deepEqual(answers, answers.map(() => 200));
+  const [, second] = lives();
+  assert.ok(second && second !== first);
+  // Nothing that it starts has its port, and one with another port says so.
+  process.kill(second, "SIGTERM");
+  assert.equal(await ended, 78);
+  assert.match(fs.readFileSync(path.join(own, "refused"), "utf8"), new RegExp(`listens on 127\\.0\\.0\\.1:${port} for this gateway, whose port is ${port + 1}`));
+  const removed = run(env, "uninstall");
+  assert.equal(removed.status, 0, removed.stderr);
+  assert.deepEqual(fs.readdirSync(units), []);
 });

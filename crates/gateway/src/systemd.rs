@@ -1,9 +1,13 @@
-//! What the service manager is told: that we are ready, stopping, and alive.
+//! What the service manager is told: that we are ready, stopping, and alive; and the sockets that it holds for us.
 //!
-//! Source: sd_notify(3), sd_watchdog_enabled(3). One datagram each; without `NOTIFY_SOCKET` nothing is said.
+//! Source: sd_notify(3), sd_watchdog_enabled(3), sd_listen_fds(3). One datagram each; without `NOTIFY_SOCKET` nothing is said.
 
+use std::net::TcpListener;
+use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
+
+use socket2::Socket;
 
 use crate::config::Env;
 
@@ -58,6 +62,56 @@ impl Notifier {
             self.say("WATCHDOG=1");
         }
     }
+}
+
+/// The first descriptor that a service manager passes.
+const PASSED_FROM: RawFd = 3;
+/// More than a gateway has addresses is a mistake.
+const PASSED_MAX: RawFd = 16;
+
+/// The sockets that the service manager listens on for us, and goes on to when we end; none without one. To be asked once, since
+/// each is owned by whoever gets it.
+///
+/// # Errors
+/// What was passed is no listening TCP socket.
+pub(crate) fn passed_sockets(env: &Env) -> Result<Vec<TcpListener>, String> {
+    let number = |name| env.trimmed(name).and_then(|text| text.parse::<u32>().ok());
+    if number("LISTEN_PID") != Some(std::process::id()) {
+        return Ok(Vec::new());
+    }
+    let count = number("LISTEN_FDS").and_then(|count| RawFd::try_from(count).ok());
+    let count = count.unwrap_or_default();
+    if count > PASSED_MAX {
+        return Err(format!(
+            "{count} sockets were passed (LISTEN_FDS), at most {PASSED_MAX} can be"
+        ));
+    }
+    (PASSED_FROM..PASSED_FROM + count).map(passed).collect()
+}
+
+#[expect(
+    unsafe_code,
+    reason = "a descriptor becomes owned here, as sd_listen_fds(3) hands it over"
+)]
+fn passed(fd: RawFd) -> Result<TcpListener, String> {
+    let wrong = |what: &str| format!("descriptor {fd} of LISTEN_FDS {what}: see the .socket unit");
+    // A number that is none must not become owned.
+    if std::fs::read_link(format!("/proc/self/fd/{fd}")).is_err() {
+        return Err(wrong("is not open"));
+    }
+    // SAFETY: it is open, and LISTEN_PID says that it was passed to this process, in which nothing else owns it.
+    let socket = Socket::from(unsafe { OwnedFd::from_raw_fd(fd) });
+    // What we start is not to hold our port.
+    socket
+        .set_cloexec(true)
+        .map_err(|error| wrong(&error.to_string()))?;
+    let is_tcp = socket
+        .local_addr()
+        .is_ok_and(|address| address.as_socket().is_some());
+    if !is_tcp || !socket.is_listener().unwrap_or_default() {
+        return Err(wrong("is no TCP socket that listens"));
+    }
+    Ok(socket.into())
 }
 
 /// A path, or `@name` in Linux's abstract namespace.

@@ -160,7 +160,12 @@ async fn serve(
         .transpose()?
         .map(Arc::new);
     let surroundings = Surroundings::look(env, settings.bind);
-    let listeners = match listen::bind(&settings, port, &surroundings).await {
+    let passed = crate::systemd::passed_sockets(env);
+    let listeners = match passed {
+        Ok(passed) => listen::bind(&settings, port, &surroundings, passed).await,
+        Err(why) => Err(why),
+    };
+    let listeners = match listeners {
         Ok(listeners) => listeners,
         Err(why) => {
             complain(&why);

@@ -3,6 +3,7 @@
 //! `openclaw-gateway.service` is the original's own name, so it is never ours.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -12,7 +13,8 @@ use serde_json::json;
 
 use super::target::environment;
 use super::{complain, print};
-use crate::config::{OwnSettings, UpstreamMode};
+use crate::config::{ConfigDocument, Env, OwnSettings, Paths, Settings, UpstreamMode};
+use crate::ingress::listen::{self, Surroundings};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ServiceCommand {
@@ -23,6 +25,9 @@ pub(super) enum ServiceCommand {
         /// The user that a system service runs as.
         #[arg(long, default_value = "openclaw")]
         run_as: String,
+        /// A socket unit too: systemd holds the port, and clients that connect during a restart wait instead of being refused.
+        #[arg(long)]
+        socket: bool,
         /// Print the unit and write nothing.
         #[arg(long)]
         dry_run: bool,
@@ -53,6 +58,8 @@ const SYSTEM_STATE: &str = "/var/lib/openclaw";
 /// What `ProtectHome=` and `PrivateTmp=` hide.
 const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
 pub(super) const UNIT: &str = "openclaw-rs.service";
+/// Named as the service, so that systemd passes its sockets to that.
+const SOCKET: &str = "openclaw-rs.socket";
 
 /// Seccomp and flags alone: what a user's manager may set too.
 const HARDENED: &str = "\
@@ -147,6 +154,27 @@ impl Unit<'_> {
     }
 }
 
+/// The unit of the sockets that systemd holds for the gateway.
+fn socket_text(addresses: &[SocketAddr]) -> String {
+    let mut out =
+        String::from("[Unit]\nDescription=OpenClaw gateway (openclaw-rs), its port\n\n[Socket]\n");
+    for address in addresses {
+        writeln!(out, "ListenStream={address}").expect("writing to a string cannot fail");
+    }
+    out.push_str("BindIPv6Only=ipv6-only\n\n[Install]\nWantedBy=sockets.target\n");
+    out
+}
+
+/// Where the gateway with the state in `state_dir` listens.
+fn addresses(mut env: Env, state_dir: &Path) -> anyhow::Result<Vec<SocketAddr>> {
+    env.set("OPENCLAW_STATE_DIR", state_dir.display().to_string());
+    let paths = Paths::resolve(&env)?;
+    let document = ConfigDocument::load(&paths, &env)?;
+    let settings = Settings::read(&document, &paths)?;
+    let around = Surroundings::look(&env, settings.bind);
+    Ok(listen::addresses_of(&settings, &around))
+}
+
 /// One word of a unit file. Source: systemd.service(5), "Command lines"; systemd.unit(5), specifiers.
 fn quoted(word: &str) -> String {
     let word = word
@@ -161,8 +189,9 @@ pub(super) fn run(profile: Option<&str>, command: &ServiceCommand) -> anyhow::Re
         ServiceCommand::Install {
             scope,
             run_as,
+            socket,
             dry_run,
-        } => install(profile, *scope, run_as, *dry_run),
+        } => install(profile, *scope, run_as, *socket, *dry_run),
         ServiceCommand::Uninstall { scope } => uninstall(profile, *scope),
         ServiceCommand::Status { scope, json } => status(profile, *scope, *json),
     }
@@ -183,6 +212,7 @@ fn install(
     profile: Option<&str>,
     scope: Scope,
     run_as: &str,
+    socket: bool,
     dry_run: bool,
 ) -> anyhow::Result<ExitCode> {
     let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
@@ -221,15 +251,28 @@ fn install(
         node: may_start_node(&own),
     };
     let text = unit.text();
+    let sockets = match socket {
+        true => Some(socket_text(&addresses(env, &state_dir)?)),
+        false => None,
+    };
     if dry_run {
         print(text.trim_end());
+        if let Some(sockets) = &sockets {
+            print(&format!("\n# {SOCKET}\n{}", sockets.trim_end()));
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let file = write(&unit_file(profile, scope)?, &text)?;
     let manager = manager(scope);
+    let mut units = UNIT.to_owned();
+    print(&format!("written   {}", file.display()));
+    if let Some(sockets) = &sockets {
+        let file = write(&file.with_file_name(SOCKET), sockets)?;
+        units = format!("{SOCKET} {UNIT}");
+        print(&format!("written   {}", file.display()));
+    }
     print(&format!(
-        "written   {}\nto start  {manager} daemon-reload && {manager} enable --now {UNIT}",
-        file.display()
+        "to start  {manager} daemon-reload && {manager} enable --now {units}"
     ));
     Ok(ExitCode::SUCCESS)
 }
@@ -255,7 +298,9 @@ pub(super) fn write_for_user(profile: Option<&str>) -> anyhow::Result<PathBuf> {
 
 pub(super) fn write(file: &Path, text: &str) -> anyhow::Result<PathBuf> {
     let folder = file.parent().context("the unit has no folder")?;
-    let temporary = file.with_extension("service.new");
+    let mut temporary = file.as_os_str().to_owned();
+    temporary.push(".new");
+    let temporary = PathBuf::from(temporary);
     std::fs::create_dir_all(folder)
         .and_then(|()| std::fs::write(&temporary, text))
         .and_then(|()| std::fs::rename(&temporary, file))
@@ -292,8 +337,13 @@ fn uninstall(profile: Option<&str>, scope: Scope) -> anyhow::Result<ExitCode> {
         ));
         return Ok(ExitCode::FAILURE);
     }
-    std::fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
-    print(&format!("removed   {}", file.display()));
+    for file in [file.with_file_name(SOCKET), file] {
+        if file.exists() {
+            std::fs::remove_file(&file)
+                .with_context(|| format!("cannot remove {}", file.display()))?;
+            print(&format!("removed   {}", file.display()));
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -339,6 +389,28 @@ fn active(scope: Scope) -> Option<String> {
 mod tests {
     use super::*;
 
+    /// Compares what is shipped, or writes it.
+    fn check(name: &str, made: &str) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/systemd");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(folder.join(name), made).unwrap();
+        }
+        let written = std::fs::read_to_string(folder.join(name)).unwrap_or_default();
+        assert!(
+            written == made,
+            "deploy/systemd/{name} is not in step: run UPDATE_DOCS=1 cargo test -p gateway unit"
+        );
+    }
+
+    #[test]
+    fn the_socket_unit_of_the_package_is_that_of_the_command() {
+        let both = ["127.0.0.1:18789", "[::1]:18789"];
+        check(
+            SOCKET,
+            &socket_text(&both.map(|address| address.parse().unwrap())),
+        );
+    }
+
     #[test]
     fn the_unit_of_the_package_is_that_of_the_command() {
         let made = Unit {
@@ -349,16 +421,6 @@ mod tests {
             node: true,
         }
         .text();
-        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../../deploy/systemd")
-            .join(UNIT);
-        if std::env::var_os("UPDATE_DOCS").is_some() {
-            std::fs::write(&path, &made).unwrap();
-        }
-        let written = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(
-            written == made,
-            "deploy/systemd/{UNIT} is not in step: run UPDATE_DOCS=1 cargo test -p gateway unit"
-        );
+        check(UNIT, &made);
     }
 }

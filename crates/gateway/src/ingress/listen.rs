@@ -94,7 +94,50 @@ enum Beside {
     Always(Ipv4Addr),
 }
 
-/// Listens where the settings say.
+/// Where a service manager is to listen for a gateway with these settings.
+pub(crate) fn addresses_of(settings: &Settings, around: &Surroundings) -> Vec<SocketAddr> {
+    let (first, beside) = addresses(settings.bind, around);
+    let also: Option<IpAddr> = match beside {
+        Beside::Nothing => None,
+        // As for us, where the machine has it.
+        Beside::IfThere(address) => std::net::TcpListener::bind((address, 0))
+            .is_ok()
+            .then(|| address.into()),
+        Beside::Always(address) => Some(address.into()),
+    };
+    let all = std::iter::once(IpAddr::from(first)).chain(also);
+    all.map(|address| SocketAddr::new(address, settings.port))
+        .collect()
+}
+
+/// The sockets that a service manager listens on for us, under the same rules as our own.
+///
+/// # Errors
+/// An unsafe combination, or a port that is not the configured one.
+fn take(
+    settings: &Settings,
+    port: u16,
+    passed: Vec<std::net::TcpListener>,
+) -> Result<Vec<TcpListener>, String> {
+    let mut listeners = Vec::new();
+    for listener in passed {
+        let unusable = |error: Error| format!("a passed socket can't be used: {error}");
+        let address = listener.local_addr().map_err(unusable)?;
+        if address.port() != port {
+            return Err(format!(
+                "the service manager listens on {address} for this gateway, whose port is {port}: change ListenStream= of the .socket unit, or gateway.port"
+            ));
+        }
+        settings
+            .check_exposure(&address.ip().to_string())
+            .map_err(|error| error.to_string())?;
+        listener.set_nonblocking(true).map_err(unusable)?;
+        listeners.push(TcpListener::from_std(listener).map_err(unusable)?);
+    }
+    Ok(listeners)
+}
+
+/// Listens where the settings say, or on what the service manager has `passed`.
 ///
 /// # Errors
 /// An unsafe combination, or who holds the port and what to do about it.
@@ -102,7 +145,11 @@ pub(crate) async fn bind(
     settings: &Settings,
     port: u16,
     around: &Surroundings,
+    passed: Vec<std::net::TcpListener>,
 ) -> Result<Vec<TcpListener>, String> {
+    if !passed.is_empty() {
+        return take(settings, port, passed);
+    }
     let (mut first, mut beside) = addresses(settings.bind, around);
     if settings.bind == BindMode::Tailnet && around.tailnet.is_none() {
         tracing::warn!(

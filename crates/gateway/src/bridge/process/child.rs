@@ -43,7 +43,14 @@ const SUPERVISOR_HINTS: [&str; 12] = [
 ];
 
 /// The service manager's socket and watchdog are for us alone: a child that said READY or STOPPING would say it of us.
-const MANAGER_VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+const MANAGER_VARIABLES: [&str; 6] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+];
 
 /// Variables of a service that are not true of a process that this program starts.
 pub(crate) fn service_variables() -> impl Iterator<Item = &'static str> {

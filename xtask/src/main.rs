@@ -11,6 +11,7 @@ mod ci;
 mod fuzz;
 mod launch;
 mod process;
+mod sbom;
 mod setup;
 mod tidy;
 
@@ -28,6 +29,7 @@ cargo xtask <command>
   ci [SUITE…]            run every suite (or those named), seconds per suite, one closing line
   ci --list              name the suites
   tidy                   check the source tree: crate edges, file sizes, leftovers, docs in step
+  sbom [FILE]            what the released gateway is made of, as a CycloneDX document
   fuzz [--seconds N] [--keep] [TARGET…]
                          libFuzzer on the parsers of outside bytes; --keep adds what it found to the corpus
   node ARGS…             run the pinned Node, e.g. `cargo xtask node --test tests/lib/*.test.mjs`
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
     let outcome = match command {
         "setup" => setup::command(&root, rest),
         "ci" => return ci::command(&root, rest),
+        "sbom" => sbom::command(&root, rest),
         "tidy" => tidy::command(&root),
         "fuzz" => fuzz::command(&root, rest),
         "node" => launch::node(&root, rest),

@@ -182,3 +182,39 @@ test("a backup that is damaged, unfinished, foreign or newer is refused, and not
   assert.match(nothing.text, /no state of this gateway to back up/);
   assert.ok(!fs.existsSync(path.join(place, "never")));
 });
+
+test("what agents remember is in a backup; one that finds no room says so, leaves nothing of itself, and the state as it is", async (t) => {
+  const place = tempDir("backup");
+  t.after(() => fs.rmSync(place, { recursive: true, force: true }));
+  const [stateDir, notes, small] = ["state", "notes", "small"].map((name) => path.join(place, name));
+  for (const folder of [stateDir, notes, small]) fs.mkdirSync(folder);
+  // More than the small file system holds.
+  for (let n = 0; n < 40; n += 1) fs.writeFileSync(path.join(notes, `${n}.md`), `# Note ${n}\n\n${`The heron number ${n} stands in the reeds. `.repeat(400)}\n`);
+  const env = { ...process.env, OPENCLAW_STATE_DIR: stateDir };
+  const run = (program, ...args) => new Promise((resolve) => execFile(program, args, { env }, (error, stdout, stderr) => resolve({ status: error ? error.code : 0, stdout, text: stdout + stderr })));
+  const indexed = await run(gatewayBinary(), "memory", "index", notes);
+  assert.equal(indexed.status, 0, indexed.text);
+
+  const mounted = (command) => run("unshare", "--map-root-user", "--mount", "sh", "-c", `mount -t tmpfs -o size=512k tmpfs "$1" && ${command}`, "sh", small, gatewayBinary());
+  if ((await mounted("true")).status === 0) {
+    const refused = await mounted('{ "$2" backup create "$1/b"; echo "left: $? $(ls -A "$1" | wc -l)"; }');
+    assert.match(refused.text, /no backup was made/);
+    assert.match(refused.text, /full|No space left/);
+    assert.match(refused.stdout, /^left: 1 0$/m, refused.text);
+  } else {
+    t.diagnostic("no file system can be mounted here: a full one was not tried");
+  }
+
+  const folder = path.join(place, "b");
+  const made = await backup(stateDir, "create", folder, "--json");
+  assert.equal(made.status, 0, made.text);
+  const kept = JSON.parse(made.stdout).files.find(({ path: name }) => name === "openclaw-rs/memory.sqlite");
+  assert.ok(kept.schema >= 3, made.stdout);
+  const elsewhere = path.join(place, "elsewhere");
+  fs.mkdirSync(elsewhere);
+  assert.equal((await backup(elsewhere, "restore", folder)).status, 0);
+  env.OPENCLAW_STATE_DIR = elsewhere;
+  const found = await run(gatewayBinary(), "memory", "search", "heron reeds", "--json");
+  assert.equal(found.status, 0, found.text);
+  assert.match(found.stdout, /heron number/);
+});

@@ -256,8 +256,8 @@ fn is_one(theirs: &Value, ours: &Value) -> bool {
         true => "instanceId",
         false => "deviceId",
     };
-    let is_there = theirs["reason"] == "connect" && ours["reason"] == "connect";
-    is_there && theirs[id].is_string() && theirs[id] == ours[id]
+    // One that has just come, or gone, on one side alone is what its socket here shows.
+    theirs["reason"] == ours["reason"] && theirs[id].is_string() && theirs[id] == ours[id]
 }
 
 /// A row as the upstream has it: who the person is, what they look at, and its own words for the rest.

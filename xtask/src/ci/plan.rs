@@ -182,7 +182,8 @@ mod tests {
         };
         let picked = pick(all().expect("readable"), &["tests/lib".to_owned()]).expect("exists");
         let names: Vec<&str> = picked.iter().map(|s| s.name.as_str()).collect();
-        assert_eq!(names, ["setup", "build", "tests/lib"]);
+        // The setup begins, and is awaited.
+        assert_eq!(names, ["setup", "build", "setup", "tests/lib"]);
         let Err(error) = pick(all().expect("readable"), &["nope".to_owned()]) else {
             panic!("no such suite")
         };

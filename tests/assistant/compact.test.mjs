@@ -38,6 +38,8 @@ class Side {
     const sent = await this.client.call("chat.send", { sessionKey: key, message, idempotencyKey: runId });
     assert.equal(sent.payload?.status, "started", JSON.stringify(sent));
     const end = await this.client.frame("the end", isEnd(runId), { from, timeoutMs: 60_000 });
+    // Its answer is told before all of it is put away.
+    await this.client.call("agent.wait", { runId, timeoutMs: 30_000 }, { timeoutMs: 60_000 });
     return { state: end.payload.state, text: textOf(end.payload.message?.content), error: end.payload.errorMessage };
   }
 
@@ -86,6 +88,7 @@ test("sessions.compact: answers, events, the line in the history, what the model
     for (const word of ["one", "two", "three", "four", "five"]) await side.say(key, `SCRIPT say ${word}`);
     const from = side.client.frames.length;
     const done = await side.client.call("sessions.compact", { key }, { timeoutMs: 60_000 });
+    assert.equal(done.payload?.compacted, true, JSON.stringify(done));
     await side.client.frame("the news", (frame) => frame.event === "sessions.changed" && frame.payload.reason === "compact", { from });
     const events = side.client.frames.slice(from).filter(({ event }) => event === "session.operation").map(({ payload }) => payload);
     const again = await side.client.call("sessions.compact", { key });

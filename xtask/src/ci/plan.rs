@@ -36,7 +36,7 @@ const MEANWHILE: [&str; 4] = ["addon", "deploy", "routing", "tables"];
 
 /// Folders of tests that share the machine, [`LANES`] at a time, the longest first: most of their time they wait, for an OpenClaw that
 /// starts, for a client. What measures, or floods, has the machine to itself, and so has a folder that is not named.
-const SHARING: [&str; 9] = [
+const SHARING: [&str; 10] = [
     "native",
     "clients",
     "messages",
@@ -44,6 +44,7 @@ const SHARING: [&str; 9] = [
     "crash",
     "conformance",
     "lib",
+    "security",
     "channels",
     "monitoring",
 ];

@@ -560,6 +560,8 @@ impl Supervisor {
                 step = life.next(&hints) => {
                     if life.ready().is_some() && !ready {
                         self.backoff.ready();
+                        // Whoever had it started has waited for this long enough to make it look idle.
+                        hints.touch();
                         tracing::info!(pid = child.pid(), epoch = life.epoch(), after = ?began.elapsed(), "openclaw is ready");
                     }
                     if let Some(state) = step {

@@ -93,7 +93,6 @@ pub(super) fn search(
 ) -> Result<Answer, MemoryError> {
     let began = Instant::now();
     let mut memory = memories.open(&shelf.file)?;
-    memories.watching.want(shelf);
     let until = Some(began + FOLLOW_TIME);
     let counts = sources::follow(
         &mut memory,
@@ -102,6 +101,7 @@ pub(super) fn search(
         &shelf.extra,
         until,
     )?;
+    memories.watching.want(shelf, counts.has_changed());
     let mut warnings = warnings(shelf, &counts);
     if counts.kept > 0 && memory.status(&shelf.agent)?.pending > PENDING_MAX {
         // Without it every passage is read, and the same is found.
@@ -401,7 +401,6 @@ fn excerpt(text: &str, path: &str, asked: &Get<'_>, chars_max: usize, has_file: 
 /// The database's.
 pub(super) fn index(memories: &Memories, shelf: &Shelf) -> Result<Value, MemoryError> {
     let mut memory = memories.open(&shelf.file)?;
-    memories.watching.want(shelf);
     let counts = sources::follow(
         &mut memory,
         &shelf.agent,
@@ -409,6 +408,7 @@ pub(super) fn index(memories: &Memories, shelf: &Shelf) -> Result<Value, MemoryE
         &shelf.extra,
         None,
     )?;
+    memories.watching.want(shelf, counts.has_changed());
     let mut warnings = warnings(shelf, &counts);
     match memory.index(&shelf.agent, |_, _| {}) {
         Ok(Indexed::Done(_)) => {}

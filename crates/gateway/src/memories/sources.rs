@@ -4,7 +4,7 @@
 //! `listMemoryFiles` of packages/memory-host-sdk at 2026.9.6. A file is read when its size or the time of its last change is
 //! another.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -48,6 +48,12 @@ pub(super) struct Counts {
     pub(super) is_cut: bool,
     /// The workspace can't be read.
     pub(super) is_away: bool,
+}
+
+impl Counts {
+    pub(super) const fn has_changed(&self) -> bool {
+        self.kept + self.forgotten > 0
+    }
 }
 
 /// Whether a path from the workspace on is memory.
@@ -181,10 +187,9 @@ fn keep(
 }
 
 /// The folders whose entries decide what [`follow`] reads, `max` of them at most; of a root that is not there the one that it
-/// would come into.
+/// would come into. The agent's own come first: no large extra path takes their place.
 pub(super) fn folders(workspace: &Path, extra: &[Extra], max: usize) -> BTreeSet<PathBuf> {
     let mut out = BTreeSet::new();
-    let mut seen = 0;
     let is_folder = |path: &Path| path.symlink_metadata().is_ok_and(|data| data.is_dir());
     let own = if workspace.is_dir() {
         Some(workspace)
@@ -192,35 +197,39 @@ pub(super) fn folders(workspace: &Path, extra: &[Extra], max: usize) -> BTreeSet
         workspace.parent()
     };
     out.extend(own.filter(|own| own.is_dir()).map(Path::to_owned));
-    let mut waiting = vec![(workspace.join("memory"), 0)];
+    let mut extras = VecDeque::new();
     for one in extra {
         if is_folder(&one.path) {
-            waiting.push((one.path.clone(), 0));
+            extras.push_back((one.path.clone(), 0));
         } else if let Some(parent) = one.path.parent().filter(|parent| is_folder(parent)) {
             out.insert(parent.to_owned());
         }
     }
-    while let Some((folder, depth)) = waiting.pop() {
-        if out.len() >= max || seen >= SEEN_MAX {
-            break;
-        }
-        if !is_folder(&folder) {
-            continue;
-        }
-        let Ok(entries) = std::fs::read_dir(&folder) else {
-            continue;
-        };
-        for entry in entries.flatten() {
-            seen += 1;
-            let is_inner = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            if is_inner && depth < DEPTH_MAX && entry.file_name() != REPAIRS {
-                waiting.push((entry.path(), depth + 1));
-            }
-            if seen >= SEEN_MAX {
+    let mut seen = 0;
+    for mut waiting in [VecDeque::from([(workspace.join("memory"), 0)]), extras] {
+        // Level by level, so that of what is too large each part is watched near its top.
+        while let Some((folder, depth)) = waiting.pop_front() {
+            if out.len() >= max || seen >= SEEN_MAX {
                 break;
             }
+            if !is_folder(&folder) {
+                continue;
+            }
+            let Ok(entries) = std::fs::read_dir(&folder) else {
+                continue;
+            };
+            for entry in entries.flatten() {
+                seen += 1;
+                let is_inner = entry.file_type().is_ok_and(|kind| kind.is_dir());
+                if is_inner && depth < DEPTH_MAX && entry.file_name() != REPAIRS {
+                    waiting.push_back((entry.path(), depth + 1));
+                }
+                if seen >= SEEN_MAX {
+                    break;
+                }
+            }
+            out.insert(folder);
         }
-        out.insert(folder);
     }
     out
 }
@@ -548,6 +557,8 @@ mod tests {
         ];
         check(&extra, 100, &all);
         check(&[], 2, &["w", "w/memory"]);
+        let own_first = ["", "w", "w/memory", "w/memory/a", "w/memory/a/b"];
+        check(&extra, own_first.len(), &own_first);
         std::fs::remove_dir_all(root.join("w")).unwrap();
         check(&[], 100, &[""]);
     }

@@ -24,6 +24,8 @@ const SETTLED: Duration = Duration::from_millis(500);
 const LATEST: Duration = Duration::from_secs(10);
 /// Of all agents: the system gives a user's programs a number of watches together, often 8192.
 const FOLDERS_MAX: usize = 4096;
+/// Of one agent, so that others have some left.
+const FOLDERS_OF_ONE_MAX: usize = 1024;
 const AGENTS_MAX: usize = 256;
 
 /// Who is watched, and whose files changed since they were read.
@@ -43,8 +45,9 @@ struct State {
 }
 
 impl Watching {
-    /// From here on, if it is not watched as it is configured now.
-    pub(super) fn want(&self, shelf: &Shelf) {
+    /// From here on, if it is not watched as it is configured now. `missed`: somebody has just found changes that were not told of, or not
+    /// yet: it is watched anew, since a folder may have come where none could be watched.
+    pub(super) fn want(&self, shelf: &Shelf, missed: bool) {
         let mut hasher = DefaultHasher::new();
         shelf.workspace.hash(&mut hasher);
         for extra in &shelf.extra {
@@ -53,7 +56,8 @@ impl Watching {
         let read = hasher.finish();
         let mut state = self.state.lock();
         let known = state.agents.get(&shelf.id);
-        if known == Some(&read) || (known.is_none() && state.agents.len() == AGENTS_MAX) {
+        let is_known = known == Some(&read);
+        if (is_known && !missed) || (known.is_none() && state.agents.len() == AGENTS_MAX) {
             return;
         }
         state.agents.insert(shelf.id.clone(), read);
@@ -175,8 +179,21 @@ impl Watches {
                 .insert(agent.to_owned());
             drop(known);
             if let Err(error) = self.watching.watch(folder, RecursiveMode::NonRecursive) {
-                state.lock().folders.remove(folder);
-                self.tell(folder, &error);
+                let mut state = state.lock();
+                if let Some(agents) = state.folders.get_mut(folder) {
+                    agents.remove(agent);
+                    if agents.is_empty() {
+                        state.folders.remove(folder);
+                    }
+                }
+                drop(state);
+                match error.kind {
+                    // Removed since it was listed: its parent tells of that.
+                    notify::ErrorKind::PathNotFound => {
+                        tracing::debug!(folder = %folder.display(), "is gone again");
+                    }
+                    _ => self.tell(folder, &error),
+                }
             }
         }
     }
@@ -201,7 +218,11 @@ impl Watches {
             app.memories.watching.state.lock().agents.remove(agent);
             return;
         };
-        let folders = sources::folders(&shelf.workspace, &shelf.extra, FOLDERS_MAX);
+        let folders = sources::folders(&shelf.workspace, &shelf.extra, FOLDERS_OF_ONE_MAX);
+        if folders.len() >= FOLDERS_OF_ONE_MAX {
+            let why = format!("agent {agent} has {FOLDERS_OF_ONE_MAX} or more");
+            self.tell(&shelf.workspace, &why);
+        }
         self.watch(&app.memories.watching.state, agent, &folders);
         match read::catch_up(&app.memories, &shelf) {
             Ok(counts) => tracing::debug!(agent, ?counts, "changed files of a memory were read"),

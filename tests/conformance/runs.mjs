@@ -7,6 +7,12 @@ const WATCHED = ["agent", "chat", "session.message", "session.tool"];
 
 const AGENT_FIELDS = new Set(["runId", "sessionKey", "sessionId", "agentId", "stream", "data", "ts", "isHeartbeat"]);
 
+/** What an answer's row says of its run, which ends at that moment: `sessions.list` and `sessions.describe` are compared when it is over. */
+const MOVING = [
+  "activeModel", "activeModelProvider", "activeRunIds", "agentStatus", "contextBudgetStatus", "endedAt", "estimatedCostUsd", "hasActiveRun", "inputTokens",
+  "lastMessagePreview", "lastRunId", "outputTokens", "runtimeMs", "startedAt", "status", "totalTokens", "totalTokensFresh",
+];
+
 const WAIT_MS = 60_000;
 
 /** What one client saw of the runs, with streamed text merged: kinds in order and the text each ends with. */
@@ -19,6 +25,8 @@ export function normalise(frames, runIds) {
     const item = structuredClone(payload);
     // Tool events carry the session's row when the gateway has it at hand, and not otherwise.
     if (event === "agent") for (const name of Object.keys(item)) if (!AGENT_FIELDS.has(name)) delete item[name];
+    if (event === "agent" && item.stream === "tool") delete item.sessionId;
+    if (event === "session.message" && item.message?.role === "assistant") for (const row of [item, item.session ?? {}]) for (const name of MOVING) delete row[name];
     // Numbers of merged pieces and what was in one piece say nothing about the whole.
     delete item.seq;
     const text = event === "agent" && item.stream === "assistant" ? item.data : event === "chat" && item.state === "delta" ? item : undefined;
@@ -39,6 +47,17 @@ const kindOf = (event, item) => (event === "agent" ? `${item.stream}/${item.data
 function gapless(frames) {
   const numbers = frames.filter((f) => f.type === "event" && f.seq !== undefined).map((f) => f.seq);
   return numbers.every((n, i) => n === i + 1);
+}
+
+/** All of a run's events are there: an aborted one is told as `aborted` before it has put itself away. */
+async function settled(client, script, name, put) {
+  for (const runId of script.runs) {
+    const of = (frame) => frame.event === "agent" && frame.payload.runId === runId;
+    if (!client.frames.some(of)) continue;
+    const isLast = (frame) => of(frame) && frame.payload.stream === "lifecycle" && frame.payload.data.executionSettled === true;
+    await client.frame(`${script.id}: the end of ${runId}`, isLast, { timeoutMs: WAIT_MS })
+      .catch((error) => put(`runs/${script.id}/${name}-end-of-${runId}`, { failed: error.message }));
+  }
 }
 
 export async function runScript(session, script, put) {
@@ -76,6 +95,7 @@ export async function runScript(session, script, put) {
   }
   for (const [name, client] of clients) {
     if (script.watch?.[name] === false) continue;
+    await settled(client, script, name, put);
     const seen = normalise(client.frames, runIds);
     for (const [event, items] of Object.entries(seen)) {
       put(`runs/${script.id}/${name}-${event}`, session.mask.with(script.eventMask).apply({ events: items }));

@@ -273,7 +273,7 @@ export async function startBotApi({ token = "110201543:AAHdqTcvCH1vGWJxfSeofSAs0
       const call = { method, params, at: Date.now() };
       calls.push(call);
       if (!methods[method]) throw new Refusal(404, "Not Found");
-      const at = faults.findIndex((f) => f.method === method && (!f.chat || String(params.chat_id) === f.chat));
+      const at = faults.findIndex((f) => f.method === method && (!f.chat || String(params.chat_id) === f.chat) && (!f.about || String(params.text).includes(f.about)));
       const fault = at < 0 ? undefined : faults[at];
       if (fault && fault.times !== undefined && --fault.times <= 0) faults.splice(at, 1);
       call.fault = fault?.kind;
@@ -358,7 +358,7 @@ export async function startBotApi({ token = "110201543:AAHdqTcvCH1vGWJxfSeofSAs0
     messages,
     /** Updates that nobody has confirmed. */
     updates,
-    /** `{method, kind, times?, chat?}`, the first that fits is used: flood, error, bad-gateway, reset, hang, lost-answer, half-answer. */
+    /** `{method, kind, times?, chat?, about?}` (`about`: words of its text), the first that fits is used: flood, error, bad-gateway, reset, hang, lost-answer, half-answer. */
     faults,
     webhook: () => webhook,
     person: (id, name = `Person ${id}`) => ({ id, is_bot: false, first_name: name, username: `person${id}` }),

@@ -11,11 +11,14 @@ import { gatewayBinary, until } from "../lib/tools.mjs";
 
 let model;
 let bot;
+/** A bot whose answers grow in place. */
+let drafting;
 let ours;
 
 before(async () => {
   model = await startModel();
   bot = await startBotApi();
+  drafting = await startBotApi();
   const models = modelConfig(model);
   ours = await startOurs({
     upstream: "supervise",
@@ -24,7 +27,12 @@ before(async () => {
       ...models,
       agents: { defaults: { model: { primary: `scripted/${MODEL_ID}` } } },
       session: { dmScope: "per-channel-peer" },
-      channels: { telegram: { botToken: bot.token, apiRoot: bot.url, dmPolicy: "open", allowFrom: ["*"] } },
+      channels: {
+        telegram: {
+          botToken: bot.token, apiRoot: bot.url, dmPolicy: "open", allowFrom: ["*"],
+          accounts: { default: {}, drafting: { botToken: drafting.token, apiRoot: drafting.url, streaming: { mode: "partial" } } },
+        },
+      },
     },
   });
 });
@@ -32,6 +40,7 @@ before(async () => {
 after(async () => {
   await ours?.stop();
   await bot?.stop();
+  await drafting?.stop();
   await model?.stop();
 });
 
@@ -81,16 +90,34 @@ test("an account moved to OpenClaw and back by `rollout move` while people write
     if (side === "upstream") write(first, "behind the one in the middle");
     model.release();
     await said("openclaw has stopped");
+    bot.faults.length = 0;
     write(first + 2, "while nobody else is there");
     const { code, all } = await moved;
     assert.equal(code, 0, all);
     write(first + 3, "afterwards");
     await answered(first + 3);
   };
+  // Half of an answer is out, and another is a draft.
+  bot.direct(900);
+  const halves = ["first half ", "second half "].map((words) => words.repeat(250).trim());
+  bot.faults.push({ method: "sendMessage", kind: "error", chat: "900", about: "second half" });
+  const half = await api("POST", "/api/message", { channel: "telegram", target: "900", content: halves.join("\n\n") });
+  await until("the first half", () => texts(900).length > 0 && bot.calls.some((call) => call.fault && call.params.text.includes("second half")));
+  const shown = "An-answer-whose-first-word-is-long-enough-to-be-shown";
+  drafting.say(drafting.direct(901), 901, `SCRIPT slow ${shown} and its end`);
+  await until("the draft", () => drafting.sent.some(({ text }) => text?.includes(shown)));
+  drafting.faults.push({ method: "editMessageText", kind: "error" });
   await hand("upstream", 1000);
   assert.deepEqual(await accounts(), []);
+  const visible = () => [...drafting.messages].filter(([key, message]) => key.startsWith("901/") && message.from.is_bot).map(([, { text }]) => text);
+  await until("the answer that was a draft", () => visible().some((text) => text.includes("and its end")), { timeoutMs: 240_000 });
+  assert.deepEqual(visible(), [`${shown} and its end`]);
+  assert.ok(drafting.calls.some((call) => call.fault), "its draft could have become it");
+  await until("the second half", () => texts(900).length > 1, { timeoutMs: 240_000 });
+  assert.deepEqual(texts(900), halves);
+  await until("it to be delivered", async () => (await api("GET", `/api/message/${half.message_id}`)).message.state === "delivered");
   await hand("native", 2000);
-  assert.deepEqual(await accounts(), ["telegram/default"]);
+  assert.deepEqual(await accounts(), ["telegram/default", "telegram/drafting"]);
   for (const chat of expected.keys()) await answered(chat);
   // A service that knows of nothing that was not taken, and every answer as often as its question.
   await until("every message to be taken", () => bot.updates.length === 0);

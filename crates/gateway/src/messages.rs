@@ -25,6 +25,7 @@ mod upstream;
 
 pub(crate) use accept::{Route, Said};
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -257,6 +258,20 @@ impl Messages {
                 self.start_account(account).await;
             }
         }
+        let names = |accounts: &Accounts| accounts.all().keys().cloned().collect::<BTreeSet<_>>();
+        let handed: Vec<_> = names(&old)
+            .symmetric_difference(&names(&new))
+            .cloned()
+            .collect();
+        // What one side could not send, the other may.
+        let hurried = self.store.write(move |tx| {
+            let now = now_ms();
+            let mut all = handed.iter();
+            all.try_for_each(|(channel, account)| tx.outbox().hurry(channel, account, now))
+        });
+        if let Err(error) = hurried.await {
+            tracing::warn!(%error, "messages of accounts that changed hands wait for their next try");
+        }
         self.outbox.notify_one();
         self.inbox.notify_one();
     }
@@ -267,6 +282,15 @@ impl Messages {
         let new = Accounts::read(config, &own.channels_native, self.upstream.is_off());
         let arriving = new.all().keys().filter(|key| !now.all().contains_key(*key));
         arriving.cloned().collect()
+    }
+
+    /// The channel of an account, to look at or to change what is there already: the one that runs here or, of an account that
+    /// went to the upstream, one of its settings, which receives nothing.
+    pub(crate) fn hand(&self, channel: &str, account: &str) -> Option<Arc<dyn channels::Channel>> {
+        self.supervisor.get(channel, account).or_else(|| {
+            let accounts = self.accounts.load();
+            owned::build(accounts.other(channel, account)?).ok()
+        })
     }
 
     async fn start_accounts(&self) {

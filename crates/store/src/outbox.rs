@@ -347,6 +347,21 @@ impl<'a> Outbox<'a> {
         history::note(self.connection, id, now_ms, "retry", why)
     }
 
+    /// What waits for its next try through an account is due now, and its tries count anew: another sends for it from here on.
+    pub fn hurry(&self, channel: &str, account: &str, now_ms: i64) -> Result<(), TxError> {
+        self.connection
+            .prepare_cached(
+                "UPDATE outbox SET not_before_ms = min(not_before_ms, ?3), attempts = 0 WHERE channel = ?1 AND account = ?2 AND state = 'pending'",
+            )?
+            .execute(params![channel, account, now_ms])?;
+        self.connection
+            .prepare_cached(
+                "UPDATE outbox_lanes SET due_ms = ?3 WHERE channel = ?1 AND account = ?2 AND due_ms > ?3",
+            )?
+            .execute(params![channel, account, now_ms])?;
+        Ok(())
+    }
+
     /// It may have arrived. The lane goes on without it.
     pub fn doubt(&self, id: &str, why: &str, now_ms: i64) -> Result<(), TxError> {
         let row = self.end(id, OutboxState::InDoubt, Some(why), now_ms)?;

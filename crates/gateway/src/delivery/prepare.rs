@@ -5,6 +5,7 @@ use std::ops::Range;
 use channels::message::{Attachment, Button, OutboundMessage};
 use channels::{Capabilities, chunk};
 use serde::{Deserialize, Serialize};
+use store::OutboxRow;
 
 /// Of the files of one album together, so that its upload ends in time and is not too much in memory; a larger file goes alone.
 const ALBUM_BYTES_MAX: u64 = 20 * 1024 * 1024;
@@ -68,6 +69,33 @@ impl Part {
     pub(super) fn files(&self) -> impl Iterator<Item = usize> {
         self.media.into_iter().chain(self.more.iter().copied())
     }
+}
+
+/// What is left to say of a message of which `sent` parts are out, for who splits it himself. `None`: nothing.
+pub(super) fn rest(row: &OutboxRow, payload: Payload, sent: usize) -> Option<Payload> {
+    let stored = row.parts.as_deref();
+    let parts = stored.and_then(|parts| serde_json::from_str::<Vec<Part>>(parts).ok());
+    let Some(parts) = parts.filter(|_| sent > 0) else {
+        return Some(payload);
+    };
+    let left = parts.get(sent..).filter(|left| !left.is_empty())?;
+    let texts: Vec<&str> = left
+        .iter()
+        .map(|part| part.text.as_str())
+        .filter(|text| !text.is_empty())
+        .collect();
+    Some(Payload {
+        content: texts.join("\n"),
+        media: left
+            .iter()
+            .flat_map(Part::files)
+            .filter_map(|at| payload.media.get(at).cloned())
+            .collect(),
+        // The first part was answered with, and was the draft.
+        reply_to: None,
+        draft: None,
+        ..payload
+    })
 }
 
 /// Splits by the service's limits. Never empty.

@@ -33,6 +33,7 @@ pub(crate) async fn run(messages: Arc<Messages>) {
     // By task, so that one that panics frees its place too.
     let mut under_way: HashMap<tokio::task::Id, Account> = HashMap::new();
     let mut paused: HashMap<Account, Instant> = HashMap::new();
+    let mut upstream = messages.upstream.watch();
     // What was on its way when the last run ended.
     if messages.store.opened().await.is_ok() {
         resolve_doubts(&messages).await;
@@ -48,6 +49,7 @@ pub(crate) async fn run(messages: Arc<Messages>) {
         tokio::select! {
             () = messages.outbox.notified() => {}
             () = tokio::time::sleep(next_look) => {}
+            Ok(()) = upstream.changed() => {}
             Some(done) = tasks.join_next_with_id() => note(done, &mut under_way, &mut paused),
             () = messages.stop.cancelled() => {}
         }
@@ -103,6 +105,10 @@ async fn lease_all(
     let mut wanted = Vec::new();
     for (channel, account, _) in due {
         let key = (channel, account);
+        // Not tried while nobody is there: an hour without OpenClaw must cost no message its tries.
+        if waits_for_upstream(messages, &key) {
+            continue;
+        }
         if let Some(until) = paused.get(&key) {
             look_again = look_again.min(until.saturating_duration_since(Instant::now()));
             continue;
@@ -153,6 +159,19 @@ async fn lease_all(
         look_again = look_again.min(Duration::from_millis(wait));
     }
     Ok(look_again.max(Duration::from_millis(1)))
+}
+
+/// Whether what an account sends goes through an OpenClaw that is away; one that sleeps is woken.
+fn waits_for_upstream(messages: &Messages, (channel, account): &Account) -> bool {
+    if messages.upstream.is_off()
+        || messages.upstream.at().is_some()
+        || messages.owner(channel, account) == Owner::Native
+        || messages.settings.load().legacy_url.is_some()
+    {
+        return false;
+    }
+    messages.upstream.wake();
+    true
 }
 
 /// Sends one message and commits what became of it. Answers how long the whole account should rest.
@@ -303,6 +322,17 @@ async fn send_all(
             Ok(())
         }
         Owner::Upstream => {
+            // Begun while the account was ours: what is out already is not said again.
+            let payload = match prepare::rest(row, payload, receipts.len()) {
+                Some(rest) => match &rest.draft {
+                    Some(draft) => {
+                        let channel = messages.hand(&row.channel, &row.account);
+                        without_draft(messages, row, &rest, draft, channel.as_deref()).await?
+                    }
+                    None => rest,
+                },
+                None => return Ok(()),
+            };
             let legacy = messages.settings.load().legacy_url.clone();
             receipts.push(match legacy {
                 Some(base) => messages.upstream.send_legacy(&base, row, &payload).await?,
@@ -495,10 +525,10 @@ async fn settle_draft(
     part: &Part,
     channel: &dyn Channel,
 ) -> Result<Option<Receipt>, SendError> {
-    let (target, message_id) = (row.target.clone(), draft.to_owned());
     if part.media.is_none() && payload.buttons.is_empty() {
+        let message_id = draft.to_owned();
         let edit = Action::Edit {
-            target: target.clone(),
+            target: row.target.clone(),
             message_id: message_id.clone(),
             text: part.text.clone(),
         };
@@ -524,18 +554,37 @@ async fn settle_draft(
             Err(_elapsed) => return Err(again(format!("no answer within {SEND_TIMEOUT:?}"))),
         }
     }
-    let delete = Action::Delete { target, message_id };
-    match tokio::time::timeout(SEND_TIMEOUT, channel.act(&delete)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(id = row.id, %error, "a draft can't be taken away"),
-        Err(_elapsed) => tracing::debug!(id = row.id, "a draft can't be taken away in time"),
+    without_draft(messages, row, payload, draft, Some(channel)).await?;
+    Ok(None)
+}
+
+/// Takes the draft away, and answers the message as one of its own.
+async fn without_draft(
+    messages: &Messages,
+    row: &OutboxRow,
+    payload: &Payload,
+    draft: &str,
+    channel: Option<&dyn Channel>,
+) -> Result<Payload, SendError> {
+    let delete = Action::Delete {
+        target: row.target.clone(),
+        message_id: draft.to_owned(),
+    };
+    if let Some(channel) = channel {
+        match tokio::time::timeout(SEND_TIMEOUT, channel.act(&delete)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(id = row.id, %error, "a draft can't be taken away");
+            }
+            Err(_elapsed) => tracing::debug!(id = row.id, "a draft can't be taken away in time"),
+        }
     }
     // Before it goes out: a message that is in doubt from here on must not be taken for an edit.
     let anew = Payload {
         draft: None,
         ..payload.clone()
     };
-    let (id, anew) = (
+    let (id, text) = (
         row.id.clone(),
         serde_json::to_string(&anew).unwrap_or_default(),
     );
@@ -544,7 +593,7 @@ async fn settle_draft(
         .write(move |tx| {
             tx.outbox().rewrite(
                 &id,
-                &anew,
+                &text,
                 "a message of its own instead of its draft",
                 now_ms(),
             )
@@ -554,7 +603,7 @@ async fn settle_draft(
             after: None,
             reason: error.to_string(),
         })?;
-    Ok(None)
+    Ok(anew)
 }
 
 /// Stored in the session's transcript, by whoever keeps it.

@@ -242,7 +242,7 @@ pub(crate) async fn discard(
     target: String,
     message_id: String,
 ) {
-    let Some(channel) = messages.supervisor.get(channel, account) else {
+    let Some(channel) = messages.hand(channel, account) else {
         return;
     };
     let delete = Action::Delete {

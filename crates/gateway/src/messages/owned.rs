@@ -134,6 +134,11 @@ impl Accounts {
         account.map(|account| &account.settings)
     }
 
+    /// An enabled account that the upstream runs.
+    pub(crate) fn other(&self, channel: &str, account: &str) -> Option<&Account> {
+        self.others.get(&(channel.to_owned(), account.to_owned()))
+    }
+
     pub(crate) fn default_of(&self, channel: &str) -> Option<String> {
         self.defaults.get(channel).cloned()
     }

@@ -70,7 +70,7 @@ pub(super) async fn with_files(
             .mime
             .as_deref()
             .is_some_and(|mime| mime.starts_with("image/"));
-        let fetched = match messages.supervisor.get(&row.channel, &row.account) {
+        let fetched = match messages.hand(&row.channel, &row.account) {
             Some(channel) if is_image => {
                 let bytes_max = IMAGE_BYTES_MAX.min(room);
                 channel.fetch(&file.source, bytes_max).await

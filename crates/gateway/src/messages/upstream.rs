@@ -64,6 +64,18 @@ impl Upstream {
         self.state.borrow().word()
     }
 
+    /// Its state, to be told of changes.
+    pub(crate) fn watch(&self) -> watch::Receiver<UpstreamState> {
+        self.state.clone()
+    }
+
+    /// Wakes it if it sleeps.
+    pub(crate) fn wake(&self) {
+        if matches!(*self.state.borrow(), UpstreamState::Asleep) {
+            self.wake.notify_one();
+        }
+    }
+
     /// Resolves when it answers; wakes it if it sleeps. Never, when none is configured.
     pub(crate) async fn ready(&self) {
         let mut state = self.state.clone();
@@ -71,9 +83,7 @@ impl Upstream {
             if state.borrow_and_update().ready().is_some() {
                 return;
             }
-            if matches!(*state.borrow(), UpstreamState::Asleep) {
-                self.wake.notify_one();
-            }
+            self.wake();
             if state.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -115,9 +125,7 @@ impl Upstream {
             });
         }
         let Some(epoch) = self.epoch() else {
-            if matches!(*self.state.borrow(), UpstreamState::Asleep) {
-                self.wake.notify_one();
-            }
+            self.wake();
             return Err(SendError::Retry {
                 after: None,
                 reason: format!("the OpenClaw gateway is {}", self.word()),

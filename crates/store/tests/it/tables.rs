@@ -69,6 +69,32 @@ async fn what_expired_is_handed_out_once_as_dead() {
 }
 
 #[tokio::test]
+async fn what_waits_through_an_account_that_changes_hands_is_due_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir.path().join("m.db"));
+    let id = store
+        .write(|tx| tx.outbox().enqueue(outbound("a", "lane"), 1))
+        .await
+        .unwrap();
+    let lease = |at| store.write(move |tx| tx.outbox().lease("test", "one", at, 9));
+    assert_eq!(lease(2).await.unwrap().len(), 1);
+    store
+        .write(move |tx| tx.outbox().retry(&id, "refused", 500, 3))
+        .await
+        .unwrap();
+    store
+        .write(|tx| tx.outbox().hurry("test", "another", 4))
+        .await
+        .unwrap();
+    assert_eq!(lease(5).await.unwrap(), []);
+    store
+        .write(|tx| tx.outbox().hurry("test", "one", 6))
+        .await
+        .unwrap();
+    assert_eq!(lease(7).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn many_writers_share_a_commit() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir.path().join("m.db"));

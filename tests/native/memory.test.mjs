@@ -186,8 +186,8 @@ test("without a choice the user's file says who makes vectors, its key from .env
       resolve({ ...JSON.parse(out), err });
     });
   });
-  const configure = (apiKey) => fs.writeFileSync(env.OPENCLAW_CONFIG_PATH, JSON.stringify({
-    memory: { search: { provider: "openai-compatible", model: "m", remote: { baseUrl, apiKey } } },
+  const configure = (apiKey, more) => fs.writeFileSync(env.OPENCLAW_CONFIG_PATH, JSON.stringify({
+    memory: { search: { provider: "openai-compatible", model: "m", remote: { baseUrl, apiKey } } }, ...more,
   }));
   fs.mkdirSync(path.dirname(env.OPENCLAW_CONFIG_PATH), { recursive: true });
   configure("${MY_MEMORY_KEY}");
@@ -201,4 +201,18 @@ test("without a choice the user's file says who makes vectors, its key from .env
   const found = await run(["search", "redeployment"]);
   assert.deepEqual([found.searchMode, found.results[0].path], ["hybrid", "a.md"]);
   assert.ok(asked.length > 0 && asked.every((one) => one.key === "Bearer sk-very-secret"));
+
+  // Whose vectors they are is known without the key, and without running what keeps it.
+  const vectors = { model: "m", dimensions: 64, kept: 2, missing: 0 };
+  configure("${NOT_SET_ANYWHERE}");
+  assert.deepEqual((await run(["status"])).vectors, vectors);
+  const command = path.join(tempDir("keeper"), "keeper");
+  fs.writeFileSync(command, '#!/bin/sh\n: > "$0.ran"\n', { mode: 0o700 });
+  const vault = { source: "exec", command };
+  configure({ source: "exec", provider: "vault", id: "memory/key" }, { secrets: { providers: { vault } } });
+  const status = await run(["status"]);
+  assert.deepEqual([status.vectors, status.err], [vectors, ""]);
+  assert.ok(!fs.existsSync(`${command}.ran`));
+  assert.match((await run(["search", "redeployment"])).err, /the words answer alone/);
+  assert.ok(fs.existsSync(`${command}.ran`));
 });

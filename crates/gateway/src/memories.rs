@@ -13,7 +13,7 @@ mod sources;
 pub(crate) mod tools;
 pub(crate) mod watching;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -73,6 +73,8 @@ pub(crate) struct Memories {
     idle: Mutex<Vec<Idle>>,
     /// Agents whose memory is being indexed, so that no text is paid for twice.
     indexing: Mutex<HashSet<String>>,
+    /// Of the agents that somebody is at.
+    locks: Mutex<HashMap<String, Arc<Locks>>>,
     /// Of those who ask over HTTP.
     turns: Arc<Semaphore>,
     /// Of those of them who want an index.
@@ -88,6 +90,7 @@ impl Default for Memories {
         Self {
             idle: Mutex::default(),
             indexing: Mutex::default(),
+            locks: Mutex::default(),
             turns: Arc::new(Semaphore::new(http::AT_ONCE)),
             index_turns: Arc::new(Semaphore::new(http::INDEXES_AT_ONCE)),
             usage: Mutex::default(),
@@ -95,6 +98,15 @@ impl Default for Memories {
             keys: provider::Keys::default(),
         }
     }
+}
+
+/// What of one agent's memory is done by one at a time: a search, an index or the watcher.
+#[derive(Debug, Default)]
+struct Locks {
+    /// Bringing the database up to the files; held for one transaction.
+    files: Mutex<()>,
+    /// Writing the words' index.
+    index: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -148,6 +160,12 @@ impl Memories {
         let usage = embedder.usage();
         *self.usage.lock() += usage;
         usage
+    }
+
+    fn locks(&self, agent: &str) -> Arc<Locks> {
+        let mut all = self.locks.lock();
+        all.retain(|_, locks| Arc::strong_count(locks) > 1);
+        Arc::clone(all.entry(agent.to_owned()).or_default())
     }
 
     /// `None`: somebody is at it.
@@ -458,5 +476,40 @@ mod tests {
         assert!(memories.index_alone("ada").is_some());
         drop(first);
         assert!(memories.index_alone("main").is_some());
+    }
+
+    #[test]
+    fn a_watcher_and_an_index_wait_for_each_other_and_neither_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let workspace = dir.path().join("w");
+        let facts = Facts {
+            config: json!({ "agents": { "entries": { "a": { "workspace": workspace } } } }),
+            state_dir: dir.path().into(),
+            ..Facts::default()
+        };
+        let shelf = Shelf::of(&facts, "a").unwrap();
+        let write = |text: &str| std::fs::write(workspace.join("MEMORY.md"), text).unwrap();
+        std::fs::create_dir(&workspace).unwrap();
+        write("- zebra\n");
+        let memories = Memories::default();
+        // An index asks a service for vectors meanwhile, for minutes maybe.
+        let alone = memories.index_alone("a").unwrap();
+        assert_eq!(read::catch_up(&memories, &shelf).unwrap().kept, 1);
+        drop(alone);
+        let locks = memories.locks("a");
+        let watcher = (locks.files.lock(), locks.index.lock());
+        write("- otter\n");
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| index(&memories, &shelf));
+            drop(watcher);
+            let answer = asked.join().unwrap().unwrap();
+            assert_eq!(
+                (&answer["kept"], &answer["pending"]),
+                (&json!(1), &json!(0))
+            );
+        });
+        drop(locks);
+        drop(memories.locks("b"));
+        assert_eq!(memories.locks.lock().len(), 1);
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::Subcommand;
-use memory::{Agent, Document, Embedder, Filter, Indexed, Memory, Mode, Query, Recency};
+use memory::{Agent, Document, Embedder, Filter, Indexed, Memory, Mode, Model, Query, Recency};
 use serde_json::{Value, json};
 
 use super::target::environment;
@@ -195,7 +195,14 @@ pub(super) fn run(profile: Option<&str>, command: &MemoryCommand) -> anyhow::Res
             )
         }
         MemoryCommand::Embedder { choice, .. } => embedder::choose(&mut memory, &agent, choice)?,
-        MemoryCommand::Status { .. } => status(&memory, &agent, &embedder)?,
+        MemoryCommand::Status { .. } => {
+            let model = provider::model_from_files(&memory, &agent, &env, &paths);
+            let model = model.unwrap_or_else(|error| {
+                complain(&format!("{error}; the words answer alone"));
+                None
+            });
+            status(&memory, &agent, model)?
+        }
         MemoryCommand::Forget { paths, .. } => {
             let mut forgotten = Vec::new();
             for path in paths {
@@ -314,7 +321,7 @@ fn add(
     Ok((json!({ "path": name, "changed": changed }), text, true))
 }
 
-fn status(memory: &Memory, agent: &Agent, embedder: Made<'_>) -> anyhow::Result<Said> {
+fn status(memory: &Memory, agent: &Agent, model: Option<Model>) -> anyhow::Result<Said> {
     let status = memory.status(agent)?;
     let mut text = format!(
         "documents  {}\nchunks     {}\nindex      {}",
@@ -332,15 +339,6 @@ fn status(memory: &Memory, agent: &Agent, embedder: Made<'_>) -> anyhow::Result<
         "agentId": agent.as_str(), "documents": status.documents, "chunks": status.chunks,
         "pending": status.pending, "warning": status.degraded,
     });
-    let model = match memory.embedder(agent)? {
-        Some(chosen) => Some(chosen.model),
-        None => embedder(memory, agent)
-            .unwrap_or_else(|error| {
-                complain(&format!("{error}; the words answer alone"));
-                None
-            })
-            .map(|embedder| embedder.model().clone()),
-    };
     if let Some(model) = model {
         let of = memory.vector_status(agent, &model)?;
         text.push_str(&format!(

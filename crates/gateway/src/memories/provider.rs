@@ -108,6 +108,8 @@ pub(super) struct Service {
 enum Key {
     Written(Secret),
     Kept(SecretRef),
+    /// There is one that can't be used, and why.
+    Unusable(String),
 }
 
 impl Key {
@@ -151,6 +153,7 @@ impl Keys {
         let client = super::client().map_err(|error| error.to_string())?;
         let key = match (key, &settings.key_variable) {
             (Some(Key::Written(key)), _) => Some(key.expose().to_owned()),
+            (Some(Key::Unusable(why)), _) => return Err(why.clone()),
             (Some(Key::Kept(reference)), _) => {
                 let found = self.secrets.load().followed(reference);
                 let key = found.map_err(|why| format!("no key of the embedder: {why}"))?;
@@ -244,11 +247,10 @@ pub(super) fn configured(config: &Value, setting: impl Fn(&str) -> Option<Value>
             let value = present(entry("apiKey")).filter(|_| is_own)?;
             Some((format!("models.providers.{}.apiKey", known.entry), value))
         });
-    let key = match key.map(|(path, value)| Key::of(config, &value).map_err(|why| (path, why))) {
-        None => None,
-        Some(Ok(key)) => Some(key),
-        Some(Err((path, why))) => return Configured::Unusable(format!("{path} {why}")),
-    };
+    let key = key.map(|(path, value)| {
+        let key = Key::of(config, &value);
+        key.unwrap_or_else(|why| Key::Unusable(format!("{path} {why}")))
+    });
     let dimensions = match present(setting("outputDimensionality")) {
         None => None,
         Some(value) => match value.as_u64().map(usize::try_from) {
@@ -336,6 +338,43 @@ pub(super) fn settings(
     })
 }
 
+/// The model whose vectors an agent has, for a program that runs beside the gateway. No key is looked for: none is needed to know
+/// it, and a person's own program might be run for one.
+///
+/// # Errors
+/// The database's, the user's file's.
+pub(crate) fn model_from_files(
+    memory: &Memory,
+    agent: &Agent,
+    env: &Env,
+    paths: &Paths,
+) -> anyhow::Result<Option<Model>> {
+    if let Some(chosen) = memory.embedder(agent)? {
+        return Ok(Some(chosen.model));
+    }
+    let document = ConfigDocument::load(paths, env)?;
+    let facts = facts(document.resolved, paths);
+    let Some(shelf) = Shelf::of(&facts, agent.as_str()) else {
+        return Ok(None);
+    };
+    match &shelf.provider {
+        Configured::Unusable(why) => Err(anyhow::Error::msg(why.clone())),
+        Configured::Nothing | Configured::Service(_) => {
+            let settings = settings(memory, &shelf)?;
+            Ok(settings.map(|(_, settings)| settings.model))
+        }
+    }
+}
+
+fn facts(config: Value, paths: &Paths) -> Facts {
+    Facts {
+        config,
+        state_dir: paths.state_dir.clone(),
+        home: paths.home.clone(),
+        ..Facts::default()
+    }
+}
+
 /// [`open`] for a program that runs beside the gateway: keys come from the same places. Blocks on programs that keep secrets, if
 /// one of them has the key.
 ///
@@ -356,12 +395,7 @@ pub(crate) fn from_files(
     };
     let keys = Keys::default();
     keys.env.store(Arc::new(document.env.clone()));
-    let facts = Facts {
-        config: document.resolved,
-        state_dir: paths.state_dir.clone(),
-        home: paths.home.clone(),
-        ..Facts::default()
-    };
+    let facts = facts(document.resolved, paths);
     let opened = match (&chosen, Shelf::of(&facts, agent.as_str())) {
         (Some(chosen), _) => keys.open(chosen, None).map(Some),
         (None, None) => Ok(None),
@@ -414,10 +448,12 @@ mod tests {
             Configured::Unusable(why) => Err(why),
             Configured::Service(service) => {
                 let Service { settings, key, .. } = *service;
-                let key = key.map(|key| match key {
-                    Key::Written(key) => key.expose().to_owned(),
-                    Key::Kept(reference) => reference.label(),
-                });
+                let key = match key {
+                    None => None,
+                    Some(Key::Written(key)) => Some(key.expose().to_owned()),
+                    Some(Key::Kept(reference)) => Some(reference.label()),
+                    Some(Key::Unusable(why)) => return Err(why),
+                };
                 Ok((
                     settings.model.provider,
                     settings.model.name,

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::extra::{named, plain};
 use super::sources::{self, Counts, Workspace};
-use super::{Memories, Shelf, folder, provider};
+use super::{Locks, Memories, Shelf, folder, provider};
 use crate::clock;
 
 /// Once the files were followed.
@@ -93,17 +93,14 @@ pub(super) fn search(
 ) -> Result<Answer, MemoryError> {
     let began = Instant::now();
     let mut memory = memories.open(&shelf.file)?;
-    let until = Some(began + FOLLOW_TIME);
-    let counts = sources::follow(
-        &mut memory,
-        &shelf.agent,
-        &shelf.workspace,
-        &shelf.extra,
-        until,
-    )?;
+    let locks = memories.locks(&shelf.id);
+    let counts = follow(&mut memory, shelf, &locks, Some(began + FOLLOW_TIME))?;
     memories.watching.want(shelf, counts.has_changed());
     let mut warnings = warnings(shelf, &counts);
-    if counts.kept > 0 && memory.status(&shelf.agent)?.pending > PENDING_MAX {
+    if counts.kept > 0
+        && memory.status(&shelf.agent)?.pending > PENDING_MAX
+        && let Some(_turn) = locks.index.try_lock()
+    {
         // Without it every passage is read, and the same is found.
         if let Err(error) = memory.index(&shelf.agent, |_, _| {}) {
             warnings.push(error.to_string());
@@ -170,19 +167,30 @@ pub(super) fn search(
 /// The database's, or the index's.
 pub(super) fn catch_up(memories: &Memories, shelf: &Shelf) -> Result<Counts, MemoryError> {
     let mut memory = memories.open(&shelf.file)?;
-    let counts = sources::follow(
-        &mut memory,
-        &shelf.agent,
-        &shelf.workspace,
-        &shelf.extra,
-        None,
-    )?;
+    let locks = memories.locks(&shelf.id);
+    let counts = follow(&mut memory, shelf, &locks, None)?;
     if memory.status(&shelf.agent)?.pending > PENDING_MAX
-        && let Some(_alone) = memories.index_alone(&shelf.id)
+        && let Some(_turn) = locks.index.try_lock()
     {
         memory.index(&shelf.agent, |_, _| {})?;
     }
     Ok(counts)
+}
+
+fn follow(
+    memory: &mut Memory,
+    shelf: &Shelf,
+    locks: &Locks,
+    until: Option<Instant>,
+) -> Result<Counts, MemoryError> {
+    sources::follow(
+        memory,
+        &shelf.agent,
+        &shelf.workspace,
+        &shelf.extra,
+        &locks.files,
+        until,
+    )
 }
 
 fn warnings(shelf: &Shelf, counts: &Counts) -> Vec<String> {
@@ -401,16 +409,14 @@ fn excerpt(text: &str, path: &str, asked: &Get<'_>, chars_max: usize, has_file: 
 /// The database's.
 pub(super) fn index(memories: &Memories, shelf: &Shelf) -> Result<Value, MemoryError> {
     let mut memory = memories.open(&shelf.file)?;
-    let counts = sources::follow(
-        &mut memory,
-        &shelf.agent,
-        &shelf.workspace,
-        &shelf.extra,
-        None,
-    )?;
+    let locks = memories.locks(&shelf.id);
+    let counts = follow(&mut memory, shelf, &locks, None)?;
     memories.watching.want(shelf, counts.has_changed());
     let mut warnings = warnings(shelf, &counts);
-    match memory.index(&shelf.agent, |_, _| {}) {
+    let turn = locks.index.lock();
+    let indexed = memory.index(&shelf.agent, |_, _| {});
+    drop(turn);
+    match indexed {
         Ok(Indexed::Done(_)) => {}
         Ok(Indexed::Busy) => warnings.push("another process is writing this index".to_owned()),
         Err(error) => warnings.push(error.to_string()),

@@ -4,7 +4,8 @@
 //! `listMemoryFiles` of packages/memory-host-sdk at 2026.9.6. A file is read when its size or the time of its last change is
 //! another.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::ffi::OsString;
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,10 +14,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use memory::{Agent, DOCUMENT_BYTES_MAX, Document, Mark, Memory, MemoryError};
+use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::extra::{Extra, named};
+use super::extra::{Extra, named, plain};
 use super::folder;
 use crate::assistant::beneath;
 use crate::clock;
@@ -42,7 +44,7 @@ pub(super) struct Counts {
     pub(super) left_out: usize,
     /// Their files are gone.
     pub(super) forgotten: usize,
-    /// Not read for lack of time.
+    /// Neither read nor forgotten: there was no time, or others were at it.
     pub(super) behind: usize,
     /// Folders were not looked at to their end: for lack of time, or beyond [`SEEN_MAX`].
     pub(super) is_cut: bool,
@@ -98,7 +100,42 @@ struct Listed {
     is_cut: bool,
 }
 
-/// Lists and reads what changed until the time is over, forgets what is gone.
+/// Where an agent's files are.
+struct Roots<'a> {
+    folder: &'a Path,
+    workspace: Workspace,
+    extra: &'a [Extra],
+}
+
+impl Roots<'_> {
+    fn open(&self, source: &Source) -> Result<File, Errno> {
+        match source.extra {
+            None => self.workspace.file(&source.inside),
+            Some(at) => extra_file(&self.extra[at], &source.inside),
+        }
+    }
+
+    /// Whether a path, as hits name it, is that of a file that would be listed now.
+    fn has(&self, path: &str) -> bool {
+        let full = plain(&self.folder.join(path));
+        let is_there = |root: &Path| {
+            let mut way = full.ancestors().take_while(|at| *at != root);
+            let is_meant =
+                |data: Metadata| data.is_file() && data.len() <= DOCUMENT_BYTES_MAX as u64;
+            !way.any(Path::is_symlink) && full.symlink_metadata().is_ok_and(is_meant)
+        };
+        let is_beside = |one: &Extra| {
+            let inside = one.inside(&full);
+            inside.is_some_and(|inside| one.has(&inside))
+                && !one.path.is_symlink()
+                && is_there(&one.path)
+        };
+        (is_source(path) && is_there(self.folder)) || self.extra.iter().any(is_beside)
+    }
+}
+
+/// Lists and reads what changed until the time is over, forgets what is gone. Of several who do so for one agent only one at a
+/// time has the files (`alone`), for one transaction: what was read before is never put over what was read after.
 ///
 /// # Errors
 /// The database's.
@@ -107,6 +144,7 @@ pub(super) fn follow(
     agent: &Agent,
     folder: &Path,
     extra: &[Extra],
+    alone: &Mutex<()>,
     until: Option<Instant>,
 ) -> Result<Counts, MemoryError> {
     let Ok(workspace) = Workspace::open(folder) else {
@@ -116,49 +154,102 @@ pub(super) fn follow(
             ..Counts::default()
         });
     };
+    let roots = Roots {
+        folder,
+        workspace,
+        extra,
+    };
     let known = memory.files(agent)?;
     let listed = listed(folder, extra, until);
+    bring(memory, agent, &roots, alone, &known, &listed)
+}
+
+/// Brings the database up to what was listed after it was asked what is `known`; both may be behind what others did meanwhile.
+fn bring(
+    memory: &mut Memory,
+    agent: &Agent,
+    roots: &Roots<'_>,
+    alone: &Mutex<()>,
+    known: &HashMap<String, Mark>,
+    listed: &Listed,
+) -> Result<Counts, MemoryError> {
+    let files = listed.files.iter();
+    let changed: Vec<&Source> = files
+        .filter(|source| known.get(&source.path) != Some(&source.mark))
+        .collect();
     let mut counts = Counts {
+        unchanged: listed.files.len() - changed.len(),
         left_out: listed.left_out,
         is_cut: listed.is_cut,
         ..Counts::default()
     };
-    let mut batch = folder::Batch::default();
-    for (at, source) in listed.files.iter().enumerate() {
-        if known.get(&source.path) == Some(&source.mark) {
-            counts.unchanged += 1;
-            continue;
-        }
-        if until.is_some_and(|until| Instant::now() >= until) {
-            counts.behind = listed.files[at..]
-                .iter()
-                .filter(|source| known.get(&source.path) != Some(&source.mark))
-                .count();
+    let mut left = &changed[..];
+    while !left.is_empty() && !listed.is_late() {
+        let Some(turn) = turn(alone, listed.until) else {
             break;
-        }
-        let file = match source.extra {
-            None => workspace.file(&source.inside),
-            Some(at) => extra_file(&extra[at], &source.inside),
         };
-        match file.ok().and_then(|file| read(&file, &source.path)) {
-            Some(entry) => batch.push(entry),
-            None => counts.left_out += 1,
-        }
-        if batch.is_full() {
-            keep(memory, agent, &mut batch, &mut counts)?;
-        }
+        left = read_some(memory, agent, roots, left, listed, &mut counts)?;
+        MutexGuard::unlock_fair(turn);
     }
-    keep(memory, agent, &mut batch, &mut counts)?;
+    counts.behind = left.len();
     if listed.whole {
         let there: HashSet<&str> = listed.files.iter().map(|source| &*source.path).collect();
-        let gone: Vec<&str> = known
+        let mut gone: Vec<&str> = known
             .keys()
             .map(String::as_str)
             .filter(|path| !there.contains(path))
             .collect();
-        counts.forgotten = memory.forget_all(agent, &gone)?.len();
+        if gone.is_empty() {
+            return Ok(counts);
+        }
+        if let Some(_turn) = turn(alone, listed.until) {
+            // Since it was listed it may have come, and somebody else may have read it.
+            gone.retain(|path| !roots.has(path));
+            counts.forgotten = memory.forget_all(agent, &gone)?.len();
+        } else {
+            counts.behind += gone.len();
+        }
     }
     Ok(counts)
+}
+
+/// `None`: others had it all the time.
+fn turn(alone: &Mutex<()>, until: Option<Instant>) -> Option<MutexGuard<'_, ()>> {
+    match until {
+        None => Some(alone.lock()),
+        Some(until) => alone.try_lock_until(until),
+    }
+}
+
+/// Reads as many as one transaction takes, if there is time for them; gives back the rest.
+fn read_some<'a, 'b>(
+    memory: &mut Memory,
+    agent: &Agent,
+    roots: &Roots<'_>,
+    mut left: &'a [&'b Source],
+    listed: &Listed,
+    counts: &mut Counts,
+) -> Result<&'a [&'b Source], MemoryError> {
+    // Whoever was at it before may have read them.
+    let known = memory.files(agent)?;
+    let mut batch = folder::Batch::default();
+    while let [source, rest @ ..] = left
+        && !batch.is_full()
+        && !listed.is_late()
+    {
+        left = rest;
+        if known.get(&source.path) == Some(&source.mark) {
+            counts.unchanged += 1;
+            continue;
+        }
+        let file = roots.open(source).ok();
+        match file.and_then(|file| read(&file, &source.path)) {
+            Some(entry) => batch.push(entry),
+            None => counts.left_out += 1,
+        }
+    }
+    keep(memory, agent, &mut batch, counts)?;
+    Ok(left)
 }
 
 fn keep(
@@ -186,49 +277,89 @@ fn keep(
     Ok(())
 }
 
-/// The folders whose entries decide what [`follow`] reads, `max` of them at most; of a root that is not there the one that it
-/// would come into. The agent's own come first: no large extra path takes their place.
-pub(super) fn folders(workspace: &Path, extra: &[Extra], max: usize) -> BTreeSet<PathBuf> {
-    let mut out = BTreeSet::new();
+/// Which entries of a folder decide what is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Names {
+    All,
+    /// These alone: it is only where something else is, or would be.
+    These(BTreeSet<OsString>),
+}
+
+/// Folders whose entries decide what [`follow`] reads.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Folders {
+    pub(super) all: BTreeMap<PathBuf, Names>,
+    pub(super) cut: Option<Cut>,
+}
+
+/// Why there are more folders than were listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cut {
+    TooMany,
+    /// So many entries were looked at.
+    TooLarge,
+}
+
+/// `max` of them at most, for which `seen_max` entries are looked at; of a root that is not there the one that it would come
+/// into. The agent's own come first: no large extra path takes their place.
+pub(super) fn folders(workspace: &Path, extra: &[Extra], max: usize, seen_max: usize) -> Folders {
+    let mut out = Folders::default();
     let is_folder = |path: &Path| path.symlink_metadata().is_ok_and(|data| data.is_dir());
-    let own = if workspace.is_dir() {
-        Some(workspace)
-    } else {
-        workspace.parent()
-    };
-    out.extend(own.filter(|own| own.is_dir()).map(Path::to_owned));
+    if workspace.is_dir() {
+        let names = LISTS.into_iter().chain(["memory"]).map(OsString::from);
+        let names = Names::These(names.collect());
+        out.all.insert(workspace.to_owned(), names);
+    } else if let Some(parent) = workspace.parent().filter(|parent| parent.is_dir()) {
+        let name = workspace.file_name().map(ToOwned::to_owned);
+        let names = Names::These(name.into_iter().collect());
+        out.all.insert(parent.to_owned(), names);
+    }
     let mut extras = VecDeque::new();
     for one in extra {
         if is_folder(&one.path) {
             extras.push_back((one.path.clone(), 0));
         } else if let Some(parent) = one.path.parent().filter(|parent| is_folder(parent)) {
-            out.insert(parent.to_owned());
+            let all = out.all.entry(parent.to_owned());
+            all.or_insert_with(|| Names::These(BTreeSet::new()));
+        }
+    }
+    for one in extra {
+        if let (Some(parent), Some(name)) = (one.path.parent(), one.path.file_name())
+            && let Some(Names::These(names)) = out.all.get_mut(parent)
+        {
+            names.insert(name.to_owned());
         }
     }
     let mut seen = 0;
     for mut waiting in [VecDeque::from([(workspace.join("memory"), 0)]), extras] {
         // Level by level, so that of what is too large each part is watched near its top.
         while let Some((folder, depth)) = waiting.pop_front() {
-            if out.len() >= max || seen >= SEEN_MAX {
-                break;
-            }
             if !is_folder(&folder) {
                 continue;
+            }
+            if seen >= seen_max {
+                out.cut = Some(Cut::TooLarge);
+                break;
+            }
+            if out.all.len() >= max {
+                out.cut = Some(Cut::TooMany);
+                break;
             }
             let Ok(entries) = std::fs::read_dir(&folder) else {
                 continue;
             };
             for entry in entries.flatten() {
+                if seen >= seen_max {
+                    out.cut = Some(Cut::TooLarge);
+                    break;
+                }
                 seen += 1;
                 let is_inner = entry.file_type().is_ok_and(|kind| kind.is_dir());
                 if is_inner && depth < DEPTH_MAX && entry.file_name() != REPAIRS {
                     waiting.push_back((entry.path(), depth + 1));
                 }
-                if seen >= SEEN_MAX {
-                    break;
-                }
             }
-            out.insert(folder);
+            out.all.insert(folder, Names::All);
         }
     }
     out
@@ -393,10 +524,13 @@ impl Listed {
         }
     }
 
+    fn is_late(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
+    }
+
     /// Whether no more is looked at.
     fn is_over(&mut self) -> bool {
-        let is_late = self.until.is_some_and(|until| Instant::now() >= until);
-        if is_late || self.seen >= SEEN_MAX {
+        if self.is_late() || self.seen >= SEEN_MAX {
             self.whole = false;
             self.is_cut = true;
         }
@@ -428,6 +562,18 @@ mod tests {
     use super::*;
     use memory::Query;
     use std::os::unix::fs::symlink;
+    use std::time::Duration;
+
+    /// Nobody else is at it.
+    fn follow(
+        memory: &mut Memory,
+        agent: &Agent,
+        folder: &Path,
+        extra: &[Extra],
+        until: Option<Instant>,
+    ) -> Result<Counts, MemoryError> {
+        super::follow(memory, agent, folder, extra, &Mutex::new(()), until)
+    }
 
     fn counts(kept: usize, unchanged: usize, left_out: usize, forgotten: usize) -> Counts {
         Counts {
@@ -540,10 +686,12 @@ mod tests {
             workspace_variable: None,
             state_dir_is_set: true,
         };
-        let check = |extra: &[Extra], max: usize, expected: &[&str]| {
-            let found = folders(&root.join("w"), extra, max);
+        let check = |extra: &[Extra], max: [usize; 2], expected: &[&str], cut: Option<Cut>| {
+            let found = folders(&root.join("w"), extra, max[0], max[1]);
+            let paths: BTreeSet<PathBuf> = found.all.keys().cloned().collect();
             let expected: BTreeSet<PathBuf> = expected.iter().map(|path| root.join(path)).collect();
-            assert_eq!(found, expected);
+            assert_eq!((paths, found.cut), (expected, cut));
+            found.all
         };
         let extra = Extra::all([Some(&rows), None], &root.join("w"), &places);
         let all = [
@@ -555,12 +703,68 @@ mod tests {
             "w/memory/a",
             "w/memory/a/b",
         ];
-        check(&extra, 100, &all);
-        check(&[], 2, &["w", "w/memory"]);
+        let found = check(&extra, [all.len(), 100], &all, None);
+        let these = |names: &[&str]| Names::These(names.iter().map(OsString::from).collect());
+        assert_eq!(found[root], these(&["only.md", "team"]));
+        assert_eq!(
+            found[&root.join("w")],
+            these(&["MEMORY.md", "USER.md", "memory"])
+        );
+        assert_eq!(found[&root.join("team")], Names::All);
+        check(&[], [2, 100], &["w", "w/memory"], Some(Cut::TooMany));
         let own_first = ["", "w", "w/memory", "w/memory/a", "w/memory/a/b"];
-        check(&extra, own_first.len(), &own_first);
+        let max = own_first.len();
+        check(&extra, [max, 100], &own_first, Some(Cut::TooMany));
+        check(&[], [100, 1], &["w", "w/memory"], Some(Cut::TooLarge));
         std::fs::remove_dir_all(root.join("w")).unwrap();
-        check(&[], 100, &[""]);
+        let found = check(&[], [100, 100], &[""], None);
+        assert_eq!(found[root], these(&["w"]));
+    }
+
+    #[test]
+    fn of_two_who_follow_none_puts_what_it_read_before_over_what_the_other_read_after() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().join("w");
+        let write = |path: &str, text: &str| std::fs::write(home.join(path), text).unwrap();
+        std::fs::create_dir(&home).unwrap();
+        let mut memory = Memory::open(&dir.path().join("memory.sqlite")).unwrap();
+        let main = Agent::parse("main").unwrap();
+        let alone = Mutex::new(());
+        write("MEMORY.md", "- zebra\n");
+        write("USER.md", "tea\n");
+        follow(&mut memory, &main, &home, &[], None).unwrap();
+        write("MEMORY.md", "- otter\n");
+        std::fs::remove_file(home.join("USER.md")).unwrap();
+
+        // One looks; then it all changes, and the other is done with that before the first goes on.
+        let roots = Roots {
+            folder: &home,
+            workspace: Workspace::open(&home).unwrap(),
+            extra: &[],
+        };
+        let known = memory.files(&main).unwrap();
+        let listed = listed(&home, &[], None);
+        write("MEMORY.md", "- walrus\n");
+        write("USER.md", "coffee\n");
+        follow(&mut memory, &main, &home, &[], None).unwrap();
+        let late = bring(&mut memory, &main, &roots, &alone, &known, &listed).unwrap();
+        assert_eq!((late.kept, late.forgotten), (0, 0));
+        for (path, text) in [("MEMORY.md", "- walrus\n"), ("USER.md", "coffee\n")] {
+            let kept = memory.get(&main, path).unwrap();
+            assert_eq!(kept.as_deref(), Some(text));
+        }
+
+        // Whoever has no time to wait leaves it, and says so.
+        write("MEMORY.md", "- gnu\n");
+        std::fs::remove_file(home.join("USER.md")).unwrap();
+        let other = alone.lock();
+        let until = Instant::now().checked_add(Duration::from_millis(100));
+        let late = super::follow(&mut memory, &main, &home, &[], &alone, until).unwrap();
+        assert_eq!((late.kept, late.forgotten), (0, 0));
+        assert!(late.behind > 0);
+        drop(other);
+        let done = super::follow(&mut memory, &main, &home, &[], &alone, None).unwrap();
+        assert_eq!((done.kept, done.forgotten, done.behind), (1, 1, 0));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! An agent is watched from the first call about its memory on. Folders are watched one by one, so that their number is
 //! bounded, and no link is followed. A search looks for itself all the same: what could not be watched is only found later.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
+use super::sources::{Cut, Names};
 use super::{Shelf, read, sources};
 use crate::app::App;
 
@@ -27,6 +28,8 @@ const FOLDERS_MAX: usize = 4096;
 /// Of one agent, so that others have some left.
 const FOLDERS_OF_ONE_MAX: usize = 1024;
 const AGENTS_MAX: usize = 256;
+/// How often folders are watched before they are left to change for a while.
+const ROUNDS_MAX: usize = 3;
 
 /// Who is watched, and whose files changed since they were read.
 #[derive(Debug, Default)]
@@ -40,8 +43,8 @@ struct State {
     /// What is read of each agent, as a hash: another one is watched anew.
     agents: HashMap<String, u64>,
     changed: BTreeSet<String>,
-    /// Which agents read a folder.
-    folders: HashMap<PathBuf, BTreeSet<String>>,
+    /// Which agents read a folder, and what of it.
+    folders: HashMap<PathBuf, BTreeMap<String, Names>>,
 }
 
 impl Watching {
@@ -67,21 +70,50 @@ impl Watching {
     }
 
     fn tell(&self, event: notify::Result<notify::Event>) {
-        let mut state = self.state.lock();
-        let whose: BTreeSet<String> = match &event {
-            // The system lost some: anything may have changed.
-            Err(_) => state.agents.keys().cloned().collect(),
-            Ok(event) if event.need_rescan() => state.agents.keys().cloned().collect(),
-            Ok(event) => {
-                let paths = event.paths.iter();
-                let folders = paths.filter_map(|path| state.whose(event.kind, path));
-                folders.flatten().cloned().collect()
+        let told: Option<Vec<(PathBuf, bool)>> = match event {
+            Ok(event) if event.kind.is_access() => return,
+            Ok(event) if !event.need_rescan() => {
+                let kind = event.kind;
+                let paths = event.paths.into_iter();
+                let told = paths.map(|path| {
+                    let is_folder = is_of_folder(kind, &path);
+                    (path, is_folder)
+                });
+                Some(told.collect())
             }
+            // The system lost some: anything may have changed.
+            _ => None,
         };
+        let mut state = self.state.lock();
+        let mut whose = BTreeSet::new();
+        match told {
+            None => whose.extend(state.agents.keys().cloned()),
+            Some(told) => {
+                for (path, is_folder) in &told {
+                    whose.extend(state.whose(path, *is_folder).cloned());
+                }
+            }
+        }
         if whose.is_empty() {
             return;
         }
         state.changed.extend(whose);
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// As if its files had changed.
+    fn again(&self, agent: &str) {
+        self.state.lock().changed.insert(agent.to_owned());
+        self.changed.notify_one();
+    }
+
+    /// All watches are gone: who was watched is watched anew, but for this agent, which is when somebody asks for it.
+    fn begin_anew(&self, without: &str) {
+        let mut state = self.state.lock();
+        state.folders.clear();
+        state.agents.remove(without);
+        state.changed = state.agents.keys().cloned().collect();
         drop(state);
         self.changed.notify_one();
     }
@@ -100,31 +132,92 @@ impl Watching {
 }
 
 impl State {
-    fn whose(&self, kind: EventKind, path: &Path) -> Option<&BTreeSet<String>> {
-        let is_folders = matches!(
-            kind,
-            EventKind::Create(CreateKind::Folder)
-                | EventKind::Remove(RemoveKind::Folder)
-                | EventKind::Modify(ModifyKind::Name(_))
-        );
-        if matches!(kind, EventKind::Access(_)) {
-            return None;
-        }
-        if let Some(agents) = self.folders.get(path) {
-            return Some(agents);
-        }
+    /// The agents whose memory it may change that something became of this path.
+    fn whose<'a>(&'a self, path: &'a Path, is_folder: bool) -> impl Iterator<Item = &'a String> {
         let is_markdown = path.extension().is_some_and(|end| end == "md");
-        (is_markdown || is_folders)
-            .then(|| self.folders.get(path.parent()?))
-            .flatten()
+        let is_meant = move |names: &Names| match names {
+            Names::All => is_markdown || is_folder,
+            Names::These(names) => path.file_name().is_some_and(|name| names.contains(name)),
+        };
+        let itself = self.folders.get(path);
+        let inside = path.parent().and_then(|parent| self.folders.get(parent));
+        let inside = inside.into_iter().flatten();
+        let inside = inside.filter(move |(_, names)| is_meant(names));
+        let inside = inside.map(|(agent, _)| agent);
+        itself.into_iter().flat_map(BTreeMap::keys).chain(inside)
+    }
+}
+
+/// Whether it is a folder that came or went; of a name the system does not say it.
+fn is_of_folder(kind: EventKind, path: &Path) -> bool {
+    match kind {
+        EventKind::Create(CreateKind::Folder) | EventKind::Remove(RemoveKind::Folder) => true,
+        EventKind::Modify(ModifyKind::Name(_)) => {
+            path.symlink_metadata().is_ok_and(|data| data.is_dir())
+        }
+        _ => false,
+    }
+}
+
+/// Why changes in some folders are only noticed by the next search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Cause {
+    /// [`FOLDERS_MAX`].
+    TooManyOfAll,
+    /// [`FOLDERS_OF_ONE_MAX`].
+    TooMany,
+    /// [`sources::SEEN_MAX`].
+    TooLarge,
+    /// Of the system's watches.
+    NoneLeft,
+    Refused,
+}
+
+impl Cause {
+    /// With what a person can do.
+    fn said(self) -> String {
+        let smaller = "name smaller folders in memory.search.extraPaths";
+        match self {
+            Self::TooManyOfAll => format!("all agents have over {FOLDERS_MAX} folders: {smaller}"),
+            Self::TooMany => format!("an agent has over {FOLDERS_OF_ONE_MAX} folders: {smaller}"),
+            Self::TooLarge => format!(
+                "an agent's folders have over {} entries: {smaller}",
+                sources::SEEN_MAX
+            ),
+            Self::NoneLeft => {
+                "the system has no more watches: raise fs.inotify.max_user_watches".to_owned()
+            }
+            Self::Refused => "the system refused it: check that we may read it".to_owned(),
+        }
+    }
+
+    const fn is_of_one(self) -> bool {
+        match self {
+            Self::TooManyOfAll | Self::NoneLeft => false,
+            Self::TooMany | Self::TooLarge | Self::Refused => true,
+        }
+    }
+}
+
+/// What was said of folders that can't be watched: each cause once, of an agent's own once for each agent.
+#[derive(Debug, Default)]
+struct Told(HashSet<(Cause, Option<String>)>);
+
+impl Told {
+    fn is_new(&mut self, cause: Cause, agent: &str) -> bool {
+        let whose = cause.is_of_one().then(|| agent.to_owned());
+        self.0.insert((cause, whose))
+    }
+
+    fn forget(&mut self, agent: &str) {
+        self.0.retain(|(_, whose)| whose.as_deref() != Some(agent));
     }
 }
 
 /// The system's watches, as [`State::folders`] says.
 struct Watches {
     watching: notify::RecommendedWatcher,
-    /// What could not be watched is said once.
-    is_told: bool,
+    told: Told,
 }
 
 impl Watches {
@@ -137,18 +230,19 @@ impl Watches {
         })?;
         Ok(Self {
             watching,
-            is_told: false,
+            told: Told::default(),
         })
     }
 
     /// Watches what this agent's memory is read from now. The state is never locked while the system is asked: whoever tells
     /// of changes waits for it.
-    fn watch(&mut self, state: &Mutex<State>, agent: &str, folders: &BTreeSet<PathBuf>) {
+    fn watch(&mut self, state: &Mutex<State>, agent: &str, folders: &BTreeMap<PathBuf, Names>) {
         let mut left = Vec::new();
         {
             let mut state = state.lock();
             state.folders.retain(|folder, agents| {
-                if !folders.contains(folder) && agents.remove(agent) && agents.is_empty() {
+                let is_left = !folders.contains_key(folder) && agents.remove(agent).is_some();
+                if is_left && agents.is_empty() {
                     left.push(folder.clone());
                     return false;
                 }
@@ -161,13 +255,13 @@ impl Watches {
                 tracing::debug!(folder = %folder.display(), %error, "its watch is gone already");
             }
         }
-        for folder in folders {
+        for (folder, names) in folders {
             let is_full = {
                 let state = state.lock();
                 state.folders.len() >= FOLDERS_MAX && !state.folders.contains_key(folder)
             };
             if is_full {
-                self.tell(folder, &format!("there are {FOLDERS_MAX} already"));
+                self.tell(Cause::TooManyOfAll, agent, folder, None);
                 return;
             }
             // Those that are watched too: another folder may have come in its place. It is known before anything is told of it.
@@ -176,7 +270,7 @@ impl Watches {
                 .folders
                 .entry(folder.clone())
                 .or_default()
-                .insert(agent.to_owned());
+                .insert(agent.to_owned(), names.clone());
             drop(known);
             if let Err(error) = self.watching.watch(folder, RecursiveMode::NonRecursive) {
                 let mut state = state.lock();
@@ -192,38 +286,67 @@ impl Watches {
                     notify::ErrorKind::PathNotFound => {
                         tracing::debug!(folder = %folder.display(), "is gone again");
                     }
-                    _ => self.tell(folder, &error),
+                    notify::ErrorKind::MaxFilesWatch => {
+                        self.tell(Cause::NoneLeft, agent, folder, None);
+                    }
+                    _ => self.tell(Cause::Refused, agent, folder, Some(&error)),
                 }
             }
         }
     }
 
-    fn tell(&mut self, folder: &Path, why: &dyn std::fmt::Display) {
-        if !self.is_told {
+    fn tell(&mut self, cause: Cause, agent: &str, folder: &Path, error: Option<&notify::Error>) {
+        if self.told.is_new(cause, agent) {
+            let error = error.map(ToString::to_string);
             tracing::warn!(
-                folder = %folder.display(), %why,
-                "changes in some folders of memories are only noticed by the next search (fs.inotify.max_user_watches may be raised, \
-                 or memory.search.extraPaths name smaller folders)"
+                agent, folder = %folder.display(), error,
+                "changes in some folders of memories are only noticed by the next search: {}", cause.said()
             );
         }
-        self.is_told = true;
+    }
+
+    /// Watches its folders as they are once they are watched: one that came after its parent was listed and before that was watched
+    /// told nobody. `false`: there were others each time.
+    fn watch_all(&mut self, state: &Mutex<State>, agent: &str, shelf: &Shelf) -> bool {
+        let list = || {
+            let (max, seen_max) = (FOLDERS_OF_ONE_MAX, sources::SEEN_MAX);
+            sources::folders(&shelf.workspace, &shelf.extra, max, seen_max)
+        };
+        let mut listed = list();
+        let mut is_all = false;
+        for _ in 0..ROUNDS_MAX {
+            self.watch(state, agent, &listed.all);
+            let now = list();
+            is_all = now.all == listed.all;
+            listed = now;
+            if is_all {
+                break;
+            }
+        }
+        if let Some(cut) = listed.cut {
+            let cause = match cut {
+                Cut::TooMany => Cause::TooMany,
+                Cut::TooLarge => Cause::TooLarge,
+            };
+            self.tell(cause, agent, &shelf.workspace, None);
+        }
+        is_all
     }
 
     /// What changed is read; an agent that is gone is left alone.
     fn follow(&mut self, app: &App, agent: &str) {
+        let watching = &app.memories.watching;
         let facts = app.facts.load();
         let is_there = facts.inputs(0, 0).roster().get(agent).is_some();
         let Some(shelf) = is_there.then(|| Shelf::of(&facts, agent)).flatten() else {
-            self.watch(&app.memories.watching.state, agent, &BTreeSet::new());
-            app.memories.watching.state.lock().agents.remove(agent);
+            self.watch(&watching.state, agent, &BTreeMap::new());
+            watching.state.lock().agents.remove(agent);
+            self.told.forget(agent);
             return;
         };
-        let folders = sources::folders(&shelf.workspace, &shelf.extra, FOLDERS_OF_ONE_MAX);
-        if folders.len() >= FOLDERS_OF_ONE_MAX {
-            let why = format!("agent {agent} has {FOLDERS_OF_ONE_MAX} or more");
-            self.tell(&shelf.workspace, &why);
+        if !self.watch_all(&watching.state, agent, &shelf) {
+            watching.again(agent);
         }
-        self.watch(&app.memories.watching.state, agent, &folders);
         match read::catch_up(&app.memories, &shelf) {
             Ok(counts) => tracing::debug!(agent, ?counts, "changed files of a memory were read"),
             Err(error) => {
@@ -249,18 +372,19 @@ pub(crate) async fn keep(app: Arc<App>) {
                     }
                 },
             };
-            let its = Arc::clone(&app);
+            let (its, whose) = (Arc::clone(&app), agent.clone());
             let followed = tokio::task::spawn_blocking(move || {
-                current.follow(&its, &agent);
+                current.follow(&its, &whose);
                 current
             });
             match followed.await {
                 Ok(current) => watches = Some(current),
                 Err(error) => {
-                    tracing::error!(%error, "reading a changed memory panicked; the rest is watched anew");
-                    let mut state = app.memories.watching.state.lock();
-                    state.agents.clear();
-                    state.folders.clear();
+                    tracing::error!(
+                        agent, %error,
+                        "reading a changed memory panicked; it is watched again from its next search on, others' at once"
+                    );
+                    app.memories.watching.begin_anew(&agent);
                 }
             }
         }
@@ -271,14 +395,28 @@ pub(crate) async fn keep(app: Arc<App>) {
 mod tests {
     use super::*;
     use notify::event::{AccessKind, DataChange, Flag, RenameMode};
+    use std::ffi::OsString;
 
     #[test]
     fn an_event_is_of_those_who_read_its_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let there = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        std::fs::create_dir(there("folder")).unwrap();
+        std::fs::write(there("file"), "").unwrap();
         let watching = Watching::default();
         {
             let mut state = watching.state.lock();
-            for (folder, agents) in [("/a", &["ada"][..]), ("/both", &["ada", "bob"])] {
-                let agents = agents.iter().map(|agent| (*agent).to_owned());
+            let all = Names::All;
+            let only = Names::These(["only.md", "team"].map(OsString::from).into());
+            for (folder, agents, names) in [
+                (Path::new("/a"), &["ada"][..], &all),
+                (Path::new("/both"), &["ada", "bob"][..], &all),
+                (dir.path(), &["ada"][..], &all),
+                (Path::new("/home"), &["bob"][..], &only),
+            ] {
+                let agents = agents
+                    .iter()
+                    .map(|agent| ((*agent).to_owned(), names.clone()));
                 state.folders.insert(folder.into(), agents.collect());
             }
             state.agents = ["ada", "bob", "eve"].map(|id| (id.to_owned(), 0)).into();
@@ -300,12 +438,60 @@ mod tests {
             "ada"
         );
         let renamed = EventKind::Modify(ModifyKind::Name(RenameMode::To));
-        assert_eq!(of(renamed, "/a/memory"), "ada");
+        assert_eq!(of(renamed, "/a"), "ada");
+        // Editors and programs rename files all the time.
+        for (name, whose) in [
+            ("folder", "ada"),
+            ("file", ""),
+            ("gone", ""),
+            ("gone.md", "ada"),
+        ] {
+            assert_eq!(of(renamed, &there(name)), whose, "{name}");
+        }
+        for (name, whose) in [
+            ("only.md", "bob"),
+            ("team", "bob"),
+            ("other.md", ""),
+            ("x", ""),
+        ] {
+            for kind in [data, renamed, EventKind::Create(CreateKind::Folder)] {
+                assert_eq!(of(kind, &format!("/home/{name}")), whose, "{name} {kind:?}");
+            }
+        }
         assert_eq!(
             of(EventKind::Remove(RemoveKind::Folder), "/both"),
             "ada bob"
         );
         let lost = notify::Event::new(EventKind::Other).set_flag(Flag::Rescan);
         assert_eq!(told(lost), "ada bob eve");
+    }
+
+    #[test]
+    fn when_all_watches_are_gone_the_others_are_watched_anew() {
+        let watching = Watching::default();
+        {
+            let mut state = watching.state.lock();
+            state.agents = ["ada", "bob", "eve"].map(|id| (id.to_owned(), 0)).into();
+            state.folders.insert("/a".into(), BTreeMap::new());
+            state.changed.insert("ada".to_owned());
+        }
+        watching.begin_anew("ada");
+        let state = watching.state.lock();
+        assert!(state.folders.is_empty() && !state.agents.contains_key("ada"));
+        let changed: Vec<&String> = state.changed.iter().collect();
+        assert_eq!(changed, ["bob", "eve"]);
+    }
+
+    #[test]
+    fn no_cause_keeps_another_from_being_said() {
+        let mut told = Told::default();
+        let mut said = |cause: Cause, agent: &str| told.is_new(cause, agent);
+        for cause in [Cause::TooManyOfAll, Cause::NoneLeft] {
+            assert_eq!([said(cause, "ada"), said(cause, "bob")], [true, false]);
+        }
+        for cause in [Cause::TooMany, Cause::TooLarge, Cause::Refused] {
+            assert_eq!([said(cause, "ada"), said(cause, "ada")], [true, false]);
+            assert!(said(cause, "bob"));
+        }
     }
 }

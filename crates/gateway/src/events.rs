@@ -189,3 +189,97 @@ impl Hub {
         count
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::scope::Scope;
+
+    fn join(hub: &Hub, id: &str, scopes: ScopeSet, is_node: bool) -> Arc<Subscriber> {
+        let subscriber = Arc::new(Subscriber {
+            conn_id: id.into(),
+            outbound: Arc::new(Outbound::new(1 << 20)),
+            is_node,
+            scopes,
+            device_id: Some(format!("device-{id}")),
+            judged: None,
+            wants_tools: false,
+            place: 0,
+            shows_approvals: true,
+        });
+        hub.add(Arc::clone(&subscriber));
+        subscriber
+    }
+
+    fn text_of(subscriber: &Subscriber) -> String {
+        let mut taken = Vec::new();
+        let written = subscriber.outbound.write_with(|slices| {
+            for slice in slices {
+                taken.extend_from_slice(slice);
+            }
+            std::task::Poll::Ready(Ok::<_, std::io::Error>(taken.len()))
+        });
+        assert!(matches!(written, std::task::Poll::Ready(Ok(_))));
+        String::from_utf8_lossy(&taken).into_owned()
+    }
+
+    #[test]
+    fn an_event_goes_to_those_who_may_see_it_and_each_has_its_own_numbers() {
+        let hub = Hub::default();
+        let read = ScopeSet::EMPTY.with(Scope::Read);
+        let reader = join(&hub, "reader", read, false);
+        let nobody = join(&hub, "nobody", ScopeSet::EMPTY, false);
+        assert_eq!(hub.broadcast("tick", r#"{"ts":1}"#, None), 2);
+        assert_eq!(hub.broadcast("chat", r#"{"state":"final"}"#, None), 1);
+        let (seen, unseen) = (text_of(&reader), text_of(&nobody));
+        assert!(
+            seen.contains(r#""seq":1"#) && seen.contains(r#""seq":2"#),
+            "{seen}"
+        );
+        assert!(
+            unseen.contains(r#""seq":1"#) && !unseen.contains("final"),
+            "{unseen}"
+        );
+        assert!(hub.has_device("device-reader"));
+        hub.remove("reader");
+        assert!(!hub.has_device("device-reader") && hub.len() == 1);
+    }
+
+    #[test]
+    fn who_follows_more_sessions_than_it_may_is_told_of_the_first_ones() {
+        let hub = Hub::default();
+        let reader = join(&hub, "reader", ScopeSet::EMPTY.with(Scope::Read), false);
+        for n in 0..=FOLLOWED_MAX {
+            hub.follow_session(&reader.conn_id, &n.to_string(), true);
+        }
+        let tell = |n: usize| {
+            let session = n.to_string();
+            hub.tell_followers("session.message", r#"{"n":1}"#, Some(&session));
+            let told = reader
+                .outbound
+                .has_work(&std::task::Context::from_waker(std::task::Waker::noop()));
+            if told {
+                text_of(&reader);
+            }
+            told
+        };
+        assert!(tell(0) && tell(FOLLOWED_MAX - 1) && !tell(FOLLOWED_MAX));
+        hub.follow_session(&reader.conn_id, "0", false);
+        assert!(!tell(0));
+        hub.follow_list(&reader.conn_id);
+        assert!(tell(0));
+        hub.remove("reader");
+        assert!(!tell(0));
+    }
+
+    #[test]
+    fn who_asks_for_approval_does_not_count_as_who_gives_it() {
+        let hub = Hub::default();
+        let scopes = ScopeSet::EMPTY.with(Scope::Approvals);
+        join(&hub, "asks", scopes, false);
+        join(&hub, "decides", scopes, false);
+        join(&hub, "node", scopes, true);
+        join(&hub, "reader", ScopeSet::EMPTY.with(Scope::Read), false);
+        assert_eq!((hub.approvers(None), hub.approvers(Some("asks"))), (2, 1));
+    }
+}

@@ -27,10 +27,11 @@ pub(crate) enum Cause {
     Pong,
     SlowConsumer,
     NoJson,
+    Refused,
 }
 
 impl Cause {
-    const COUNT: usize = 11;
+    const COUNT: usize = 12;
 
     const fn place(self) -> usize {
         match self {
@@ -45,6 +46,7 @@ impl Cause {
             Self::Pong => 8,
             Self::SlowConsumer => 9,
             Self::NoJson => 10,
+            Self::Refused => 11,
         }
     }
 
@@ -61,6 +63,7 @@ impl Cause {
             Self::Pong => "client missed a pong; dropping the connection",
             Self::SlowConsumer => "slow consumer; dropping the connection",
             Self::NoJson => "client sent text that is not JSON; ignored",
+            Self::Refused => "refused a connection",
         }
     }
 
@@ -138,20 +141,27 @@ pub(crate) fn complain(
     conn: Option<&str>,
     detail: &dyn Display,
 ) {
+    if !admits(cause) {
+        return;
+    }
     let peer = peer.into().map(tracing::field::display);
+    match cause.is_ordinary() {
+        true => tracing::info!(peer, conn, %detail, "{}", cause.text()),
+        false => tracing::warn!(peer, conn, %detail, "{}", cause.text()),
+    }
+}
+
+/// Whether a line may be written now; it is counted if not. Only within a runtime: the sum comes later.
+pub(crate) fn admits(cause: Cause) -> bool {
     let admitted = STRETCHES[cause.place()].lock().admit(Instant::now());
-    match admitted {
-        Admitted::Counted => {}
-        Admitted::Count { until } => drop(tokio::spawn(async move {
+    if let Admitted::Count { until } = admitted {
+        drop(tokio::spawn(async move {
             tokio::time::sleep_until(until).await;
             let more = STRETCHES[cause.place()].lock().take();
             tracing::warn!(more, "{more} more like it: {}", cause.text());
-        })),
-        Admitted::Write if cause.is_ordinary() => {
-            tracing::info!(peer, conn, %detail, "{}", cause.text());
-        }
-        Admitted::Write => tracing::warn!(peer, conn, %detail, "{}", cause.text()),
+        }));
     }
+    admitted == Admitted::Write
 }
 
 #[cfg(test)]
@@ -197,6 +207,7 @@ mod tests {
             Cause::Pong,
             Cause::SlowConsumer,
             Cause::NoJson,
+            Cause::Refused,
         ];
         let places: Vec<usize> = causes.iter().map(|cause| cause.place()).collect();
         assert_eq!(places, (0..Cause::COUNT).collect::<Vec<_>>());

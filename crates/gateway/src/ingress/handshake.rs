@@ -82,7 +82,9 @@ impl ControlPeer {
         if let Some(id) = id {
             self.outbound.send(response_error(id, error));
         }
-        tracing::warn!(conn = %self.facts.conn_id, peer = %self.facts.peer, code, reason, "refused a connection");
+        if complaints::admits(Cause::Refused) {
+            tracing::warn!(conn = %self.facts.conn_id, peer = %self.facts.peer, code, reason, "refused a connection");
+        }
         self.outbound
             .close(Close::new(code, wire::frame::close_reason(reason)));
         Handshake::Decided(Verdict::Refused)
@@ -94,7 +96,9 @@ impl Peer for ControlPeer {
         let frame = match RequestFrame::parse(text) {
             Ok(frame) => frame,
             Err(FrameError::Syntax(error)) => {
-                tracing::warn!(conn = %self.facts.conn_id, %error, "text that is not JSON before the handshake");
+                if complaints::admits(Cause::Refused) {
+                    tracing::warn!(conn = %self.facts.conn_id, %error, "text that is not JSON before the handshake");
+                }
                 self.outbound.close(Close::plain());
                 return Handshake::Decided(Verdict::Refused);
             }
@@ -308,7 +312,10 @@ impl Attempt {
 
     /// Answers and closes as the original, after the delay it would take.
     async fn refuse(&self, refusal: Refusal) -> Verdict {
-        tracing::warn!(conn = %self.facts.conn_id, "{}", refusal.log);
+        // `doctor` repeats the last ten, whatever the log has.
+        if complaints::admits(Cause::Refused) {
+            tracing::warn!(conn = %self.facts.conn_id, "{}", refusal.log);
+        }
         self.app.announce(&refusal.events);
         if let Some(delay) = refusal.delay {
             tokio::time::sleep(delay).await;

@@ -130,7 +130,8 @@ test("a real OpenClaw started by hand: its port changes hands and comes back, wi
   assert.equal(fs.readFileSync(path.join(stateDir, "openclaw-rs/devices.json"), "utf8").includes(local.id), false);
 });
 
-/** A service manager of two units: it starts what `ExecStart=` says, with the unit's and its drop-ins' environment, and keeps a record. */
+/** A service manager: it starts what `ExecStart=` says, with the unit's and its drop-ins' environment, and keeps a record. A socket unit
+ * is one word to it, and does not start beside its service. */
 const MANAGER = `
 const fs = require("node:fs"), path = require("node:path"), { spawn } = require("node:child_process");
 const dir = process.env.MANAGER_DIR, units = path.join(process.env.XDG_CONFIG_HOME, "systemd/user");
@@ -142,12 +143,14 @@ const at = (what) => path.join(dir, name + "." + what);
 const file = name && path.join(units, name), drops = file + ".d";
 const pid = () => fs.existsSync(at("pid")) ? Number(fs.readFileSync(at("pid"), "utf8")) : 0;
 const lives = () => { try { return pid() > 0 && !/^State:\\s+Z/m.test(fs.readFileSync("/proc/" + pid() + "/status", "utf8")); } catch { return false; } };
+const isSocket = Boolean(name) && name.endsWith(".socket");
+const isUp = () => isSocket ? fs.existsSync(at("up")) : lives();
 const extra = () => fs.existsSync(drops) ? fs.readdirSync(drops).map((one) => path.join(drops, one)) : [];
 if (verb === "show" && !name) { console.log("Version=255"); process.exit(0); }
 if (verb === "show") {
   console.log("LoadState=" + (fs.existsSync(file) ? "loaded" : "not-found"));
   const loops = fs.existsSync(at("loops"));
-  console.log("ActiveState=" + (lives() ? "active" : loops ? "activating" : "inactive") + "\\nSubState=" + (lives() ? "running" : loops ? "auto-restart" : "dead"));
+  console.log("ActiveState=" + (isUp() ? "active" : loops ? "activating" : "inactive") + "\\nSubState=" + (isUp() ? "running" : loops ? "auto-restart" : "dead"));
   console.log("MainPID=" + (lives() ? pid() : 0) + "\\nNRestarts=" + (loops ? 9 : 0));
   console.log("UnitFileState=" + (fs.existsSync(at("enabled")) ? "enabled" : "disabled"));
   console.log("FragmentPath=" + file + "\\nDropInPaths=" + extra().join(" "));
@@ -158,7 +161,11 @@ if (has("refuse")) { console.error("Job for " + name + " failed."); process.exit
 if (verb === "enable") fs.writeFileSync(at("enabled"), "");
 if (verb === "disable") fs.rmSync(at("enabled"), { force: true });
 const unquoted = (word) => word.replace(/^"(.*)"$/, "$1").replaceAll("%%", "%");
-if ((verb === "enable" && now) || verb === "start") {
+if (isSocket && ((verb === "enable" && now) || verb === "start")) {
+  const pidFile = path.join(dir, name.replace(/socket$/, "service") + ".pid");
+  if (fs.existsSync(pidFile)) { console.error("Socket service already active, refusing."); process.exit(1); }
+  fs.writeFileSync(at("up"), "");
+} else if ((verb === "enable" && now) || verb === "start") {
   if (!lives()) {
     const text = [file, ...extra()].map((one) => fs.readFileSync(one, "utf8")).join("\\n");
     const env = Object.fromEntries([...text.matchAll(/^Environment=(.*)$/gm)].map(([, pair]) => unquoted(pair).split(/=(.*)/s).slice(0, 2)));
@@ -171,6 +178,7 @@ if ((verb === "enable" && now) || verb === "start") {
 }
 if ((verb === "disable" && now) || verb === "stop") {
   fs.rmSync(at("loops"), { force: true });
+  fs.rmSync(at("up"), { force: true });
   if (lives()) process.kill(pid(), "SIGTERM");
   const until = Date.now() + 30000;
   const wait = () => {
@@ -290,6 +298,36 @@ test("its service: stopped and disabled, ours in its place with its environment;
   await answers();
 });
 
+test("a socket unit of ours: started before the service, stopped before it and removed with it; a step that fails gives it back", { timeout: 300_000 }, async (t) => {
+  const { env, units, managerDir, stateDir, orders, answers } = await machine(t);
+  spawnSync("systemctl", ["--user", "enable", "--now", "openclaw-gateway.service"], { env });
+  await answers();
+  assert.equal((await cli(env, "service", "install", "--socket")).code, 0);
+  orders();
+  const adopted = await cli(env, "adopt");
+  assert.equal(adopted.code, 0, adopted.all);
+  assert.deepEqual(orders(), ["disable --now openclaw-gateway.service", "daemon-reload", "enable --now openclaw-rs.socket", "enable --now openclaw-rs.service"]);
+
+  const refusal = path.join(managerDir, "refuse enable openclaw-gateway.service");
+  fs.writeFileSync(refusal, "");
+  const failed = await cli(env, "uninstall", "--restore");
+  assert.equal(failed.code, 1, failed.all);
+  assert.deepEqual(orders(), [
+    "disable --now openclaw-rs.socket", "disable --now openclaw-rs.service", "enable --now openclaw-gateway.service",
+    "disable --now openclaw-gateway.service", "stop openclaw-rs.service", "enable --now openclaw-rs.socket", "enable --now openclaw-rs.service",
+  ]);
+  await answers();
+  fs.rmSync(refusal);
+
+  const restored = await cli(env, "uninstall", "--restore");
+  assert.equal(restored.code, 0, restored.all);
+  assert.match(restored.out, /remove openclaw-rs\.socket and openclaw-rs\.service; openclaw-rs\/ stays/);
+  assert.deepEqual(orders(), ["disable --now openclaw-rs.socket", "disable --now openclaw-rs.service", "enable --now openclaw-gateway.service", "daemon-reload"]);
+  assert.deepEqual(fs.readdirSync(units), ["openclaw-gateway.service"]);
+  await answers();
+  assert.ok(!fs.existsSync(path.join(stateDir, "openclaw-rs/adopted.json")));
+});
+
 test("its service is enabled and another one was started by hand: the service is started beside it neither when that is taken over nor when it is undone", { timeout: 300_000 }, async (t) => {
   const { env, port, units, managerDir, standIn, orders, answers } = await machine(t);
   spawnSync("systemctl", ["--user", "enable", "openclaw-gateway.service"], { env });
@@ -340,9 +378,17 @@ test("Ctrl-C while nobody has the port: what was done is undone, and the origina
   await until("the original to be stopped", () => fs.existsSync(order));
   child.kill("SIGINT");
   await until("the signal to be taken", () => said.err.includes("would leave the port with nobody"));
+  // Once more while it is undone: that is done to its end all the same.
+  const undoing = path.join(managerDir, "hold enable openclaw-gateway.service");
+  fs.writeFileSync(undoing, "");
   fs.rmSync(hold);
+  await until("the original to be started again", () => fs.readFileSync(order, "utf8").includes("enable --now openclaw-gateway.service"));
+  child.kill("SIGINT");
+  await until("the second signal to be taken", () => said.err.includes("undoing what was done, please wait"));
+  fs.rmSync(undoing);
   assert.equal(await code, 1, said.out + said.err);
   assert.match(said.err, /^openclaw-gateway: interrupted$/m);
+  assert.doesNotMatch(said.err, /could not be undone/);
   assert.deepEqual(orders(), ["disable --now openclaw-gateway.service", "enable --now openclaw-gateway.service"]);
   await answers();
   assert.deepEqual([fs.existsSync(path.join(units, "openclaw-rs.service")), fs.existsSync(path.join(stateDir, "openclaw-rs/adopted.json"))], [false, false]);

@@ -68,7 +68,17 @@ const ask = (port) => new Promise((resolve) => {
 test("its port held by somebody else, as a socket unit says: whoever connects while it starts anew waits and is answered", { timeout: 300_000 }, async (t) => {
   const port = await freePort();
   const own = tempDir("socket");
-  t.after(() => fs.rmSync(own, { recursive: true, force: true }));
+  let holder;
+  t.after(() => {
+    // All of them at once: whoever holds the sockets would start the next life of the gateway.
+    try {
+      if (holder) process.kill(-holder.pid, "SIGKILL");
+    } catch (error) {
+      if (error.code !== "ESRCH") throw error;
+    } finally {
+      fs.rmSync(own, { recursive: true, force: true });
+    }
+  });
   const env = isolatedEnv(own, { XDG_CONFIG_HOME: path.join(own, "config") });
   fs.writeFileSync(path.join(own, "openclaw.json"), JSON.stringify(baseConfig(port)), { mode: 0o600 });
   fs.mkdirSync(path.join(own, "openclaw-rs"), { mode: 0o700 });
@@ -76,7 +86,8 @@ test("its port held by somebody else, as a socket unit says: whoever connects wh
 
   const installed = run(env, "install", "--socket");
   assert.equal(installed.status, 0, installed.stderr);
-  assert.match(installed.stdout, /enable --now openclaw-rs\.socket openclaw-rs\.service/);
+  // A socket unit does not start beside a service that runs.
+  assert.match(installed.stdout, /stop openclaw-rs\.socket openclaw-rs\.service; systemctl --user enable --now openclaw-rs\.socket openclaw-rs\.service/);
   const units = path.join(own, "config/systemd/user");
   const unit = fs.readFileSync(path.join(units, "openclaw-rs.socket"), "utf8");
   const verified = spawnSync("systemd-analyze", ["verify", path.join(units, "openclaw-rs.socket")], { encoding: "utf8" });
@@ -87,16 +98,13 @@ test("its port held by somebody else, as a socket unit says: whoever connects wh
   // systemd's own program opens the sockets; a shell holds them over two lives of the gateway, as the service manager would.
   const pids = path.join(own, "pids");
   const life = `sh -c 'echo $$ >> "${pids}"; LISTEN_PID=$$ exec "${gatewayBinary()}" run "$@"' life`;
-  const holder = spawn("systemd-socket-activate", [
+  holder = spawn("systemd-socket-activate", [
     ...addresses.map((address) => `--listen=${address}`), ...Object.keys(env).map((name) => `--setenv=${name}`),
     "sh", "-c", `${life}; ${life}; ${life} --port ${port + 1} 2> "${own}/refused"`,
-  ], { env, stdio: "ignore" });
+  ], { env, stdio: "ignore", detached: true });
   const lives = () => fs.existsSync(pids) ? fs.readFileSync(pids, "utf8").trim().split("\n").map(Number) : [];
   const alive = (pid) => fs.existsSync(`/proc/${pid}`);
   const ended = new Promise((resolve) => holder.on("close", resolve));
-  t.after(() => {
-    for (const pid of [...lives(), holder.pid].filter(alive)) process.kill(pid, "SIGKILL");
-  });
   await until("the sockets", async () => (await ask(port)) === 200);
   const [first] = lives();
   process.kill(first, "SIGTERM");
@@ -105,10 +113,18 @@ test("its port held by somebody else, as a socket unit says: whoever connects wh
   assert.deepEqual(answers, answers.map(() => 200));
   const [, second] = lives();
   assert.ok(second && second !== first);
+  const seen = spawnSync(gatewayBinary(), ["doctor", "--json"], { env, encoding: "utf8" });
+  const { what } = JSON.parse(seen.stdout).findings.find(({ check }) => check === "port");
+  assert.match(what, new RegExp(`^port ${port} is ours: .*\\(pid ${second}\\)$`), "not who passed it the socket");
   // Nothing that it starts has its port, and one with another port says so.
   process.kill(second, "SIGTERM");
   assert.equal(await ended, 78);
-  assert.match(fs.readFileSync(path.join(own, "refused"), "utf8"), new RegExp(`listens on 127\\.0\\.0\\.1:${port} for this gateway, whose port is ${port + 1}`));
+  assert.match(fs.readFileSync(path.join(own, "refused"), "utf8"), new RegExp(`listens on 127\\.0\\.0\\.1:${port} .*for this gateway, which is to listen on 127\\.0\\.0\\.1:${port + 1}.*service install --socket`));
+  const again = run(env, "install");
+  assert.equal(again.status, 0, again.stderr);
+  assert.match(again.stdout, /^removed   .*openclaw-rs\.socket$/m);
+  assert.deepEqual(fs.readdirSync(units), ["openclaw-rs.service"]);
+  assert.equal(run(env, "install", "--socket").status, 0);
   const removed = run(env, "uninstall");
   assert.equal(removed.status, 0, removed.stderr);
   assert.deepEqual(fs.readdirSync(units), []);

@@ -1,7 +1,8 @@
 //! `cargo xtask sbom`: what the released gateway is made of, as a CycloneDX document.
 //!
-//! From `Cargo.lock` (names, versions, sums, edges) and `cargo tree` (which of them the binary holds, licenses, sources). The same
-//! tree gives the same bytes: there is no time and no serial number in it. Source of the form: CycloneDX 1.6, JSON.
+//! From `Cargo.lock` (names, versions, sums, edges) and `cargo tree` (which of them the binary holds, licenses, sources), for one
+//! target, whatever machine asks. The same tree gives the same bytes: there is no time and no serial number in it. Source of the
+//! form: CycloneDX 1.6, JSON.
 
 use crate::{Result, launch};
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,12 +11,15 @@ use std::path::Path;
 
 const LOCK: &str = "Cargo.lock";
 const PRODUCT: &str = "gateway";
+/// What is released. Other targets hold other packages.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 pub(crate) fn command(root: &Path, args: &[String]) -> Result<()> {
     let locked = std::fs::read_to_string(root.join(LOCK))
         .map_err(|error| format!("{}: {error}", root.join(LOCK).display()))?;
     let tree = launch::cargo()
         .args(["tree", "--locked", "--package", PRODUCT])
+        .args(["--target", TARGET])
         .args(["--edges", "normal,build", "--prefix", "none"])
         .args(["--format", "{p}\t{l}\t{r}"])
         .current_dir(root)
@@ -81,9 +85,10 @@ fn document(locked: &str, tree: &str) -> Result<String> {
     );
     writeln!(
         out,
-        "  \"metadata\": {{\n    \"component\": {{ \"type\": \"application\", \"bom-ref\": {}, \"name\": \"openclaw-gateway\", \"version\": {}, \"licenses\": [{{ \"license\": {{ \"id\": \"MIT\" }} }}] }}\n  }},\n  \"components\": [",
+        "  \"metadata\": {{\n    \"component\": {{ \"type\": \"application\", \"bom-ref\": {}, \"name\": \"openclaw-gateway\", \"version\": {}, \"licenses\": [{{ \"license\": {{ \"id\": \"MIT\" }} }}], \"properties\": [{{ \"name\": \"cdx:rustc:sbom:target:triple\", \"value\": {} }}] }}\n  }},\n  \"components\": [",
         json(&product.purl()),
         json(&product.version),
+        json(TARGET),
     )
     .expect("writing to a string cannot fail");
     let parts: Vec<String> = told
@@ -245,6 +250,7 @@ mod tests {
     fn what_is_in_the_binary_is_listed_with_sums_and_edges() {
         let document = document(LOCKED, TREE).expect("a document");
         for part in [
+            "\"name\": \"cdx:rustc:sbom:target:triple\", \"value\": \"x86_64-unknown-linux-gnu\"",
             "\"bom-ref\": \"pkg:cargo/a@1.0.0%2Bx\", \"name\": \"a\", \"version\": \"1.0.0+x\"",
             "\"hashes\": [{ \"alg\": \"SHA-256\", \"content\": \"00ff\" }]",
             "{ \"expression\": \"MIT OR Apache-2.0\" }",

@@ -173,6 +173,8 @@ pub(crate) enum Holder {
     Us(String),
     /// OpenClaw's own gateway, which calls itself as this program. Source: `process.title` in the package's entry.
     OpenClaw(String),
+    /// systemd, for a socket unit whose service does not run.
+    Manager(String),
     Other(String),
 }
 
@@ -181,6 +183,7 @@ impl std::fmt::Display for Holder {
         match self {
             Self::Us(process) | Self::Other(process) => out.write_str(process),
             Self::OpenClaw(process) => write!(out, "OpenClaw's gateway, {process}"),
+            Self::Manager(process) => write!(out, "a socket unit of systemd, {process}"),
         }
     }
 }
@@ -197,9 +200,26 @@ impl Holder {
             Self::Us(process)
         } else if command.starts_with(OWN) || command.contains("openclaw.mjs") {
             Self::OpenClaw(process)
+        } else if program.trim_end_matches(" (deleted)") == "systemd" {
+            Self::Manager(process)
         } else {
             Self::Other(process)
         }
+    }
+
+    /// Of those that have the same socket, the one that serves it: a service manager, or a shell, keeps what it passed on.
+    fn choose(all: impl IntoIterator<Item = (u32, Self)>) -> Option<(u32, Self)> {
+        let mut best: Option<(u32, Self)> = None;
+        for (pid, holder) in all {
+            match (&holder, &best) {
+                (Self::Us(_) | Self::OpenClaw(_), _) => return Some((pid, holder)),
+                (Self::Other(_), None | Some((_, Self::Manager(_)))) | (Self::Manager(_), None) => {
+                    best = Some((pid, holder));
+                }
+                (Self::Other(_) | Self::Manager(_), Some(_)) => {}
+            }
+        }
+        best
     }
 }
 
@@ -229,21 +249,20 @@ pub(crate) fn found_at(port: u16) -> Option<(u32, Holder)> {
         })?;
     let socket = format!("socket:[{inode}]");
     let processes = std::fs::read_dir("/proc").ok()?;
-    for entry in processes.flatten() {
-        let name = entry.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        let Ok(files) = std::fs::read_dir(entry.path().join("fd")) else {
-            continue;
-        };
-        if files.flatten().any(|file| {
+    let holders = processes.flatten().filter_map(|entry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let mut files = std::fs::read_dir(entry.path().join("fd")).ok()?.flatten();
+        let holds = files.any(|file| {
             std::fs::read_link(file.path()).is_ok_and(|link| link.as_os_str() == socket.as_str())
-        }) {
-            return Some((pid, process(pid)?));
-        }
-    }
-    Some((0, Holder::Other("another user's process".to_owned())))
+        });
+        // One that ended meanwhile holds nothing.
+        holds
+            .then(|| process(pid))
+            .flatten()
+            .map(|holder| (pid, holder))
+    });
+    let unseen = || (0, Holder::Other("another user's process".to_owned()));
+    Some(Holder::choose(holders).unwrap_or_else(unseen))
 }
 
 /// What a process is; `None` when it does not live.
@@ -260,6 +279,22 @@ pub(crate) fn process(pid: u32) -> Option<Holder> {
 pub(crate) fn parent_of(pid: u32) -> Option<u32> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     Stat::parse(&text).map(|stat| stat.parent)
+}
+
+/// Whether this process was started to ignore a signal, as `nohup` has SIGHUP ignored. Source: proc_pid_status(5), `SigIgn`.
+pub(crate) fn ignores(signal: i32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    is_in_mask(&status, signal)
+}
+
+fn is_in_mask(status: &str, signal: i32) -> bool {
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let bit = u32::try_from(signal - 1).ok();
+    let bit = bit.and_then(|bit| 1_u64.checked_shl(bit));
+    mask.unwrap_or_default() & bit.unwrap_or_default() != 0
 }
 
 #[cfg(test)]
@@ -296,11 +331,36 @@ mod tests {
             Holder::OpenClaw(_)
         ));
         assert!(matches!(of("nginx: master", "nginx"), Holder::Other(_)));
+        let manager = "/usr/lib/systemd/systemd --user";
+        assert!(matches!(of(manager, "systemd"), Holder::Manager(_)));
         // Replaced while it runs.
         assert!(matches!(
             of("x", "openclaw-gateway (deleted)"),
             Holder::Us(_)
         ));
+    }
+
+    #[test]
+    fn the_one_that_serves_is_told_from_those_that_passed_the_socket_on() {
+        let who = |name: &str| name.to_owned();
+        let (us, other, manager) = (
+            || (9, Holder::Us(who("us"))),
+            || (5, Holder::Other(who("sh"))),
+            || (1, Holder::Manager(who("systemd"))),
+        );
+        assert_eq!(Holder::choose([manager(), other(), us()]), Some(us()));
+        assert_eq!(Holder::choose([us(), manager()]), Some(us()));
+        assert_eq!(Holder::choose([manager(), other()]), Some(other()));
+        assert_eq!(Holder::choose([other(), manager()]), Some(other()));
+        assert_eq!(Holder::choose([manager()]), Some(manager()));
+        assert_eq!(Holder::choose([]), None);
+    }
+
+    #[test]
+    fn an_ignored_signal_is_read_from_the_mask() {
+        let status = "Name:\tx\nSigBlk:\t0000000000000003\nSigIgn:\t0000000000001001\n";
+        assert!(is_in_mask(status, 1) && is_in_mask(status, 13));
+        assert!(!is_in_mask(status, 2) && !is_in_mask(status, 0) && !is_in_mask("", 1));
     }
 
     #[test]

@@ -254,14 +254,21 @@ const EXCHANGE_QUIET: Duration = Duration::from_secs(30);
 /// Whoever exchanges something has so long for it.
 const EXCHANGE_MAX: Duration = Duration::from_secs(30);
 
-/// Says that no child runs, and waits until one may.
-async fn exchanged(told: oneshot::Sender<()>, go: oneshot::Receiver<()>) {
+/// Says that no child runs, and waits until one may, or none is to any more.
+async fn exchanged(
+    told: oneshot::Sender<()>,
+    go: oneshot::Receiver<()>,
+    shutdown: &mut watch::Receiver<bool>,
+) {
     // Whoever gave up has nothing to exchange.
     told.send(()).ok();
-    if tokio::time::timeout(EXCHANGE_MAX, go).await.is_err() {
-        tracing::error!(
-            "what was to change hands with openclaw took too long; openclaw is started"
-        );
+    tokio::select! {
+        waited = tokio::time::timeout(EXCHANGE_MAX, go) => if waited.is_err() {
+            tracing::error!(
+                "what was to change hands with openclaw took too long; openclaw is started"
+            );
+        },
+        () = stopped(shutdown) => {}
     }
 }
 
@@ -442,7 +449,9 @@ impl Supervisor {
                         self.backoff.reset();
                         return true;
                     }
-                    Some(Order::Exchange(_, told, go)) => exchanged(told, go).await,
+                    Some(Order::Exchange(_, told, go)) => {
+                        exchanged(told, go, &mut self.shutdown).await;
+                    }
                     Some(Order::Stop(done)) => {
                         self.stopping.push(done);
                         self.say(UpstreamState::Stopped { why: "stopped by request".to_owned() });
@@ -485,8 +494,8 @@ impl Supervisor {
                 }
                 Some(Order::Start | Order::Restart) => true,
                 Some(Order::Exchange(_, told, go)) => {
-                    exchanged(told, go).await;
-                    true
+                    exchanged(told, go, &mut self.shutdown).await;
+                    !*self.shutdown.borrow()
                 }
                 None => {
                     tokio::time::sleep(pause).await;
@@ -607,16 +616,7 @@ impl Supervisor {
                         return Ended::Restart;
                     }
                     Some(Order::Exchange(leaving, told, go)) => {
-                        if ready && let Some(call) = &self.call {
-                            let deadline = Instant::now() + EXCHANGE_QUIET;
-                            rest::let_go(call, &hints.gap, &leaving, deadline).await;
-                        }
-                        hints.gap.store(true, Ordering::Release);
-                        // What it would answer through an account that it loses, it answers now or never.
-                        self.end_within(child, ready, times.stop.max(EXCHANGE_DRAIN)).await;
-                        self.say(UpstreamState::Starting);
-                        exchanged(told, go).await;
-                        return Ended::Restart;
+                        return self.exchange(child, ready, &leaving, told, go).await;
                     }
                     None => {
                         stopped(&mut self.shutdown).await;
@@ -629,6 +629,57 @@ impl Supervisor {
                     return Ended::ShutDown;
                 }
             }
+        }
+    }
+
+    /// Has a running child let go of accounts and end, and waits until the next one may start. When the gateway stops meanwhile,
+    /// the child has no longer for it than for any other end.
+    async fn exchange(
+        &mut self,
+        child: &mut Child,
+        ready: bool,
+        leaving: &[ChannelAccount],
+        told: oneshot::Sender<()>,
+        go: oneshot::Receiver<()>,
+    ) -> Ended {
+        let hints = Arc::clone(&self.hints);
+        let mut shutdown = self.shutdown.clone();
+        if ready && let Some(call) = self.call.clone() {
+            let deadline = Instant::now() + EXCHANGE_QUIET;
+            tokio::select! {
+                () = rest::let_go(&call, &hints.gap, leaving, deadline) => {}
+                exit = child.exited() => {
+                    // It has nothing any more, whatever comes of it.
+                    hints.gap.store(true, Ordering::Release);
+                    self.say(UpstreamState::Starting);
+                    exchanged(told, go, &mut shutdown).await;
+                    return exit_meaning(exit, child, ready);
+                }
+                () = stopped(&mut shutdown) => {
+                    // A question about its work may have left this so.
+                    hints.gap.store(false, Ordering::Release);
+                    self.end(child, ready).await;
+                    return Ended::ShutDown;
+                }
+            }
+        }
+        hints.gap.store(true, Ordering::Release);
+        // What it would answer through an account that it loses, it answers now or never.
+        let within = self.plan.times.stop.max(EXCHANGE_DRAIN);
+        let is_over = tokio::select! {
+            () = self.end_within(child, ready, within) => false,
+            () = stopped(&mut shutdown) => true,
+        };
+        if is_over {
+            self.end(child, ready).await;
+            return Ended::ShutDown;
+        }
+        self.say(UpstreamState::Starting);
+        exchanged(told, go, &mut shutdown).await;
+        let is_over = *shutdown.borrow();
+        match is_over {
+            true => Ended::ShutDown,
+            false => Ended::Restart,
         }
     }
 

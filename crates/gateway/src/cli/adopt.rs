@@ -4,7 +4,6 @@
 //! last first, so that whoever served before serves again; the same when a person interrupts. Behind the point of return, where OpenClaw serves already, one that
 //! fails is told and the rest is done.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode};
 use std::time::{Duration, Instant};
@@ -20,17 +19,19 @@ use super::{To, api, complain, print, service};
 use crate::auth::pairing::{MadeBy, store::Store};
 use crate::bridge::process::find;
 use crate::config::settings::TlsSettings;
-use crate::config::{ConfigDocument, Env, OwnSettings, Paths, UpstreamMode, replace_private};
+use crate::config::{ConfigDocument, Env, OwnSettings, Paths, UpstreamMode};
 use crate::procfs::{self, Holder};
 
 mod log;
 mod manager;
 mod process;
 mod restore;
+mod step;
 mod walk;
 
 pub(super) use log::keep_log;
 pub(super) use restore::uninstall;
+use step::Step;
 use walk::{Interrupt, Walked, walk};
 
 /// A gateway may finish what it does for so long after it was asked to stop; then it is killed, as a service manager would.
@@ -97,281 +98,6 @@ struct Place<'a> {
     interrupt: Interrupt,
 }
 
-/// One step, and how it is undone.
-enum Step {
-    /// OpenClaw's own service stops, and does not start with the machine any more.
-    StopService(Unit),
-    /// OpenClaw's gateway that somebody started by hand.
-    EndOriginal(Running),
-    KeepRecord,
-    InstallOurs {
-        carried: manager::Carried,
-        /// The unit that was there before.
-        former: Option<String>,
-    },
-    StartOurs {
-        /// Of who served before, when no service manager keeps us.
-        env: Option<process::Surroundings>,
-    },
-    StopOurs(Option<Running>),
-    StartService {
-        unit: Unit,
-        /// Whether it starts with the machine, too.
-        enabled: bool,
-    },
-    StartOriginal(process::Surroundings),
-    /// It was not what ran, and starts with the machine.
-    EnableService(Unit),
-    RemoveOurs,
-    HandOver(Vec<Local>),
-    ForgetRecord,
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::StopService(unit) if unit.enabled && !unit.active => write!(
-                out,
-                "keep {0} from starting with the machine (systemctl --user disable --now {0})",
-                unit.name
-            ),
-            Self::StopService(unit) if unit.enabled => write!(
-                out,
-                "stop {0} and keep it from starting with the machine (systemctl --user disable --now {0})",
-                unit.name
-            ),
-            Self::StopService(unit) => {
-                write!(out, "stop {0} (systemctl --user stop {0})", unit.name)
-            }
-            Self::EndOriginal(running) => write!(
-                out,
-                "ask OpenClaw's gateway (pid {}) to stop, and wait for it {} s at most",
-                running.pid,
-                ORIGINAL_STOPS_WITHIN.as_secs()
-            ),
-            Self::KeepRecord => write!(out, "keep who served before, for the way back"),
-            Self::InstallOurs { carried, .. } => {
-                write!(out, "install {} for this user", service::UNIT)?;
-                match carried.lines.len() {
-                    0 => Ok(()),
-                    count => write!(
-                        out,
-                        ", with {count} lines of environment from OpenClaw's unit"
-                    ),
-                }
-            }
-            Self::StartOurs { env: None } => write!(
-                out,
-                "start {0}, now and with the machine (systemctl --user enable --now {0}), and wait until it answers",
-                service::UNIT
-            ),
-            Self::StartOurs { env: Some(_) } => write!(
-                out,
-                "start openclaw-gateway run, which no service manager keeps, and wait until it answers"
-            ),
-            Self::StopOurs(None) => write!(
-                out,
-                "stop {0} (systemctl --user disable --now {0})",
-                service::UNIT
-            ),
-            Self::StopOurs(Some(running)) => {
-                write!(out, "ask this gateway (pid {}) to stop", running.pid)
-            }
-            Self::StartService {
-                unit,
-                enabled: true,
-            } => write!(
-                out,
-                "start {0}, now and with the machine (systemctl --user enable --now {0}), and wait until it answers",
-                unit.name
-            ),
-            Self::StartService {
-                unit,
-                enabled: false,
-            } => write!(
-                out,
-                "start {0} (systemctl --user start {0}), and wait until it answers",
-                unit.name
-            ),
-            Self::StartOriginal(_) => write!(
-                out,
-                "start openclaw gateway run, which no service manager keeps, and wait until it answers"
-            ),
-            Self::EnableService(unit) => write!(
-                out,
-                "let {0} start with the machine again (systemctl --user enable {0})",
-                unit.name
-            ),
-            Self::RemoveOurs => write!(out, "remove {}; openclaw-rs/ stays", service::UNIT),
-            Self::HandOver(locals) => write!(
-                out,
-                "hand over {} devices that were paired here alone: OpenClaw pairs them at their next connect",
-                locals.len()
-            ),
-            Self::ForgetRecord => write!(out, "forget who served before"),
-        }
-    }
-}
-
-impl Step {
-    fn take(&self, at: &Place<'_>) -> anyhow::Result<()> {
-        match self {
-            Self::StopService(unit) => {
-                unit.stop(unit.enabled)?;
-                match unit.serves() {
-                    true => at.freed(),
-                    // Whoever has the port is another one.
-                    false => Ok(()),
-                }
-            }
-            Self::EndOriginal(running) => {
-                running.end(ORIGINAL_STOPS_WITHIN)?;
-                at.freed()
-            }
-            Self::KeepRecord => {
-                crate::config::create_private_dir(&at.paths.own_dir)?;
-                let text = serde_json::to_string(&at.record)?;
-                let file = at.paths.own_dir.join(RECORD_FILE);
-                replace_private(&file, format!("{text}\n").as_bytes())
-                    .with_context(|| format!("cannot write {}", file.display()))
-            }
-            Self::InstallOurs { carried, .. } => {
-                let file = service::write_for_user(at.profile)?;
-                carried.write(&file)?;
-                manager::reload()
-            }
-            Self::StartOurs { env } => {
-                let started = match env {
-                    None => {
-                        Unit::named(service::UNIT).start(true)?;
-                        Started::Service(service::UNIT)
-                    }
-                    Some(surroundings) => {
-                        let program =
-                            std::env::current_exe().context("cannot tell where this program is")?;
-                        let args: Vec<&str> = match at.profile {
-                            Some(profile) => vec!["--profile", profile, "run"],
-                            None => vec!["run"],
-                        };
-                        Started::process(
-                            surroundings,
-                            &program,
-                            &args,
-                            at.paths.own_dir.join(OUR_LOG),
-                        )?
-                    }
-                };
-                at.ready(started, is_ours, "this gateway")
-            }
-            Self::StopOurs(running) => {
-                match running {
-                    None => Unit::named(service::UNIT).stop(true)?,
-                    Some(running) => running.end(STOP_WITHIN)?,
-                }
-                at.freed()
-            }
-            Self::StartService { unit, enabled } => {
-                unit.start(*enabled)?;
-                at.ready(
-                    Started::Service(&unit.name),
-                    is_original,
-                    "OpenClaw's gateway",
-                )
-            }
-            Self::StartOriginal(surroundings) => at.start_original(surroundings),
-            Self::EnableService(unit) => unit.enable(),
-            Self::RemoveOurs => {
-                // Its link would stay and lead nowhere.
-                let ours = match at.managed {
-                    true => Unit::find(service::UNIT).ok().flatten(),
-                    false => None,
-                };
-                if let Some(unit) = ours.filter(|unit| unit.enabled) {
-                    unit.disable()?;
-                }
-                let file = service::unit_for_user(at.profile)?;
-                manager::Carried::remove(&file)?;
-                if file.exists() {
-                    std::fs::remove_file(&file)
-                        .with_context(|| format!("cannot remove {}", file.display()))?;
-                }
-                match at.managed {
-                    true => manager::reload(),
-                    false => Ok(()),
-                }
-            }
-            Self::HandOver(locals) => hand_over(&at.paths, locals),
-            Self::ForgetRecord => match std::fs::remove_file(at.paths.own_dir.join(RECORD_FILE)) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-                _ => Ok(()),
-            },
-        }
-    }
-
-    /// As it was before; may be asked of a step that failed halfway. `None`: there is nothing to be undone.
-    fn undo(&self, at: &Place<'_>) -> Option<anyhow::Result<()>> {
-        Some(match self {
-            Self::StopService(unit) if unit.serves() => unit.start(unit.enabled).and_then(|()| {
-                at.ready(
-                    Started::Service(&unit.name),
-                    is_original,
-                    "OpenClaw's gateway",
-                )
-            }),
-            // It came to nothing before, too.
-            Self::StopService(unit) if unit.active => unit.start(unit.enabled),
-            Self::StopService(unit) => unit.enable(),
-            Self::EndOriginal(running) => match running.lives() {
-                true => return None,
-                false => at.start_original(&running.surroundings),
-            },
-            Self::KeepRecord => Self::ForgetRecord.take(at),
-            Self::InstallOurs { former, .. } => {
-                Self::RemoveOurs.take(at).and_then(|()| match former {
-                    Some(text) => service::write(&service::unit_for_user(at.profile)?, text)
-                        .and_then(|_| manager::reload()),
-                    None => Ok(()),
-                })
-            }
-            Self::StartOurs { env: None } => Self::StopOurs(None).take(at),
-            Self::StartOurs { env: Some(_) } => match procfs::found_at(at.port) {
-                Some((pid, Holder::Us(_))) => Running::read(pid)
-                    .and_then(|running| running.end(STOP_WITHIN))
-                    .and_then(|()| at.freed()),
-                _ => return None,
-            },
-            Self::StopOurs(None) => Unit::named(service::UNIT)
-                .start(true)
-                .and_then(|()| at.ready(Started::Service(service::UNIT), is_ours, "this gateway")),
-            Self::StopOurs(Some(running)) => match running.lives() {
-                true => return None,
-                false => Self::StartOurs {
-                    env: Some(running.surroundings.clone()),
-                }
-                .take(at),
-            },
-            Self::StartService { unit, enabled } => unit.stop(*enabled).and_then(|()| at.freed()),
-            Self::StartOriginal(_) => match procfs::found_at(at.port) {
-                Some((pid, Holder::OpenClaw(_))) => Running::read(pid)
-                    .and_then(|running| running.end(ORIGINAL_STOPS_WITHIN))
-                    .and_then(|()| at.freed()),
-                _ => return None,
-            },
-            Self::EnableService(_) | Self::RemoveOurs | Self::HandOver(_) | Self::ForgetRecord => {
-                return None;
-            }
-        })
-    }
-
-    /// Before these OpenClaw serves already, or is not to: nothing is undone for them.
-    const fn is_behind_return(&self) -> bool {
-        matches!(
-            self,
-            Self::EnableService(_) | Self::RemoveOurs | Self::HandOver(_) | Self::ForgetRecord
-        )
-    }
-}
-
 /// What was started and is waited for.
 enum Started<'a> {
     Process { child: Child, log: log::Keeper },
@@ -388,6 +114,15 @@ impl Started<'_> {
         let (log, told) = log::Keeper::start(&log)?;
         let child = surroundings.start(program, args, told)?;
         Ok(Self::Process { child, log })
+    }
+
+    /// Nobody waits for it any more. One that no service manager keeps would take the port later, unseen.
+    fn give_up(&mut self) {
+        match self {
+            Self::Process { child, .. } => process::end_group(child, STOP_WITHIN),
+            // Stopped as its unit, by who undoes this.
+            Self::Service(_) => {}
+        }
     }
 
     /// Why it will not come, once it is dead.
@@ -462,10 +197,78 @@ impl<'a> Place<'a> {
         Ok(())
     }
 
-    /// Waits until the right one listens and is ready.
+    /// A unit of this user's service manager.
+    fn unit(&self, name: &str) -> anyhow::Result<Option<Unit>> {
+        match self.managed {
+            true => Unit::find(name),
+            false => Ok(None),
+        }
+    }
+
+    /// Our units as they were before they were stopped.
+    fn start_again(&self, units: &[Unit]) -> anyhow::Result<()> {
+        if let [_, ours] = units {
+            // A socket unit does not start beside a service that runs.
+            ours.stop(false)?;
+        }
+        for unit in units {
+            match unit.active {
+                true => unit.start(unit.enabled)?,
+                false if unit.enabled => unit.enable()?,
+                false => {}
+            }
+        }
+        let served = units
+            .iter()
+            .any(|unit| unit.active && unit.name == service::UNIT);
+        match served {
+            true => self.ready(Started::Service(service::UNIT), is_ours, "this gateway"),
+            // Whoever connects starts it.
+            false => Ok(()),
+        }
+    }
+
+    /// Takes units of ours away, and what belongs to them.
+    fn remove(&self, names: &[&str]) -> anyhow::Result<()> {
+        let ours = service::unit_for_user(self.profile)?;
+        for name in names {
+            // Its link would stay and lead nowhere.
+            let unit = self.unit(name).ok().flatten();
+            if let Some(unit) = unit.filter(|unit| unit.enabled) {
+                unit.disable()?;
+            }
+            if *name == service::UNIT {
+                manager::Carried::remove(&ours)?;
+            }
+            let file = ours.with_file_name(name);
+            if file.exists() {
+                std::fs::remove_file(&file)
+                    .with_context(|| format!("cannot remove {}", file.display()))?;
+            }
+        }
+        match self.managed {
+            true => manager::reload(),
+            false => Ok(()),
+        }
+    }
+
+    /// Waits until the right one listens and is ready; one that does not come in time, or is waited for no longer, does not stay.
     fn ready(
         &self,
         mut started: Started<'_>,
+        is_right: fn(&Holder) -> bool,
+        who: &str,
+    ) -> anyhow::Result<()> {
+        let answered = self.answers(&mut started, is_right, who);
+        if answered.is_err() {
+            started.give_up();
+        }
+        answered
+    }
+
+    fn answers(
+        &self,
+        started: &mut Started<'_>,
         is_right: fn(&Holder) -> bool,
         who: &str,
     ) -> anyhow::Result<()> {
@@ -548,10 +351,8 @@ pub(super) fn adopt(profile: Option<&str>, args: &Adopt) -> anyhow::Result<ExitC
             at.paths.own_file.display()
         );
     }
-    let unit = match at.managed {
-        true => Unit::find(&manager::original(profile))?,
-        false => None,
-    };
+    let unit = at.unit(&manager::original(profile))?;
+    let socket = at.unit(service::SOCKET)?;
     let running = at.original()?;
     if let Some(running) = &running {
         at.keeps_no_service(running, unit.as_ref())?;
@@ -565,7 +366,15 @@ pub(super) fn adopt(profile: Option<&str>, args: &Adopt) -> anyhow::Result<ExitC
             ));
             return Ok(ExitCode::SUCCESS);
         }
-        Some(holder @ Holder::Other(_)) => bail!(
+        Some(holder @ Holder::Manager(_)) if socket.as_ref().is_some_and(|unit| unit.active) => {
+            print(&format!(
+                "port {} is this gateway's already: {} starts it as soon as somebody connects ({holder})",
+                at.port,
+                service::SOCKET
+            ));
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(holder @ (Holder::Other(_) | Holder::Manager(_))) => bail!(
             "port {} is held by {holder}, which is no OpenClaw: stop it, or set gateway.port",
             at.port
         ),
@@ -576,8 +385,13 @@ pub(super) fn adopt(profile: Option<&str>, args: &Adopt) -> anyhow::Result<ExitC
     {
         at.has_port(&unit.name, port)?;
     }
+    let serves = unit.as_ref().is_some_and(|unit| match &running {
+        Some(running) => unit.runs(running.pid),
+        // On its way to the port, which nobody else has.
+        None => unit.is_up(),
+    });
     // What the unit started ends with it.
-    let by_hand = running.filter(|_| !unit.as_ref().is_some_and(Unit::serves));
+    let by_hand = running.filter(|_| !serves);
     if unit.is_none() && by_hand.is_none() {
         bail!(
             "no OpenClaw gateway was found: neither the service {} nor a process on port {} or in the lock of {}. `openclaw-gateway service install` installs this one alone",
@@ -615,14 +429,19 @@ pub(super) fn adopt(profile: Option<&str>, args: &Adopt) -> anyhow::Result<ExitC
     let mut steps = vec![Step::KeepRecord];
     steps.extend(
         unit.filter(|unit| unit.active || unit.enabled)
-            .map(Step::StopService),
+            .map(|unit| Step::StopService { unit, serves }),
     );
     steps.extend(by_hand.map(Step::EndOriginal));
     if at.managed {
         let former = std::fs::read_to_string(service::unit_for_user(profile)?).ok();
         steps.push(Step::InstallOurs { carried, former });
     }
-    steps.push(Step::StartOurs { env });
+    // Installed before with a socket unit, it is started with that.
+    let socket = socket.filter(|unit| !unit.active).into_iter();
+    steps.push(match env {
+        None => Step::StartOurs(socket.chain([Unit::named(service::UNIT)]).collect()),
+        Some(surroundings) => Step::RunOurs(surroundings),
+    });
     Ok(walk(&at, &steps, args.dry_run)?.code())
 }
 

@@ -1,5 +1,6 @@
 //! Commands about messages and channels: calls to the running gateway's HTTP API.
 
+use std::error::Error as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -91,6 +92,36 @@ pub(super) enum PairingCommand {
     },
 }
 
+/// No answer came from where the gateway would be.
+#[derive(Debug, thiserror::Error)]
+#[error("{base}: {why}; is the gateway running? start it with `openclaw-gateway run`")]
+struct Unreached {
+    base: String,
+    why: String,
+    /// Nobody listens there.
+    is_refused: bool,
+}
+
+/// Whether this error says that no gateway runs; any other says that one did not do what it was asked.
+pub(super) fn is_not_running(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<Unreached>()
+        .is_some_and(|unreached| unreached.is_refused)
+}
+
+fn is_refused(error: &reqwest::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        if let Some(error) = next.downcast_ref::<std::io::Error>()
+            && error.kind() == std::io::ErrorKind::ConnectionRefused
+        {
+            return true;
+        }
+        cause = next.source();
+    }
+    false
+}
+
 /// The running gateway's HTTP API.
 struct Api {
     http: Http,
@@ -132,12 +163,10 @@ impl Api {
         if let Some(body) = body {
             request = request.json(body);
         }
-        let response = request.send().await.map_err(|error| {
-            anyhow::anyhow!(
-                "{}: {}; is the gateway running? start it with `openclaw-gateway run`",
-                self.base,
-                channels::web::describe(&error)
-            )
+        let response = request.send().await.map_err(|error| Unreached {
+            base: self.base.clone(),
+            why: channels::web::describe(&error),
+            is_refused: is_refused(&error),
         })?;
         let status = response.status();
         let body = channels::web::body(response, 64 * 1024 * 1024).await?;

@@ -10,7 +10,7 @@ use client::{Client, ClientError, ConnectOptions};
 use serde_json::{Value, json};
 
 use super::target::environment;
-use super::{To, call, print};
+use super::{To, call, print, service};
 use crate::assistant;
 use crate::bridge::process::find;
 use crate::bridge::remote::Target;
@@ -111,11 +111,21 @@ pub(super) fn look(profile: Option<&str>) -> anyhow::Result<Findings> {
     findings.push(match holder {
         None => fine("port", format!("port {port} is free: no gateway runs")),
         Some(holder) if is_ours => fine("port", format!("port {port} is ours: {holder}")),
+        Some(holder @ procfs::Holder::Manager(_)) if service::socket_listens() => fine(
+            "port",
+            format!(
+                "port {port} is ours: {} starts this gateway as soon as somebody connects ({holder})",
+                service::SOCKET
+            ),
+        ),
         Some(holder) => broken(
             "port",
             format!("port {port} is held by {holder}"),
             match holder {
                 procfs::Holder::OpenClaw(_) => "stop it with `openclaw gateway stop`",
+                procfs::Holder::Manager(_) => {
+                    "`systemctl --user list-sockets` or `systemctl list-sockets` names the unit: stop and disable that, or choose another port with gateway.port"
+                }
                 _ => "stop it, or choose another port with gateway.port",
             },
         ),

@@ -86,34 +86,88 @@ fn account(profile: Option<&str>, to: &To, wanted: &Move) -> anyhow::Result<Exit
         }
     };
     print(&format!("channels.native  {native:?}"));
+    let moved = wanted.accounts(&config);
     let deadline = Instant::now() + MOVED_WITHIN;
     loop {
-        let Ok(status) = api::get(profile, to, crate::rollout::PATH) else {
-            print("gateway          not running; it starts with this");
-            return Ok(ExitCode::SUCCESS);
+        let status = match api::get(profile, to, crate::rollout::PATH) {
+            Ok(status) => status,
+            Err(why) if api::is_not_running(&why) => {
+                print("gateway          not running; it starts with this");
+                return Ok(ExitCode::SUCCESS);
+            }
+            Err(why) => {
+                return Err(why.context(
+                    "openclaw-gateway.toml says so now; whether it is in force can't be told",
+                ));
+            }
         };
-        let accounts = status["accounts"].as_array().into_iter().flatten();
-        let is_here = accounts
-            .filter_map(Value::as_str)
-            .filter_map(|name| name.split_once('/'))
-            .any(|(channel, account)| wanted.includes(channel, account));
-        if status["upstream"] == "off" {
-            print(
-                "in force once OpenClaw is behind this gateway; until then every account runs here",
-            );
-            return Ok(ExitCode::SUCCESS);
+        let is_late = Instant::now() > deadline;
+        match Stands::read(&status, &moved, wanted.side()) {
+            Stands::Alone => {
+                print(
+                    "in force once OpenClaw is behind this gateway; until then every account runs here",
+                );
+                return Ok(ExitCode::SUCCESS);
+            }
+            Stands::InForce => {
+                print("in force");
+                return Ok(ExitCode::SUCCESS);
+            }
+            Stands::Down(state) => {
+                let moved = match wanted.side() {
+                    Side::Native => "it runs here now",
+                    Side::Upstream => "it does not run here any more, and nowhere else yet",
+                };
+                super::complain(&format!(
+                    "{moved}: OpenClaw is {state}, `openclaw-gateway upstream status` says why"
+                ));
+                return Ok(ExitCode::FAILURE);
+            }
+            Stands::Waits(what) if is_late => {
+                super::complain(&format!(
+                    "not in force yet: {what}; see the running gateway's log"
+                ));
+                return Ok(ExitCode::FAILURE);
+            }
+            Stands::Waits(_) => api::pause(Duration::from_millis(100))?,
         }
-        // The other side is ready for it once OpenClaw has started anew.
-        let is_up = !matches!(status["upstream"].as_str(), Some("starting" | "stopped"));
-        if is_here == (wanted.side() == Side::Native) && is_up {
-            print("in force");
-            return Ok(ExitCode::SUCCESS);
+    }
+}
+
+/// How a move stands, as the running gateway tells.
+#[derive(Debug, PartialEq, Eq)]
+enum Stands {
+    /// No OpenClaw is behind it.
+    Alone,
+    /// Every account has changed hands, and who has it is up.
+    InForce,
+    /// They have, and OpenClaw does not run: in which state it is.
+    Down(String),
+    Waits(String),
+}
+
+impl Stands {
+    /// `moved`: the accounts, `(channel, account)`; one with the same channel that stays where it is says nothing of them.
+    fn read(status: &Value, moved: &[(String, String)], side: Side) -> Self {
+        let upstream = status["upstream"].as_str().unwrap_or_default();
+        if upstream == "off" {
+            return Self::Alone;
         }
-        if Instant::now() > deadline {
-            super::complain("the running gateway has not taken the change yet; see its log");
-            return Ok(ExitCode::FAILURE);
+        let here = status["accounts"].as_array().map_or(&[][..], Vec::as_slice);
+        let elsewhere = moved.iter().find(|(channel, account)| {
+            let name = format!("{channel}/{account}");
+            here.iter().any(|one| *one == name) != (side == Side::Native)
+        });
+        match (elsewhere, upstream) {
+            (Some((channel, account)), _) => Self::Waits(match side {
+                Side::Native => format!("this gateway does not run {channel}/{account} yet"),
+                Side::Upstream => format!("this gateway still runs {channel}/{account}"),
+            }),
+            (None, "ready" | "asleep") => Self::InForce,
+            (None, "down" | "stopped") => Self::Down(upstream.to_owned()),
+            // The other side is ready for it once OpenClaw has started anew.
+            (None, other) => Self::Waits(format!("OpenClaw is {other}")),
         }
-        api::pause(Duration::from_millis(100))?;
     }
 }
 
@@ -323,4 +377,54 @@ fn differences(found: &Value) -> String {
         }
     }
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_move_is_in_force_when_each_account_is_where_it_belongs_and_openclaw_is_up() {
+        #[track_caller]
+        fn check(here: &[&str], upstream: &str, moved: &[&str], side: Side, expected: &Stands) {
+            let moved: Vec<(String, String)> = moved
+                .iter()
+                .map(|account| ("telegram".to_owned(), (*account).to_owned()))
+                .collect();
+            let status = json!({ "accounts": here, "upstream": upstream });
+            assert_eq!(Stands::read(&status, &moved, side), *expected);
+        }
+        let waits = |what: &str| Stands::Waits(what.to_owned());
+        let (a, both) = (["telegram/a"], ["telegram/a", "telegram/b"]);
+        check(&a, "ready", &["a"], Side::Native, &Stands::InForce);
+        check(&both, "asleep", &["a", "b"], Side::Native, &Stands::InForce);
+        // Another one of the channel says nothing of it.
+        let not_yet = waits("this gateway does not run telegram/b yet");
+        check(&a, "ready", &["a", "b"], Side::Native, &not_yet);
+        check(&a, "ready", &["b"], Side::Native, &not_yet);
+        check(&a, "ready", &["b"], Side::Upstream, &Stands::InForce);
+        let still = waits("this gateway still runs telegram/a");
+        check(&a, "ready", &["a", "b"], Side::Upstream, &still);
+        for side in [Side::Native, Side::Upstream] {
+            let here: &[&str] = if side == Side::Native { &a } else { &[] };
+            for state in ["down", "stopped"] {
+                check(here, state, &["a"], side, &Stands::Down(state.to_owned()));
+            }
+            check(
+                here,
+                "starting",
+                &["a"],
+                side,
+                &waits("OpenClaw is starting"),
+            );
+            check(here, "off", &["a"], side, &Stands::Alone);
+        }
+        check(
+            &[],
+            "down",
+            &["a"],
+            Side::Native,
+            &waits("this gateway does not run telegram/a yet"),
+        );
+    }
 }

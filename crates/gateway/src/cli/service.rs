@@ -59,7 +59,7 @@ const SYSTEM_STATE: &str = "/var/lib/openclaw";
 const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
 pub(super) const UNIT: &str = "openclaw-rs.service";
 /// Named as the service, so that systemd passes its sockets to that.
-const SOCKET: &str = "openclaw-rs.socket";
+pub(super) const SOCKET: &str = "openclaw-rs.socket";
 
 /// Seccomp and flags alone: what a user's manager may set too.
 const HARDENED: &str = "\
@@ -264,17 +264,64 @@ fn install(
     }
     let file = write(&unit_file(profile, scope)?, &text)?;
     let manager = manager(scope);
-    let mut units = UNIT.to_owned();
     print(&format!("written   {}", file.display()));
-    if let Some(sockets) = &sockets {
-        let file = write(&file.with_file_name(SOCKET), sockets)?;
-        units = format!("{SOCKET} {UNIT}");
-        print(&format!("written   {}", file.display()));
-    }
+    let Some(sockets) = &sockets else {
+        remove_socket(scope, &file)?;
+        print(&format!(
+            "to start  {manager} daemon-reload && {manager} enable --now {UNIT}"
+        ));
+        return Ok(ExitCode::SUCCESS);
+    };
+    let file = write(&file.with_file_name(SOCKET), sockets)?;
+    print(&format!("written   {}", file.display()));
+    // A socket unit does not start beside a service that runs, and one that listens already keeps its addresses.
     print(&format!(
-        "to start  {manager} daemon-reload && {manager} enable --now {units}"
+        "to start  {manager} daemon-reload && {manager} stop {SOCKET} {UNIT}; {manager} enable --now {SOCKET} {UNIT}"
     ));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Stops the socket unit beside this unit and removes it, when there is one: it would hold the port at the next start of the
+/// machine, and start the gateway for whoever connects.
+fn remove_socket(scope: Scope, unit: &Path) -> anyhow::Result<()> {
+    let file = unit.with_file_name(SOCKET);
+    if !file.exists() {
+        return Ok(());
+    }
+    // Where no manager answers, nothing listens.
+    if active(scope, SOCKET).is_some() {
+        let mut order = systemctl(scope);
+        let said = order
+            .args(["disable", "--now", SOCKET])
+            .output()
+            .context("systemctl can't be run")?;
+        if !said.status.success() {
+            anyhow::bail!(
+                "{SOCKET} stays: {} disable --now {SOCKET} failed: {}",
+                manager(scope),
+                String::from_utf8_lossy(&said.stderr).trim()
+            );
+        }
+    }
+    let link = file
+        .parent()
+        .map(|folder| folder.join("sockets.target.wants").join(SOCKET));
+    for path in link.into_iter().chain([file]) {
+        match std::fs::remove_file(&path) {
+            Ok(()) => print(&format!("removed   {}", path.display())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot remove {}", path.display()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a socket unit of this gateway listens now, this user's or the machine's.
+pub(super) fn socket_listens() -> bool {
+    let of = |system| active(Scope { system }, SOCKET).as_deref() == Some("active");
+    of(false) || of(true)
 }
 
 /// Where a user's own unit is.
@@ -322,27 +369,28 @@ const fn may_start_node(own: &OwnSettings) -> bool {
 
 fn uninstall(profile: Option<&str>, scope: Scope) -> anyhow::Result<ExitCode> {
     let file = unit_file(profile, scope)?;
-    if !file.exists() {
+    let socket = file.with_file_name(SOCKET);
+    let mut installed = vec![(SOCKET, &socket), (UNIT, &file)];
+    installed.retain(|(_, file)| file.exists());
+    if installed.is_empty() {
         complain(&format!("{} is not there", file.display()));
         return Ok(ExitCode::FAILURE);
     }
-    let state = active(scope);
-    if matches!(
-        state.as_deref(),
-        Some("active" | "activating" | "reloading")
-    ) {
-        complain(&format!(
-            "it runs; stop it first: {} disable --now {UNIT}",
-            manager(scope)
-        ));
+    let runs = |state: &str| matches!(state, "active" | "activating" | "reloading");
+    let mut states = installed.iter().filter_map(|(name, _)| active(scope, name));
+    if states.any(|state| runs(&state)) {
+        // The socket first: it would start the gateway again for whoever connects.
+        let orders: Vec<String> = installed
+            .iter()
+            .map(|(name, _)| format!("{} disable --now {name}", manager(scope)))
+            .collect();
+        complain(&format!("it runs; stop it first: {}", orders.join(" && ")));
         return Ok(ExitCode::FAILURE);
     }
-    for file in [file.with_file_name(SOCKET), file] {
-        if file.exists() {
-            std::fs::remove_file(&file)
-                .with_context(|| format!("cannot remove {}", file.display()))?;
-            print(&format!("removed   {}", file.display()));
-        }
+    remove_socket(scope, &file)?;
+    if file.exists() {
+        std::fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
+        print(&format!("removed   {}", file.display()));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -350,9 +398,14 @@ fn uninstall(profile: Option<&str>, scope: Scope) -> anyhow::Result<ExitCode> {
 fn status(profile: Option<&str>, scope: Scope, as_json: bool) -> anyhow::Result<ExitCode> {
     let file = unit_file(profile, scope)?;
     let installed = file.exists();
-    let state = active(scope);
+    let state = active(scope, UNIT);
+    let has_socket = file.with_file_name(SOCKET).exists();
+    let socket = has_socket.then(|| active(scope, SOCKET)).flatten();
     if as_json {
-        print(&json!({ "unit": file, "installed": installed, "active": state }).to_string());
+        print(
+            &json!({ "unit": file, "installed": installed, "active": state, "socket": socket })
+                .to_string(),
+        );
         return Ok(ExitCode::SUCCESS);
     }
     let word = if installed { "" } else { " (not installed)" };
@@ -363,6 +416,9 @@ fn status(profile: Option<&str>, scope: Scope, as_json: bool) -> anyhow::Result<
         "unit      {}{word}\nstate     {state}",
         file.display()
     ));
+    if let Some(socket) = socket {
+        print(&format!("socket    {socket}"));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -374,13 +430,17 @@ const fn manager(scope: Scope) -> &'static str {
     }
 }
 
-/// As `systemctl is-active` says; `None` where no manager answers.
-fn active(scope: Scope) -> Option<String> {
-    let mut ask = Command::new("systemctl");
+fn systemctl(scope: Scope) -> Command {
+    let mut command = Command::new("systemctl");
     if !scope.system {
-        ask.arg("--user");
+        command.arg("--user");
     }
-    let said = ask.args(["is-active", UNIT]).output().ok()?;
+    command
+}
+
+/// As `systemctl is-active` says; `None` where no manager answers.
+fn active(scope: Scope, unit: &str) -> Option<String> {
+    let said = systemctl(scope).args(["is-active", unit]).output().ok()?;
     let word = String::from_utf8_lossy(&said.stdout).trim().to_owned();
     Some(word).filter(|word| !word.is_empty())
 }

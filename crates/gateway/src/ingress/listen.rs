@@ -110,46 +110,63 @@ pub(crate) fn addresses_of(settings: &Settings, around: &Surroundings) -> Vec<So
         .collect()
 }
 
-/// The sockets that a service manager listens on for us, under the same rules as our own.
+/// The sockets that a service manager listens on for us: where we would listen ourselves, and nowhere else.
 ///
 /// # Errors
-/// An unsafe combination, or a port that is not the configured one.
+/// When they are others than the configuration asks for: more of them would open the gateway, fewer would close it.
 fn take(
-    settings: &Settings,
+    first: Ipv4Addr,
+    beside: &Beside,
     port: u16,
     passed: Vec<std::net::TcpListener>,
 ) -> Result<Vec<TcpListener>, String> {
-    let mut listeners = Vec::new();
-    for listener in passed {
-        let unusable = |error: Error| format!("a passed socket can't be used: {error}");
-        let address = listener.local_addr().map_err(unusable)?;
-        if address.port() != port {
-            return Err(format!(
-                "the service manager listens on {address} for this gateway, whose port is {port}: change ListenStream= of the .socket unit, or gateway.port"
-            ));
-        }
-        settings
-            .check_exposure(&address.ip().to_string())
-            .map_err(|error| error.to_string())?;
-        listener.set_nonblocking(true).map_err(unusable)?;
-        listeners.push(TcpListener::from_std(listener).map_err(unusable)?);
+    let unusable = |error: Error| format!("a passed socket can't be used: {error}");
+    let held = passed.iter().map(std::net::TcpListener::local_addr);
+    let held: Vec<SocketAddr> = held.collect::<Result<_, _>>().map_err(unusable)?;
+    agree(&held, first, beside, port)?;
+    let usable = passed.into_iter().map(|listener| {
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
+    });
+    usable.collect::<Result<_, _>>().map_err(unusable)
+}
+
+/// Whether these are the addresses that we would have ourselves.
+fn agree(held: &[SocketAddr], first: Ipv4Addr, beside: &Beside, port: u16) -> Result<(), String> {
+    let (also, must): (Option<IpAddr>, bool) = match *beside {
+        Beside::Nothing => (None, false),
+        Beside::IfThere(address) => (Some(address.into()), false),
+        Beside::Always(address) => (Some(address.into()), true),
+    };
+    let first = SocketAddr::new(first.into(), port);
+    let also = also.map(|address| SocketAddr::new(address, port));
+    let is_asked_for = |address: &SocketAddr| *address == first || also.as_ref() == Some(address);
+    let mut needed = std::iter::once(first).chain(also.filter(|_| must));
+    if held.iter().all(is_asked_for) && needed.all(|address| held.contains(&address)) {
+        return Ok(());
     }
-    Ok(listeners)
+    Err(format!(
+        "the service manager listens on {} for this gateway, which is to listen on {}: install its socket unit again (`openclaw-gateway service install --socket`) or change ListenStream= in it; or change gateway.bind and gateway.port",
+        listed(held.iter().copied()),
+        listed(std::iter::once(first).chain(also)),
+    ))
+}
+
+fn listed(addresses: impl Iterator<Item = SocketAddr>) -> String {
+    let all: Vec<String> = addresses.map(|address| address.to_string()).collect();
+    all.join(" and ")
 }
 
 /// Listens where the settings say, or on what the service manager has `passed`.
 ///
 /// # Errors
-/// An unsafe combination, or who holds the port and what to do about it.
+/// An unsafe combination, what was passed and is not meant, or who holds the port and what to do about it.
 pub(crate) async fn bind(
     settings: &Settings,
     port: u16,
     around: &Surroundings,
     passed: Vec<std::net::TcpListener>,
 ) -> Result<Vec<TcpListener>, String> {
-    if !passed.is_empty() {
-        return take(settings, port, passed);
-    }
     let (mut first, mut beside) = addresses(settings.bind, around);
     if settings.bind == BindMode::Tailnet && around.tailnet.is_none() {
         tracing::warn!(
@@ -163,6 +180,9 @@ pub(crate) async fn bind(
             (first, beside) = addresses(BindMode::Loopback, around);
         }
         checked => checked.map_err(|error| error.to_string())?,
+    }
+    if !passed.is_empty() {
+        return take(first, &beside, port, passed);
     }
     let first = SocketAddr::new(first.into(), port);
     let listener = TcpListener::bind(first)
@@ -195,6 +215,9 @@ fn held(address: SocketAddr, error: &Error) -> String {
     match procfs::holder_of(port) {
         Some(holder @ procfs::Holder::OpenClaw(_)) => format!(
             "port {port} is held by {holder}; stop it with `openclaw gateway stop`, or start this gateway with --port <other>"
+        ),
+        Some(holder @ procfs::Holder::Manager(_)) => format!(
+            "port {port} is held by {holder}; `systemctl --user list-sockets` or `systemctl list-sockets` names the unit: start the service that belongs to it, or stop it, or start this gateway with --port <other>"
         ),
         Some(holder) => format!(
             "port {port} is held by {holder}; stop it, or start this gateway with --port <other>"
@@ -245,6 +268,42 @@ mod tests {
                 "{mode:?} in a container"
             );
         }
+    }
+
+    #[test]
+    fn passed_sockets_are_those_that_the_configuration_asks_for() {
+        #[track_caller]
+        fn check(bind: BindMode, held: &[&str], fits: bool) {
+            let home = Surroundings {
+                is_container: false,
+                tailnet: None,
+            };
+            let (first, beside) = addresses(bind, &home);
+            let held: Vec<SocketAddr> = held
+                .iter()
+                .map(|address| address.parse().expect("an address"))
+                .collect();
+            let answer = agree(&held, first, &beside, 18_789);
+            assert_eq!(answer.is_ok(), fits, "{answer:?}");
+            if let Err(why) = answer {
+                assert!(why.contains(&held[0].to_string()), "{why}");
+                assert!(why.contains(&format!("{first}:18789")), "{why}");
+            }
+        }
+        let custom = BindMode::Custom(Ipv4Addr::new(10, 0, 0, 1));
+        check(BindMode::Loopback, &["127.0.0.1:18789"], true);
+        let both = ["127.0.0.1:18789", "[::1]:18789"];
+        check(BindMode::Loopback, &both, true);
+        check(BindMode::Lan, &["0.0.0.0:18789"], true);
+        check(custom, &["127.0.0.1:18789", "10.0.0.1:18789"], true);
+        // Open where it is to be closed, and the other way round; another port, and half of what is asked for.
+        check(BindMode::Loopback, &["0.0.0.0:18789"], false);
+        check(BindMode::Loopback, &["[::]:18789"], false);
+        check(BindMode::Loopback, &["192.168.0.2:18789", both[0]], false);
+        check(BindMode::Lan, &["127.0.0.1:18789"], false);
+        check(BindMode::Loopback, &["127.0.0.1:18790"], false);
+        check(BindMode::Loopback, &["[::1]:18789"], false);
+        check(custom, &["10.0.0.1:18789"], false);
     }
 
     #[test]

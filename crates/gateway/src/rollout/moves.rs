@@ -109,8 +109,15 @@ impl Move {
         Ok(next)
     }
 
+    /// The enabled accounts that it is about, `(channel, account)`.
+    pub(crate) fn accounts(&self, config: &Value) -> Vec<(String, String)> {
+        let mut all = configured(config);
+        all.retain(|(channel, account)| self.includes(channel, account));
+        all
+    }
+
     /// Whether an account is among those that move.
-    pub(crate) fn includes(&self, channel: &str, account: &str) -> bool {
+    fn includes(&self, channel: &str, account: &str) -> bool {
         channel == self.channel && self.account.as_deref().is_none_or(|own| own == account)
     }
 

@@ -480,6 +480,64 @@ async fn on_demand_sleeps_until_called_and_again_when_idle() {
     fixture.end().await;
 }
 
+/// Something reaches its account all the time. Tells when it was asked.
+fn never_quiet() -> (Call, Arc<Notify>) {
+    let asked = Arc::new(Notify::new());
+    let told = Arc::clone(&asked);
+    let call: Call = Arc::new(move |method, _params| {
+        told.notify_one();
+        Box::pin(async move {
+            let account =
+                serde_json::json!({ "accountId": "a", "lastEventAt": crate::clock::now_ms() });
+            let answer = match method {
+                "channels.status" => {
+                    serde_json::json!({ "channelAccounts": { "telegram": [account] } })
+                }
+                _ => serde_json::json!({ "status": "ready" }),
+            };
+            Ok(answer.to_string())
+        })
+    });
+    (call, asked)
+}
+
+fn an_account() -> Vec<ChannelAccount> {
+    vec![("telegram".to_owned(), "a".to_owned())]
+}
+
+#[tokio::test]
+async fn an_account_is_let_go_of_when_its_child_ends_in_the_middle() {
+    let (call, asked) = never_quiet();
+    let mut fixture = Fixture::start("gateway", |_| {}, Some(call));
+    let pid = fixture.ready(1).await.pid.unwrap();
+    let began = Instant::now();
+    let (between, ()) = tokio::join!(fixture.handle.exchange(an_account()), async {
+        asked.notified().await;
+        let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    });
+    assert!(!runs(pid) && began.elapsed() < EXCHANGE_QUIET);
+    assert_eq!(fixture.starts.load(Ordering::SeqCst), 1);
+    drop(between);
+    fixture.ready(2).await;
+    fixture.end().await;
+}
+
+#[tokio::test]
+async fn an_exchange_holds_up_no_stop_of_the_gateway() {
+    let (call, asked) = never_quiet();
+    let mut fixture = Fixture::start("gateway", |_| {}, Some(call));
+    let pid = fixture.ready(1).await.pid.unwrap();
+    let began = Instant::now();
+    let (_between, ()) = tokio::join!(fixture.handle.exchange(an_account()), async {
+        asked.notified().await;
+        fixture.shutdown.send_replace(true);
+    });
+    assert!(!runs(pid), "gone before anything changes hands");
+    fixture.end().await;
+    assert!(began.elapsed() < EXCHANGE_QUIET);
+}
+
 #[tokio::test]
 async fn past_its_ceiling_it_is_drained_and_started_anew() {
     let (call, asked) = upstream_calls(false);

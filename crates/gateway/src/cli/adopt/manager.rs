@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, bail};
 
 use crate::config::{Env, replace_private};
+use crate::procfs;
 
 /// Variables by which a gateway knows its own service; ours is another one. Source: src/daemon/service-env.ts at 2026.9.6.
 const IDENTITY: &[&str] = &[
@@ -21,6 +22,8 @@ const IDENTITY: &[&str] = &[
 ];
 /// Tries of a service manager after which a gateway will not come.
 const RETRIES_MAX: u32 = 3;
+/// Between a service's first process and what serves in it there are no more.
+const GENERATIONS_MAX: usize = 16;
 const DROP_IN: &str = "10-adopted.conf";
 
 /// Name of OpenClaw's own unit. Source: docs/platforms/linux.md at 2026.9.6.
@@ -128,9 +131,19 @@ impl Unit {
         })
     }
 
-    /// Whether a process of it runs, so that the port is its own.
-    pub(super) const fn serves(&self) -> bool {
+    /// Whether it runs something now. That this has the port is not said.
+    pub(super) const fn is_up(&self) -> bool {
         self.active && self.main_pid.is_some()
+    }
+
+    /// Whether this process is what it runs, or was started by that. A unit that runs something need not have the port: beside
+    /// another one it starts and ends, again and again.
+    pub(super) fn runs(&self, pid: u32) -> bool {
+        let Some(main) = self.main_pid.filter(|_| self.active) else {
+            return false;
+        };
+        let line = std::iter::successors(Some(pid), |pid| procfs::parent_of(*pid));
+        line.take(GENERATIONS_MAX).any(|pid| pid == main)
     }
 
     /// Whether it was started again and again and came to nothing.
@@ -343,7 +356,8 @@ mod tests {
     fn a_unit_is_read_from_what_systemctl_says() {
         let said = "LoadState=loaded\nActiveState=active\nSubState=running\nMainPID=7\nNRestarts=9\nUnitFileState=enabled\nFragmentPath=/u/a.service\nDropInPaths=/u/a.service.d/1.conf /u/a.service.d/2.conf\n";
         let unit = Unit::parse("a.service", said).expect("a unit");
-        assert!(unit.serves() && unit.enabled && !unit.loops());
+        assert!(unit.active && unit.enabled && !unit.loops());
+        assert_eq!(unit.main_pid, Some(7));
         assert_eq!(unit.files.len(), 3);
         // Between two tries nobody has the port, and somebody else may.
         let waits = |tries| {
@@ -352,10 +366,24 @@ mod tests {
             )
         };
         let unit = Unit::parse("a.service", &waits(1)).expect("a unit");
-        assert!(unit.active && !unit.serves() && !unit.loops());
+        assert!(unit.active && unit.main_pid.is_none() && !unit.loops());
         assert!(Unit::parse("a.service", &waits(7)).is_some_and(|unit| unit.loops()));
         let gone = "LoadState=not-found\nActiveState=inactive\nUnitFileState=\n";
         assert_eq!(Unit::parse("a.service", gone), None);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_a_unit_runs_is_its_process_and_what_that_started() {
+        let own = std::process::id();
+        let parent = procfs::parent_of(own).expect("a parent");
+        let of = |main_pid| Unit {
+            active: true,
+            main_pid,
+            ..Unit::named("a.service")
+        };
+        assert!(of(Some(own)).runs(own) && of(Some(parent)).runs(own));
+        assert!(!of(Some(own)).runs(parent) && !of(None).runs(own));
     }
 
     #[test]

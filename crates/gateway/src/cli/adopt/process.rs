@@ -119,12 +119,7 @@ impl Running {
     }
 
     pub(super) fn lives(&self) -> bool {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
-        // Behind the name, which may hold anything. One that ended may wait long for somebody to take notice.
-        let state = stat
-            .rsplit_once(')')
-            .and_then(|(_, rest)| rest.trim_start().chars().next());
-        state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
+        lives(self.pid)
     }
 
     /// The service that it belongs to. One that this command runs in, too, is not about gateways: a terminal's, a build's.
@@ -163,6 +158,34 @@ impl Running {
         }
         bail!("process {} does not end", self.pid)
     }
+}
+
+fn lives(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Behind the name, which may hold anything. One that ended may wait long for somebody to take notice.
+    let state = stat
+        .rsplit_once(')')
+        .and_then(|(_, rest)| rest.trim_start().chars().next());
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
+}
+
+/// Ends what this command started, with its whole group: it is asked to stop, then what is left is killed.
+pub(super) fn end_group(child: &mut Child, within: Duration) {
+    let group = Pid::from_child(child);
+    // Until it is waited for, its number is nobody else's.
+    if !matches!(child.try_wait(), Ok(None)) {
+        return;
+    }
+    for (signal, within) in [(Signal::TERM, within), (Signal::KILL, KILLED_WITHIN)] {
+        // What is gone needs no signal.
+        rustix::process::kill_process_group(group, signal).ok();
+        let began = Instant::now();
+        while lives(child.id())
+            && began.elapsed() < within
+            && api::pause(Duration::from_millis(20)).is_ok()
+        {}
+    }
+    child.try_wait().ok();
 }
 
 /// A service of systemd.
@@ -254,6 +277,32 @@ mod tests {
         }
         check("0::/\n", None);
         check("", None);
+    }
+
+    #[test]
+    fn what_is_given_up_ends_with_all_that_it_started() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let log = dir.path().join("log");
+        let said = fs::File::create(&log).expect("a file");
+        let script = "sleep 1000 & echo $!; wait";
+        let mut child = Surroundings::own()
+            .start(Path::new("/bin/sh"), &["-c", script], said.into())
+            .expect("started");
+        let grandchild = loop {
+            let said = fs::read_to_string(&log).expect("a file");
+            if let Some(pid) = said.strip_suffix('\n') {
+                break pid.parse::<u32>().expect("a number");
+            }
+            api::pause(Duration::from_millis(5)).expect("a pause");
+        };
+        assert!(lives(grandchild));
+        end_group(&mut child, KILLED_WITHIN);
+        assert!(!matches!(child.try_wait(), Ok(None)));
+        let began = Instant::now();
+        while lives(grandchild) && began.elapsed() < KILLED_WITHIN {
+            api::pause(Duration::from_millis(5)).expect("a pause");
+        }
+        assert!(!lives(grandchild));
     }
 
     #[test]

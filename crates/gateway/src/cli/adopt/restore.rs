@@ -7,21 +7,20 @@ pub(in crate::cli) fn uninstall(
     args: &Uninstall,
 ) -> anyhow::Result<ExitCode> {
     let mut at = Place::look(profile)?;
-    let ours = match at.managed {
-        true => Unit::find(service::UNIT)?,
-        false => None,
-    };
-    let is_active = ours.as_ref().is_some_and(|unit| unit.active);
-    let serves = ours.as_ref().is_some_and(Unit::serves);
-    let running = match procfs::found_at(at.port) {
-        Some((pid, Holder::Us(_))) => Some(Running::read(pid)?),
-        Some((_, holder @ Holder::Other(_))) => bail!(
+    let (socket, ours) = (at.unit(service::SOCKET)?, at.unit(service::UNIT)?);
+    let is_active = |unit: &Option<Unit>| unit.as_ref().is_some_and(|unit| unit.active);
+    let holder = procfs::found_at(at.port);
+    let running = match &holder {
+        Some((pid, Holder::Us(_))) => Some(Running::read(*pid)?),
+        // Our socket unit, which has started nothing yet.
+        Some((_, Holder::Manager(_))) if is_active(&socket) => None,
+        Some((_, holder @ (Holder::Other(_) | Holder::Manager(_)))) => bail!(
             "port {} is held by {holder}: stop it first, so that OpenClaw can have it",
             at.port
         ),
         Some((_, Holder::OpenClaw(_))) | None => None,
     };
-    let is_restored = matches!(procfs::found_at(at.port), Some((_, Holder::OpenClaw(_))));
+    let is_restored = matches!(holder, Some((_, Holder::OpenClaw(_))));
     let record = Record::read(&at.paths.own_dir);
     let enabled = record.as_ref().is_none_or(|record| record.enabled);
     at.record = record.unwrap_or_default();
@@ -30,21 +29,18 @@ pub(in crate::cli) fn uninstall(
     // Beside a unit that comes to nothing another one may have the port.
     steps.extend(
         running
-            .filter(|_| !serves)
-            .map(|running| Step::StopOurs(Some(running))),
+            .filter(|running| !ours.as_ref().is_some_and(|unit| unit.runs(running.pid)))
+            .map(Step::EndOurs),
     );
-    if is_active {
-        steps.push(Step::StopOurs(None));
+    if is_active(&socket) || is_active(&ours) {
+        let both = socket.into_iter().chain(ours);
+        let units = both.filter(|unit| unit.active || unit.enabled);
+        steps.push(Step::StopOurs(units.collect()));
     }
     let locals = locals(&at.paths);
     if args.restore && !is_restored {
-        let unit = match at.managed {
-            true => {
-                let name = at.record.unit.clone();
-                Unit::find(&name.unwrap_or_else(|| manager::original(profile)))?
-            }
-            false => None,
-        };
+        let name = at.record.unit.clone();
+        let unit = at.unit(&name.unwrap_or_else(|| manager::original(profile)))?;
         match unit.filter(|_| !at.record.by_hand) {
             Some(unit) => steps.push(Step::StartService { unit, enabled }),
             None => {
@@ -59,8 +55,11 @@ pub(in crate::cli) fn uninstall(
             steps.extend(name.map(|name| Step::EnableService(Unit::named(name))));
         }
     }
-    if service::unit_for_user(profile)?.exists() {
-        steps.push(Step::RemoveOurs);
+    let file = service::unit_for_user(profile)?;
+    let mut installed = vec![service::SOCKET, service::UNIT];
+    installed.retain(|name| file.with_file_name(name).exists());
+    if !installed.is_empty() {
+        steps.push(Step::RemoveOurs(installed));
     }
     if args.restore && !locals.is_empty() {
         steps.push(Step::HandOver(locals.clone()));

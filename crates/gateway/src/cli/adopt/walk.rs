@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Place, Step};
 use crate::cli::{complain, print};
+use crate::procfs;
 
 /// How a walk over the steps ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,14 +32,17 @@ impl Walked {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Interrupt {
     asked: Arc<AtomicBool>,
+    /// What was done is being undone, to the end.
+    undoing: Arc<AtomicBool>,
 }
 
 impl Interrupt {
     pub(super) fn is_asked(&self) -> bool {
-        self.asked.load(Ordering::Relaxed)
+        self.asked.load(Ordering::Relaxed) && !self.undoing.load(Ordering::Relaxed)
     }
 
-    /// From here on Ctrl-C, a request to end and a closed terminal are asked about, and end nothing by themselves.
+    /// From here on Ctrl-C, a request to end and a closed terminal are asked about, and end nothing by themselves. What this
+    /// command was started to ignore, as by `nohup`, stays ignored.
     fn watch(&self) -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -46,21 +50,25 @@ impl Interrupt {
         let (mut interrupt, mut terminate, mut hangup) = {
             let _in = runtime.enter();
             (
-                signal(SignalKind::interrupt())?,
-                signal(SignalKind::terminate())?,
-                signal(SignalKind::hangup())?,
+                heeded(SignalKind::interrupt())?,
+                heeded(SignalKind::terminate())?,
+                heeded(SignalKind::hangup())?,
             )
         };
-        let asked = Arc::clone(&self.asked);
+        let Self { asked, undoing } = self.clone();
         std::thread::Builder::new()
             .name("signals".to_owned())
             .spawn(move || {
                 runtime.block_on(async move {
                     loop {
                         tokio::select! {
-                            _ = interrupt.recv() => {}
-                            _ = terminate.recv() => {}
-                            _ = hangup.recv() => {}
+                            () = next(&mut interrupt) => {}
+                            () = next(&mut terminate) => {}
+                            () = next(&mut hangup) => {}
+                        }
+                        if undoing.load(Ordering::Relaxed) {
+                            complain("undoing what was done, please wait");
+                            continue;
                         }
                         asked.store(true, Ordering::Relaxed);
                         complain(
@@ -70,6 +78,23 @@ impl Interrupt {
                 });
             })?;
         Ok(())
+    }
+}
+
+/// `None` for one that is ignored from the start.
+fn heeded(kind: SignalKind) -> std::io::Result<Option<Signal>> {
+    match procfs::ignores(kind.as_raw_value()) {
+        true => Ok(None),
+        false => signal(kind).map(Some),
+    }
+}
+
+async fn next(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
     }
 }
 
@@ -115,8 +140,8 @@ pub(super) fn walk(at: &Place<'_>, steps: &[Step], dry_run: bool) -> anyhow::Res
 
 /// Last first, to the end, whoever asks to stop meanwhile.
 fn undo(at: &Place<'_>, steps: &[Step]) {
+    at.interrupt.undoing.store(true, Ordering::Relaxed);
     for done in steps.iter().rev() {
-        at.interrupt.asked.store(false, Ordering::Relaxed);
         match done.undo(at) {
             None => {}
             Some(Ok(())) => print(&format!("undone: {done}")),

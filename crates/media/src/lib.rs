@@ -1,8 +1,9 @@
-//! Images: bytes in, bytes out, under limits.
+//! Images: bytes in, bytes out, under limits; and what video and audio files say of themselves.
 //!
 //! [`probe`] reads headers, [`process`] fits and converts. Both are synchronous and take no more
 //! memory than [`Limits`] allow; run them on threads that may block. JPEG to JPEG stays in Y, Cb
-//! and Cr planes from the file to the file; everything else goes over RGB or RGBA.
+//! and Cr planes from the file to the file; everything else goes over RGB or RGBA. [`record`] reads
+//! the headers of video and audio.
 
 mod decode;
 mod encode;
@@ -15,6 +16,7 @@ mod png;
 mod probe;
 mod process;
 mod raster;
+mod recording;
 #[cfg(test)]
 mod tests;
 
@@ -24,3 +26,4 @@ pub use format::Format;
 pub use limits::{Cancel, Limits};
 pub use probe::{Exif, Metadata, probe};
 pub use process::{Options, Output, Target, process};
+pub use recording::{Container, Recording, Stream, StreamKind, record};

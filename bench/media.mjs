@@ -10,15 +10,20 @@ import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { median } from "./numbers.mjs";
-import { mediaReport } from "./report-media.mjs";
+import { mediaDocument } from "./report-media.mjs";
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
 const args = process.argv.slice(2);
 const rounds = args.includes("--quick") ? 5 : 9;
 const say = (text) => process.stderr.write(`${text}\n`);
 
+function report(text, source) {
+  const file = path.join(root, "docs/media.md");
+  fs.writeFileSync(file, mediaDocument(fs.readFileSync(file, "utf8"), text, source));
+}
+
 if (args[0] === "--report") {
-  fs.writeFileSync(path.join(root, "docs/media.md"), mediaReport(fs.readFileSync(args[1], "utf8"), path.basename(args[1])));
+  report(fs.readFileSync(args[1], "utf8"), path.basename(args[1]));
   process.exit();
 }
 
@@ -278,5 +283,5 @@ record({ kind: "end", load: load() });
 
 fs.mkdirSync(path.dirname(file), { recursive: true });
 fs.writeFileSync(file, `${lines.join("\n")}\n`);
-fs.writeFileSync(path.join(root, "docs/media.md"), mediaReport(`${lines.join("\n")}\n`, path.basename(file)));
+report(`${lines.join("\n")}\n`, path.basename(file));
 say(`written: ${path.relative(root, file)}, docs/media.md`);

@@ -1,4 +1,4 @@
-// docs/media.md from the lines of `make bench-media`.
+// The part of docs/media.md that is made from the lines of `make bench-media`.
 
 /** What issue 5 asks of each row: sharp's time over ours, CPU. */
 const FLOORS = {
@@ -12,13 +12,22 @@ const [BYTES_SLACK, PSNR_SLACK] = [1.03, 0.1];
 const ms = (value) => (value < 1 ? value.toFixed(3) : value < 10 ? value.toFixed(2) : value.toFixed(1));
 const times = (value) => `${value >= 10 ? value.toFixed(0) : value.toFixed(2)}×`;
 
-export function mediaReport(text, source) {
+const TITLE = "## Beside sharp";
+
+/** The whole document: what people wrote stands before the report. */
+export function mediaDocument(document, text, source) {
+  const at = document.indexOf(`${TITLE}\n`);
+  if (at < 0) throw new Error(`docs/media.md has no line "${TITLE}": the report goes there and to the end`);
+  return document.slice(0, at) + mediaReport(text, source);
+}
+
+function mediaReport(text, source) {
   const rows = text.trim().split("\n").map((line) => JSON.parse(line));
   const [conditions] = rows.filter(({ kind }) => kind === "conditions");
   const cases = Map.groupBy(rows.filter(({ kind }) => kind === "case"), ({ name }) => name);
   const [first] = rows.filter(({ kind }) => kind === "case");
   const loads = rows.map(({ load }) => load).filter((load) => load !== undefined);
-  return `# Images beside sharp
+  return `${TITLE}
 
 Written by \`make bench-media\` from [bench/results/${source}](../bench/results/${source}); the crate and its addon are in
 \`crates/media\` and \`crates/media-napi\`.
@@ -40,7 +49,7 @@ Inputs: mosaics of photographs from Debian's \`mate-backgrounds\` at their own s
 ${mb(conditions.inputs["24 MP"])}), a real 18 MP file (${mb(conditions.inputs["18 MP painting"])}), a drawn 2560×1440 page with a photograph. Files straight from a camera are not
 among them: they have more bytes a pixel, which moves every ratio towards 1, since both sides must parse them.
 
-## Boundary
+### Boundary
 
 | call | min ms | median ms | p99 ms | goal p99 |
 |---|---|---|---|---|
@@ -48,7 +57,7 @@ ${rows.filter(({ kind }) => kind === "boundary").map(({ name, min, median, p99 }
 
 From the call in JavaScript to the promise's answer, over the pool's queue and another thread, ${rows.find(({ kind }) => kind === "boundary")?.calls} calls one after the other.
 
-## Memory
+### Memory
 
 RSS in MB after each 500 of 2,000 operations, after garbage collection, in a fresh process, one row after the other.
 
@@ -56,7 +65,7 @@ RSS in MB after each 500 of 2,000 operations, after garbage collection, in a fre
 |---|---|---|---|---|---|---|
 ${rows.filter(({ kind }) => kind === "memory").map(({ name, rssMb }) => `| ${name} | ${rssMb.map((value) => value.toFixed(1)).join(" | ")} | ${(rssMb[4] - rssMb[2]).toFixed(1)} |`).join("\n")}
 
-## Not measured
+### Not measured
 
 SSIMULACRA2, files straight from a camera, GIF, animated WebP, AVIF (not read or written yet), Photon.
 `;

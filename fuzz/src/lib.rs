@@ -28,7 +28,7 @@ const fn target(name: &'static str, run: fn(&[u8]), bytes_max: usize) -> Target 
     }
 }
 
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     // Before anybody is known.
     target("websocket", websocket, 4096),
     target("frame", frame, 4096),
@@ -40,6 +40,7 @@ pub const TARGETS: [Target; 12] = [
     target("text", text, 2048),
     target("memory", memory_text, 4096),
     target("media", media, 8192),
+    target("recording", recording, 8192),
     // From anybody who can write to a chat account.
     target("mail", channels::fuzzing::mail, 8192),
     target("irc", channels::fuzzing::irc, 1024),
@@ -190,5 +191,20 @@ fn media(bytes: &[u8]) {
     };
     if let Ok(output) = media::process(bytes, &options, &limits, &Cancel::default()) {
         assert!(output.width <= 64 && output.height <= 64);
+    }
+}
+
+/// A video or a voice message somebody sent.
+fn recording(bytes: &[u8]) {
+    let Ok(found) = media::record(std::io::Cursor::new(bytes)) else {
+        return;
+    };
+    assert!(!found.streams.is_empty(), "a recording of nothing");
+    for seconds in found.streams.iter().map(|stream| stream.duration_s) {
+        let is_time = |seconds: f64| seconds.is_finite() && seconds > 0.0;
+        assert!(
+            seconds.or(found.duration_s).is_none_or(is_time),
+            "a length is none"
+        );
     }
 }

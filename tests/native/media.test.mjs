@@ -1,12 +1,13 @@
 // `media probe|fit|convert|thumbnail` from the spawned binary: no configuration, no gateway. The images are made here
-// with Node's own zlib, so reader and writer are both judged by something that is not ours.
+// with Node's own zlib, so reader and writer are both judged by something that is not ours; the recordings are ffmpeg's, with
+// ffprobe's word on them.
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import fs from "node:fs";
 import path from "node:path";
 import test from "node:test";
 import zlib from "node:zlib";
-import { gatewayBinary, isolatedEnv, tempDir } from "../lib/tools.mjs";
+import { gatewayBinary, isolatedEnv, repoRoot, tempDir } from "../lib/tools.mjs";
 
 function chunk(kind, body) {
   const out = Buffer.alloc(body.length + 12);
@@ -85,6 +86,38 @@ test("a folder becomes a folder, and every kind is what it says", () => {
       assert.deepEqual(run("probe", row.output, "--json").lines().map((r) => [r.format, r.width, r.height]), [[format, 300, 300]]);
     }
   }
+});
+
+test("probe tells recordings as ffprobe does, of a folder and of a file larger than memory should hold", () => {
+  const { dir, run } = folder();
+  const recordings = path.join(repoRoot, "crates/media/src/recording/fixtures");
+  const done = run("probe", recordings, "--json");
+  assert.equal(done.code, 0, done.err);
+  const rows = done.lines();
+  assert.equal(rows.length, 18);
+  for (const { file, format, bytes, streams } of rows) {
+    const name = path.basename(file);
+    assert.equal(format, path.extname(name).slice(1));
+    assert.equal(bytes, fs.statSync(file).size);
+    const said = JSON.parse(fs.readFileSync(`${file}.json`, "utf8"));
+    const row = (s) => [s.kind ?? s.codec_type, s.codec ?? s.codec_name, s.width, s.height, Number(s.sample_rate ?? 0), s.channels];
+    assert.deepEqual(streams.map(row), said.streams.map(row), name);
+  }
+  const turned = rows.find(({ file }) => file.endsWith("turned.mp4"));
+  assert.equal(turned.duration_s, 1.2);
+  const { rotation, display_width, display_height, frame_rate } = turned.streams[0];
+  assert.deepEqual([rotation, display_width, display_height, frame_rate], [270, 64, 96, 25]);
+
+  // 3 GiB of frames, as a file without blocks: what is read is the headers.
+  const [index, media] = [fs.readFileSync(path.join(recordings, "first.mp4")), path.join(dir, "long.bin")];
+  fs.writeFileSync(media, index);
+  fs.truncateSync(media, 3 * 2 ** 30);
+  const said = run("probe", "long.bin");
+  assert.equal(said.out, `long.bin: mp4, ${3 * 2 ** 30} bytes, 1.200 s, 21474836 kbit/s, video h264 128×64 25.00 fps\n`, said.err);
+  fs.writeFileSync(media, index.subarray(0, 200));
+  const cut = run("probe", "long.bin", "--json");
+  assert.deepEqual([cut.code, cut.lines().map(({ code }) => code)], [1, ["broken"]]);
+  assert.deepEqual(run("fit", "long.bin", "--max", "9", "-o", "x.png", "--json").lines().map(({ code }) => code), ["unsupported"]);
 });
 
 test("wrong files exit 1, wrong usage exits 2, and a bomb costs nothing", () => {

@@ -19,6 +19,7 @@ mod ingress;
 mod leader;
 mod log_stream;
 mod lower;
+mod media_facts;
 mod memories;
 mod messages;
 mod metrics;

@@ -1,4 +1,5 @@
-//! `media`: images from the command line. Needs no configuration and no running gateway.
+//! `media`: images, and what recordings say of themselves, from the command line. Needs no configuration and no running
+//! gateway.
 
 use std::collections::HashSet;
 use std::io::{IsTerminal as _, Read as _, Write as _};
@@ -11,6 +12,7 @@ use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
 use super::{complain, print};
+use crate::media_facts::{self, Found};
 
 /// Files of one folder argument; past it the argument is a mistake.
 const FILES_MAX: usize = 100_000;
@@ -19,9 +21,9 @@ const EXIT_USAGE: u8 = 2;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum MediaCommand {
-    /// What the headers say: kind, size, frames, orientation, camera, colour profile.
+    /// What the headers say, of images kind, size, orientation, camera; of video and sound length, streams, codecs.
     Probe {
-        /// Images, or folders of them.
+        /// Images, video and sound, or folders of them.
         #[arg(required = true)]
         files: Vec<PathBuf>,
         /// One JSON object a line.
@@ -160,36 +162,14 @@ pub(super) fn run(command: MediaCommand) -> ExitCode {
 
 fn probe(arguments: &[PathBuf], json: bool) -> anyhow::Result<ExitCode> {
     let mut failed = false;
-    for Source { file, .. } in sources(arguments)? {
-        let found = read(&file)
-            .and_then(|data| Ok((::media::probe(&data, &Limits::default())?, data.len())));
-        match found {
-            Ok((found, bytes)) if json => print(&described(&file, &found, bytes).to_string()),
-            Ok((found, bytes)) => {
-                let (width, height) = found.upright();
-                let exif = found.exif.unwrap_or_default();
-                let mut line = format!(
-                    "{}: {} {width}×{height}, {bytes} bytes",
-                    file.display(),
-                    found.format.name()
-                );
-                let facts = [
-                    (found.frames > 1).then(|| format!("{} frames", found.frames)),
-                    found.alpha.then(|| "transparency".to_owned()),
-                    (found.orientation > 1).then(|| format!("orientation {}", found.orientation)),
-                    exif.taken,
-                    exif.make,
-                    exif.model,
-                    exif.location
-                        .map(|(north, east)| format!("taken at {north:.5}, {east:.5}")),
-                    found.icc.map(|name| format!("profile {name}")),
-                ];
-                for fact in facts.into_iter().flatten() {
-                    line.push_str(", ");
-                    line.push_str(&fact);
-                }
-                print(&line);
+    for Source { file, .. } in sources(arguments, is_media)? {
+        match found(&file) {
+            Ok((found, bytes)) if json => {
+                let mut shown = found.json(bytes);
+                shown["file"] = file.to_string_lossy().into();
+                print(&shown.to_string());
             }
+            Ok((found, bytes)) => print(&format!("{}: {}", file.display(), found.line(bytes))),
             Err(error) => {
                 failed = true;
                 fail(&file, &error, json);
@@ -199,27 +179,16 @@ fn probe(arguments: &[PathBuf], json: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(failed)))
 }
 
-fn described(file: &Path, found: &::media::Metadata, bytes: usize) -> Value {
-    let exif = found.exif.as_ref().map(|exif| {
-        json!({
-            "taken": exif.taken,
-            "make": exif.make,
-            "model": exif.model,
-            "location": exif.location.map(|(north, east)| json!({ "latitude": north, "longitude": east })),
-        })
-    });
-    json!({
-        "file": file.to_string_lossy(),
-        "format": found.format.name(),
-        "bytes": bytes,
-        "width": found.width,
-        "height": found.height,
-        "frames": found.frames,
-        "alpha": found.alpha,
-        "orientation": found.orientation,
-        "icc": found.icc,
-        "exif": exif,
-    })
+/// And how many bytes it has. A recording is read in place: it may be larger than memory.
+fn found(file: &Path) -> anyhow::Result<(Found, u64)> {
+    if media_facts::is_recording(&head(file)?) {
+        let file = std::fs::File::open(file)?;
+        let bytes = file.metadata()?.len();
+        return Ok((Found::Recording(::media::record(file)?), bytes));
+    }
+    let data = read(file)?;
+    let found = media_facts::find(&data, &Limits::default())?;
+    Ok((found, data.len() as u64))
 }
 
 /// An image to read, and its name below the output folder.
@@ -228,7 +197,8 @@ struct Source {
     below: PathBuf,
 }
 
-fn sources(arguments: &[PathBuf]) -> anyhow::Result<Vec<Source>> {
+/// `is_wanted`: which files of a folder.
+fn sources(arguments: &[PathBuf], is_wanted: fn(&Path) -> bool) -> anyhow::Result<Vec<Source>> {
     let mut found = Vec::new();
     for argument in arguments {
         if !argument.is_dir() {
@@ -251,12 +221,12 @@ fn sources(arguments: &[PathBuf]) -> anyhow::Result<Vec<Source>> {
                 // Links are left out: they may lead in circles.
                 if kind.is_dir() {
                     folders.push(path);
-                } else if kind.is_file() && is_image(&path) {
+                } else if kind.is_file() && is_wanted(&path) {
                     let below = path.strip_prefix(argument).unwrap_or(&path).to_owned();
                     found.push(Source { file: path, below });
                 }
                 if found.len() > FILES_MAX {
-                    bail!("more than {FILES_MAX} images under {}", argument.display());
+                    bail!("more than {FILES_MAX} files under {}", argument.display());
                 }
             }
         }
@@ -266,11 +236,19 @@ fn sources(arguments: &[PathBuf]) -> anyhow::Result<Vec<Source>> {
 }
 
 fn is_image(file: &Path) -> bool {
+    head(file).is_ok_and(|head| Format::sniff(&head).is_ok())
+}
+
+fn is_media(file: &Path) -> bool {
+    head(file).is_ok_and(|head| Format::sniff(&head).is_ok() || media_facts::is_recording(&head))
+}
+
+fn head(file: &Path) -> std::io::Result<Vec<u8>> {
     let mut head = Vec::new();
-    std::fs::File::open(file)
-        .and_then(|file| file.take(256).read_to_end(&mut head))
-        .is_ok()
-        && Format::sniff(&head).is_ok()
+    let file = std::fs::File::open(file)?;
+    file.take(media_facts::HEAD_BYTES as u64)
+        .read_to_end(&mut head)?;
+    Ok(head)
 }
 
 fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
@@ -283,7 +261,7 @@ fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 fn convert(to: &Where, mut options: Options, format: Option<&str>) -> anyhow::Result<ExitCode> {
-    let sources = sources(&to.files)?;
+    let sources = sources(&to.files, is_image)?;
     let folder = to.output.is_dir()
         || to.output.to_string_lossy().ends_with('/')
         || to.files.len() > 1

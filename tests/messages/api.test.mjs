@@ -109,7 +109,8 @@ test("nobody without the token sends, reads or drops", async (t) => {
   const { receiver, ours, api } = await fixture(t);
   const id = (await api.send(hello({ mode: "wait" }))).body.message_id;
   const calls = [["POST", "/api/message", hello()], ["GET", `/api/message/${id}`], ["GET", "/api/messages"], ["GET", "/api/sessions"], ["GET", "/api/routes"],
-    ["GET", `/api/why/${id}`], ["GET", "/api/dead-letters"], ["DELETE", `/api/dead-letters/${id}`], ["POST", `/api/dead-letters/${id}/resend`], ["GET", "/api/channels"]];
+    ["GET", `/api/why/${id}`], ["GET", "/api/dead-letters"], ["DELETE", `/api/dead-letters/${id}`], ["POST", `/api/dead-letters/${id}/resend`], ["GET", "/api/channels"],
+    ["POST", "/api/media/probe", "x"], ["POST", "/api/media/fit", "x"], ["POST", "/api/media/convert", "x"]];
   for (const token of [undefined, "wrong"]) {
     const nobody = new MessageApi(ours, { token: token ?? null });
     // One wrong guess each: the gateway slows guessing down.

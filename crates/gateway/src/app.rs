@@ -146,6 +146,7 @@ pub struct App {
     pub(crate) shadow: crate::shadow::Shadow,
     pub(crate) traffic: crate::console::history::History,
     pub(crate) guard: crate::rollout::guard::Guard,
+    pub(crate) media: crate::messages::api::media::Desk,
 }
 
 /// A few KiB each. One client has at most [`limits::REQUESTS_WAITING_MAX`] of them, so that many are needed to use them up.
@@ -217,6 +218,7 @@ impl App {
                 shadow: crate::shadow::Shadow::default(),
                 traffic: crate::console::history::History::default(),
                 guard: crate::rollout::guard::Guard::default(),
+                media: crate::messages::api::media::Desk::default(),
             }
         })
     }

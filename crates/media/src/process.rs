@@ -166,6 +166,10 @@ fn processed(
     let wanted = target(format, options.target);
     let mut picture = match wanted {
         Some(Format::Gif | Format::WebP) if metadata.frames > 1 && options.animated => {
+            // All are kept at the size they are to have, which may be more than they come with.
+            let each = u64::from(plan.to.0) * u64::from(plan.to.1);
+            let all = each.saturating_mul(metadata.frames.into());
+            Limits::check("pixel count of all frames", all, limits.animation_pixels)?;
             let mut frames = Vec::new();
             decode::frames(data, &metadata, limits, cancel, |frame| {
                 let raster = if plan.is_identity(stored) {

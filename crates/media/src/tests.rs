@@ -259,6 +259,24 @@ fn animations_keep_their_frames() {
             limit: 2
         })
     );
+    // Made larger, each is within the limit, and all of them are not.
+    let options = Options {
+        target: Target::Format(Format::WebP),
+        enlarge: true,
+        ..inside(900)
+    };
+    let tight = Limits {
+        animation_pixels: 1_000_000,
+        ..Limits::default()
+    };
+    assert_eq!(
+        process(&gif, &options, &tight, &Cancel::default()),
+        Err(MediaError::Limit {
+            what: "pixel count of all frames",
+            have: 1_620_000,
+            limit: 1_000_000
+        })
+    );
 }
 
 #[test]

@@ -1,6 +1,7 @@
-//! The HTTP message API: `POST /api/message` and what shows a message's life. Described by `api/openapi.json`, which
-//! is served and tested against.
+//! The HTTP message API: `POST /api/message` and what shows a message's life; pictures and recordings (`media`). Described
+//! by `api/openapi.json`, which is served and tested against.
 
+pub(crate) mod media;
 mod reads;
 
 use std::sync::Arc;
@@ -118,6 +119,7 @@ enum Route<'a> {
     Channels,
     Pairings,
     Approve,
+    Media(media::Operation),
     /// What a service posts to an account of ours.
     Hook(&'a str, &'a str),
 }
@@ -145,6 +147,7 @@ impl<'a> Route<'a> {
             ["channels"] => Self::Channels,
             ["pairings"] => Self::Pairings,
             ["pairings", "approve"] => Self::Approve,
+            ["media", operation] => Self::Media(media::Operation::of(operation)?),
             _ => return None,
         })
     }
@@ -154,6 +157,9 @@ impl<'a> Route<'a> {
         match self {
             Self::OpenApi | Self::Hook(..) => (Method::GET, ""),
             Self::Send | Self::Resend(_) => (Method::POST, "operator.write"),
+            Self::Media(media::Operation::Probe) => (Method::POST, "operator.read"),
+            // Nothing is changed, but much work is done.
+            Self::Media(_) => (Method::POST, "operator.write"),
             Self::Approve => (Method::POST, "operator.admin"),
             Self::DeadLetter(_) => (Method::DELETE, "operator.write"),
             Self::Message(_)
@@ -201,6 +207,9 @@ pub(crate) async fn respond(
             _ => "GET, HEAD",
         });
         return answer(Err(refusal));
+    }
+    if let Route::Media(operation) = route {
+        return media::respond(&app.media, operation, request).await;
     }
     let is_head = *request.method() == Method::HEAD;
     let mut response = answer(serve(messages, route, request, &caller).await);
@@ -355,7 +364,7 @@ async fn serve(
             let (_, body) = read_json(request).await?;
             approve(messages, &body).await
         }
-        Route::Hook(..) => Err(Refusal::not_found("not here")),
+        Route::Hook(..) | Route::Media(_) => Err(Refusal::not_found("not here")),
     }
 }
 
@@ -578,6 +587,7 @@ mod tests {
             "/api/message",
             "/api/message/x",
             "/api/dead-letters/x/resend",
+            "/api/media/fit",
             "/webhooks/telegram",
             "/webhooks/webhook/work",
         ] {
@@ -588,6 +598,8 @@ mod tests {
             "/api/",
             "/api/message/",
             "/api/users/x/avatar",
+            "/api/media",
+            "/api/media/x",
             "/api/diagnostics/prometheus",
             "/webhooks/",
             "/webhooks/a/b/c",
@@ -639,6 +651,6 @@ mod tests {
                 "{path}"
             );
         }
-        assert_eq!(paths.len(), 13);
+        assert_eq!(paths.len(), 16);
     }
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::snapshot::{MessageFacts, Snapshot, Upstream};
 use super::{BUCKETS_US, CLOSE_CODES, ERROR_CODES, Histogram, Metrics, Owner};
 use crate::bridge::UpstreamState;
+use crate::messages::api::media::{Counts as MediaCounts, End, Operation};
 use crate::rollout::window::Signal;
 
 /// What the message store counts. Source: `history::count` in the crate `store`.
@@ -115,6 +116,7 @@ pub(crate) fn render(metrics: &Metrics, snapshot: &Snapshot) -> String {
     if let Some(facts) = &snapshot.messages {
         messages(&mut text, facts);
     }
+    media(&mut text, &snapshot.media);
     text.out
 }
 
@@ -506,4 +508,30 @@ fn messages(text: &mut Text, facts: &MessageFacts) {
             text.value(&[("channel", channel), ("state", state)], age);
         }
     }
+}
+
+/// `POST /api/media/…`.
+fn media(text: &mut Text, counts: &MediaCounts) {
+    text.counter(
+        "openclaw_rs_media_requests_total",
+        "Requests to /api/media, by how they ended: `refused` for what they were, `busy` for want of room or time, `gone` when nobody waited any more.",
+    );
+    for (operation, ends) in Operation::ALL.into_iter().zip(&counts.ends) {
+        for (end, count) in End::ALL.into_iter().zip(ends) {
+            text.value(
+                &[("operation", operation.name()), ("end", end.name())],
+                count,
+            );
+        }
+    }
+    text.counter(
+        "openclaw_rs_media_work_seconds_total",
+        "Time that was waited for their work.",
+    )
+    .value(&[], counts.work_seconds);
+    text.gauge(
+        "openclaw_rs_media_body_bytes",
+        "Room that their files have now; past 64 MiB more are refused.",
+    )
+    .value(&[], counts.body_bytes);
 }

@@ -40,6 +40,7 @@ pub(crate) struct Snapshot {
     pub(crate) effective: u8,
     pub(crate) upstream: Upstream,
     pub(crate) messages: Option<MessageFacts>,
+    pub(crate) media: crate::messages::api::media::Counts,
 }
 
 #[derive(Debug, Default)]
@@ -104,6 +105,7 @@ impl Snapshot {
                 vitals,
             },
             messages: app.messages().map(|messages| MessageFacts::read(messages)),
+            media: app.media.counts(),
         }
     }
 }

@@ -194,10 +194,10 @@ pub(super) async fn dead_letters(messages: &Messages, query: &str) -> Answer {
     ))
 }
 
-struct Query(Vec<(String, String)>);
+pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
-    fn parse(query: &str, known: &[&str]) -> Result<Self, Refusal> {
+    pub(super) fn parse(query: &str, known: &[&str]) -> Result<Self, Refusal> {
         let mut pairs = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -206,7 +206,10 @@ impl Query {
                 decoded(&value.replace('+', " ")),
             );
             if !known.contains(&name.as_str()) {
-                let message = format!("unknown parameter; known are {}", known.join(", "));
+                let message = match known {
+                    [] => "unknown parameter; this takes none".to_owned(),
+                    known => format!("unknown parameter; known are {}", known.join(", ")),
+                };
                 return Err(
                     Refusal::new(StatusCode::BAD_REQUEST, "INVALID_REQUEST", message)
                         .field(clip(&name)),
@@ -217,7 +220,7 @@ impl Query {
         Ok(Self(pairs))
     }
 
-    fn get(&self, name: &str) -> Option<&str> {
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0
             .iter()
             .find(|(own, _)| own == name)

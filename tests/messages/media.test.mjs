@@ -88,6 +88,7 @@ test("what is wrong is refused with code, message and field, before it costs any
     ["probe", clip.subarray(0, 500), 422, "BROKEN_MEDIA", "body"],
     ["probe", undefined, 400, "INVALID_REQUEST", "body"],
     ["probe?max=5", photo, 400, "INVALID_REQUEST", "max"],
+    ["fit?max=9", '<svg xmlns="http://www.w3.org/2000/svg"/>', 415, "UNSUPPORTED_MEDIA", "body"],
     ["fit?max=9", clip, 415, "UNSUPPORTED_MEDIA", "body"],
     ["fit?max=9", photo.subarray(0, 60), 422, "BROKEN_MEDIA", "body"],
     ["fit?max=9", bomb, 422, "MEDIA_LIMIT", "body"],

@@ -7,6 +7,7 @@ import fs from "node:fs";
 import path from "node:path";
 import test from "node:test";
 import zlib from "node:zlib";
+import sharp from "sharp";
 import { chunk, png } from "../lib/png.mjs";
 import { gatewayBinary, isolatedEnv, repoRoot, tempDir } from "../lib/tools.mjs";
 
@@ -97,6 +98,21 @@ test("probe tells recordings as ffprobe does, of a folder and of a file larger t
   const cut = run("probe", "long.bin", "--json");
   assert.deepEqual([cut.code, cut.lines().map(({ code }) => code)], [1, ["broken"]]);
   assert.deepEqual(run("fit", "long.bin", "--max", "9", "-o", "x.png", "--json").lines().map(({ code }) => code), ["unsupported"]);
+});
+
+test("kinds that are known and not read say what to do", async () => {
+  const { dir, run } = folder();
+  fs.writeFileSync(path.join(dir, "photo.avif"), await sharp(png(40, 20)).avif().toBuffer());
+  fs.writeFileSync(path.join(dir, "photo.heic"), Buffer.from("\0\0\0\x18ftypheic\0\0\0\0mif1heic", "latin1"));
+  fs.writeFileSync(path.join(dir, "drawing.svg"), '<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>');
+  for (const [file, advice] of [["photo.avif", /AVIF .*ffmpeg -i/], ["photo.heic", /HEIC .*Most Compatible.*heif-convert/], ["drawing.svg", /SVG .*rsvg-convert/]]) {
+    for (const args of [["probe", file], ["convert", file, "-o", "x.png"]]) {
+      const done = run(...args, "--json");
+      assert.deepEqual([done.code, done.lines().map(({ code }) => code)], [1, ["unsupported"]], done.err);
+      assert.match(done.lines()[0].error, advice);
+    }
+  }
+  assert.match(run("probe", "photo.avif").err, /photo\.avif: AVIF .*ffmpeg -i/);
 });
 
 test("wrong files exit 1, wrong usage exits 2, and a bomb costs nothing", () => {

@@ -47,13 +47,9 @@ impl Format {
             [b'I', b'I', 42, 0, ..] | [b'M', b'M', 0, 42, ..] => Self::Tiff,
             [b'B', b'M', ..] if head.len() >= 26 => Self::Bmp,
             [0, 0, 1, 0, count, ..] if *count > 0 && head.len() >= 22 => Self::Ico,
-            [_, _, _, _, b'f', b't', b'y', b'p', brand @ ..] => match brand.get(..4) {
-                Some(b"avif" | b"avis") => Self::Avif,
-                Some(b"heic" | b"heix" | b"hevc" | b"heim" | b"heis" | b"mif1" | b"msf1") => {
-                    Self::Heic
-                }
-                _ => return Err(unknown()),
-            },
+            [_, _, _, _, b'f', b't', b'y', b'p', brands @ ..] => {
+                boxed(brands).ok_or_else(unknown)?
+            }
             _ if looks_like_svg(head) => Self::Svg,
             _ => return Err(unknown()),
         };
@@ -110,8 +106,30 @@ fn unknown() -> MediaError {
     MediaError::Unsupported("not an image of a known kind (judged by content, not by name)".into())
 }
 
+/// By the brands of an `ftyp` box, its own and those it is compatible with.
+fn boxed(brands: &[u8]) -> Option<Format> {
+    match brands.get(..4)? {
+        b"avif" | b"avis" => Some(Format::Avif),
+        // What both are made of; which of the two stands after it.
+        b"mif1" | b"msf1"
+            if brands
+                .chunks(4)
+                .any(|brand| matches!(brand, b"avif" | b"avis")) =>
+        {
+            Some(Format::Avif)
+        }
+        b"heic" | b"heix" | b"hevc" | b"hevx" | b"heim" | b"heis" | b"hevm" | b"hevs" | b"mif1"
+        | b"msf1" => Some(Format::Heic),
+        _ => None,
+    }
+}
+
 fn looks_like_svg(head: &[u8]) -> bool {
     let text = String::from_utf8_lossy(head);
     let text = text.trim_start_matches('\u{feff}').trim_start();
-    text.starts_with("<svg") || (text.starts_with("<?xml") && text.contains("<svg"))
+    let begins = |start: &str| text.starts_with(start);
+    begins("<svg")
+        || begins("<!DOCTYPE svg")
+        || ((begins("<?xml") || begins("<!--"))
+            && (text.contains("<svg") || text.contains("<!DOCTYPE svg")))
 }

@@ -102,12 +102,7 @@ pub(crate) fn blocks<'a>(
         Format::Tiff | Format::Bmp | Format::Ico => {
             return other(data, format).map(|found| (format, found));
         }
-        Format::Avif | Format::Heic | Format::Svg => {
-            return Err(MediaError::Unsupported(format!(
-                "{} images are not decoded in this build",
-                format.name()
-            )));
-        }
+        Format::Avif | Format::Heic | Format::Svg => return Err(undecoded(format)),
     };
     let found = found.map_err(|reason| MediaError::Broken {
         format: format.name(),
@@ -120,6 +115,24 @@ pub(crate) fn blocks<'a>(
         });
     }
     Ok((format, found))
+}
+
+/// A kind that is known and not read, and what its sender can do.
+fn undecoded(format: Format) -> MediaError {
+    let why = match format {
+        Format::Heic => {
+            "HEIC pictures are not read here: send JPEG (on an iPhone: Settings, Camera, Formats, Most Compatible), or convert it \
+             first, for one with `heif-convert picture.heic picture.jpg`"
+        }
+        Format::Svg => {
+            "SVG drawings are not drawn here: make a PNG of it first, for one with `rsvg-convert -o picture.png picture.svg`"
+        }
+        _ => {
+            "AVIF pictures are not read here: convert it to JPEG, PNG or WebP first, for one with `ffmpeg -i picture.avif \
+             picture.png`"
+        }
+    };
+    MediaError::Unsupported(why.to_owned())
 }
 
 fn be16(data: &[u8], at: usize) -> Option<u16> {

@@ -40,9 +40,8 @@ impl Container {
             [_, _, _, _, b'f', b't', b'y', b'p', brand @ ..] => match brand.get(..4)? {
                 b"qt  " => Self::Mov,
                 b"M4A " | b"M4B " => Self::M4a,
-                // Pictures in the same boxes are `Format`'s.
-                b"avif" | b"avis" | b"heic" | b"heix" | b"hevc" | b"heim" | b"heis" | b"mif1"
-                | b"msf1" => return None,
+                // Pictures in the same boxes.
+                _ if crate::Format::sniff(head).is_ok() => return None,
                 _ => Self::Mp4,
             },
             // QuickTime before there was `ftyp`.

@@ -313,6 +313,67 @@ fn bytes_are_kept_by_quality_then_size() {
 }
 
 #[test]
+fn kinds_that_are_known_and_not_read_say_what_to_do() {
+    for (head, kind, advice) in [
+        (
+            &b"\0\0\0\x1Cftypavif\0\0\0\0mif1miaf"[..],
+            Format::Avif,
+            "ffmpeg -i",
+        ),
+        (
+            b"\0\0\0\x1Cftypmif1\0\0\0\0miafavif",
+            Format::Avif,
+            "ffmpeg -i",
+        ),
+        (
+            b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+            Format::Heic,
+            "Most Compatible",
+        ),
+        (
+            b"\0\0\0\x18ftypmif1\0\0\0\0heic",
+            Format::Heic,
+            "heif-convert",
+        ),
+        (
+            b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+            Format::Svg,
+            "rsvg-convert",
+        ),
+        (
+            b"\xEF\xBB\xBF<?xml version='1.0'?>\n<svg/>",
+            Format::Svg,
+            "rsvg-convert",
+        ),
+        (
+            b"<!-- drawn --><!DOCTYPE svg><svg/>",
+            Format::Svg,
+            "rsvg-convert",
+        ),
+    ] {
+        assert_eq!(Format::sniff(head), Ok(kind));
+        assert_eq!(crate::Container::sniff(head), None);
+        for error in [
+            run(head, &inside(10)).expect_err("not read"),
+            probe(head, &Limits::default()).expect_err("not read"),
+        ] {
+            assert_eq!(error.code(), "unsupported");
+            assert!(error.to_string().contains(advice), "{error}");
+        }
+    }
+    for other in [
+        &b"\0\0\0\x18ftypisom\0\0\0\0avif"[..],
+        b"<!-- <html> --><p>",
+        b"<?xml?><rss>",
+    ] {
+        assert_eq!(
+            Format::sniff(other).map_err(|e| e.code()),
+            Err("unsupported")
+        );
+    }
+}
+
+#[test]
 fn hostile_files_are_errors_before_they_cost() {
     // 65,500 × 65,500 in a few hundred bytes.
     let mut bomb = jpeg(&picture(16, 16), turbojpeg::Subsamp::Sub2x2);

@@ -27,6 +27,9 @@ async function call(what, body, { method = "POST", headers = {} } = {}) {
   return { status: response.status, headers: response.headers, type, bytes, body: type?.includes("json") ? JSON.parse(bytes) : undefined };
 }
 
+/** The most memory that the gateway has had, in MiB. */
+const most = () => Number(/VmHWM:\s+(\d+) kB/.exec(fs.readFileSync(`/proc/${ours.child.pid}/status`, "utf8"))[1]) / 1024;
+
 /** Of one series. */
 async function metric(series) {
   const line = (await (await fetch(metrics)).text()).split("\n").find((l) => l.startsWith(`${series} `));
@@ -94,6 +97,9 @@ test("what is wrong is refused with code, message and field, before it costs any
     ["fit?max=9", bomb, 422, "MEDIA_LIMIT", "body"],
     ["fit?max=9", profile, 422, "MEDIA_LIMIT", "body"],
     ["fit?max=16384&enlarge=true", photo, 422, "MEDIA_LIMIT", "body"],
+    // 49 million pixels, which is as many as a picture may have: what they take is too much.
+    ["fit?max=7000&enlarge=true", photo, 422, "MEDIA_LIMIT", "body"],
+    ["fit?width=5&mode=cover", photo, 400, "INVALID_REQUEST", "mode"],
     ["fit?maxBytes=10", photo, 422, "MEDIA_LIMIT", "maxBytes"],
     ["fit?max=0", photo, 400, "INVALID_REQUEST", "max"],
     ["fit?mode=fill", photo, 400, "INVALID_REQUEST", "mode"],
@@ -117,6 +123,42 @@ test("what is wrong is refused with code, message and field, before it costs any
   const found = await raw("probe", "transfer-encoding: chunked", ...Array(33).fill(piece));
   assert.equal(JSON.parse((await answered(found))[2]).code, "TOO_LARGE");
   for (const socket of [said, found]) socket.destroy();
+});
+
+test("a small file that would take much memory takes none", { skip: process.platform !== "linux" && "reads /proc" }, async () => {
+  // Twice, so that what comes with any work is there.
+  for (let n = 0; n < 2; n++) assert.equal((await call("fit?max=100", png(400, 200))).status, 200);
+  const header = (width, height) => {
+    const body = Buffer.from([0, 0, 0, 0, 0, 0, 0, 0, 8, 2, 0, 0, 0]);
+    body.writeUInt32BE(width);
+    body.writeUInt32BE(height, 4);
+    return chunk("IHDR", body);
+  };
+  const after = (file, at, piece) => Buffer.concat([file.subarray(0, at), piece, file.subarray(at)]);
+  // A text of zeros; a picture large in one place and small in another; a row; frames larger than their screen.
+  const text = Buffer.alloc(16 * MIB);
+  Buffer.from("4d4d002a00000008" + "0001" + "010f0002" + "00fff000" + "0000001a" + "00000000", "hex").copy(text);
+  const noted = png(8, 8, [chunk("eXIf", text)]);
+  const small = png(8, 8);
+  const row = png(8, 8);
+  row.writeUInt32BE(40_000_000, 16);
+  row.writeUInt32BE(1, 20);
+  const frame = Buffer.from("2c00000000ffffffff0002024c0100", "hex");
+  const gif = Buffer.concat([Buffer.from("GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff", "latin1"), frame, frame, Buffer.from(";")]);
+  const before = most();
+  for (const [what, body, status, code] of [
+    ["probe", noted, 200],
+    ["fit?max=4", noted, 200],
+    ["fit?width=1&height=16000&mode=exact&enlarge=true", png(16_000, 1), 422, "MEDIA_LIMIT"],
+    ["fit?max=9", row, 422, "MEDIA_LIMIT"],
+    ["fit?max=9", after(small, 8, header(60_000, 60_000)), 422, "MEDIA_LIMIT"],
+    ["fit?max=9", gif, 422, "BROKEN_MEDIA"],
+    ["convert?format=png", gif, 422, "BROKEN_MEDIA"],
+  ]) {
+    const { status: found, body: said, bytes } = await call(what, body);
+    assert.deepEqual([found, said?.code], [status, code], `${what}: ${bytes.toString("latin1", 0, 200)}`);
+  }
+  assert.ok(most() - before < 200, `${before} MiB before, ${most()} after`);
 });
 
 test("without room for another file one is asked to come again, and the room comes back", async () => {

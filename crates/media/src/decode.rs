@@ -3,7 +3,7 @@
 use crate::jpeg::Jpeg;
 use crate::raster::Raster;
 use crate::{Cancel, Format, Limits, MediaError, Metadata};
-use image::{AnimationDecoder, DynamicImage, Frames};
+use image::{AnimationDecoder, DynamicImage, Frames, ImageDecoder as _};
 use std::io::Cursor;
 
 /// One frame of an animation and how long it is shown.
@@ -47,10 +47,21 @@ pub(crate) fn still(
         .with_guessed_format()
         .map_err(|e| broken(format, e))?;
     let mut bounds = image::Limits::default();
-    // Sixteen-bit RGBA and as much again for a decoder's own rows.
-    bounds.max_alloc = Some(limits.pixels.saturating_mul(16));
+    bounds.max_alloc = Some(match format {
+        // The screen and the frame on it.
+        Format::Gif => gif_bytes(metadata, 2),
+        // Sixteen-bit RGBA and as much again for a decoder's own rows.
+        _ => limits.pixels.saturating_mul(16),
+    });
     reader.limits(bounds);
     Ok(raster(reader.decode().map_err(|e| broken(format, e))?))
+}
+
+/// So many RGBA pictures of the size of the screen. A frame may say that it is larger than its screen, up to 17 GB; some
+/// small files are so.
+fn gif_bytes(metadata: &Metadata, pictures: u64) -> u64 {
+    let screen = u64::from(metadata.width) * u64::from(metadata.height);
+    screen.max(1 << 20).saturating_mul(4 * pictures)
 }
 
 fn raster(image: DynamicImage) -> Raster {
@@ -82,15 +93,20 @@ pub(crate) fn frames(
     let pixels = u64::from(metadata.width) * u64::from(metadata.height) * count;
     Limits::check("pixel count of all frames", pixels, limits.animation_pixels)?;
     let frames: Frames<'_> = if format == Format::Gif {
-        let decoder = image::codecs::gif::GifDecoder::new(Cursor::new(data))
+        let mut decoder = image::codecs::gif::GifDecoder::new(Cursor::new(data))
             .map_err(|e| broken(format, e))?;
+        let mut bounds = image::Limits::default();
+        // The screen, the frame and what both make.
+        bounds.max_alloc = Some(gif_bytes(metadata, 3));
+        decoder.set_limits(bounds).map_err(|e| broken(format, e))?;
         decoder.into_frames()
     } else {
         let decoder = image::codecs::webp::WebPDecoder::new(Cursor::new(data))
             .map_err(|e| broken(format, e))?;
         decoder.into_frames()
     };
-    for frame in frames.take(usize::try_from(limits.frames).unwrap_or(usize::MAX)) {
+    // No more than were counted: room was taken for these.
+    for frame in frames.take(usize::try_from(metadata.frames).unwrap_or(usize::MAX)) {
         cancel.check()?;
         let frame = frame.map_err(|e| broken(format, e))?;
         let (numerator, denominator) = frame.delay().numer_denom_ms();

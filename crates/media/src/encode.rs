@@ -2,7 +2,7 @@
 
 use crate::decode::Frame;
 use crate::raster::Raster;
-use crate::{Format, MediaError, Options, jpeg, png};
+use crate::{Cancel, Format, MediaError, Options, jpeg, png};
 use image::codecs::gif::{GifEncoder, Repeat};
 use webp::{AnimEncoder, AnimFrame, PixelLayout, WebPConfig};
 
@@ -18,7 +18,9 @@ pub(crate) fn still(
     format: Format,
     options: &Options,
     quality: u8,
+    cancel: &Cancel,
 ) -> Result<Vec<u8>, MediaError> {
+    cancel.check()?;
     match format {
         Format::Jpeg if image.channels == 3 => jpeg::encode(image, quality),
         Format::Jpeg => jpeg::encode(&image.flattened(options.background), quality),
@@ -45,7 +47,7 @@ pub(crate) fn still(
                 raster: image.clone(),
                 delay_ms: 0,
             };
-            gif(&[frame])
+            gif(&[frame], cancel)
         }
         _ => Err(MediaError::Unsupported(format!(
             "{} images are not written in this build",
@@ -59,9 +61,10 @@ pub(crate) fn animation(
     format: Format,
     options: &Options,
     quality: u8,
+    cancel: &Cancel,
 ) -> Result<Vec<u8>, MediaError> {
     if format == Format::Gif {
-        return gif(frames);
+        return gif(frames, cancel);
     }
     let Some(first) = frames.first() else {
         return Err(failed(format, "no frames"));
@@ -78,6 +81,7 @@ pub(crate) fn animation(
         ));
         at_ms = at_ms.saturating_add(i32::try_from(*delay_ms).unwrap_or(i32::MAX));
     }
+    cancel.check()?;
     let file = encoder
         .try_encode()
         .map_err(|e| failed(format, format!("{e:?}")))?;
@@ -92,7 +96,7 @@ fn webp_config(lossless: bool, quality: u8) -> Result<WebPConfig, MediaError> {
     Ok(config)
 }
 
-fn gif(frames: &[Frame]) -> Result<Vec<u8>, MediaError> {
+fn gif(frames: &[Frame], cancel: &Cancel) -> Result<Vec<u8>, MediaError> {
     let mut file = Vec::new();
     let mut encoder = GifEncoder::new_with_speed(&mut file, 10);
     if frames.len() > 1 {
@@ -101,6 +105,7 @@ fn gif(frames: &[Frame]) -> Result<Vec<u8>, MediaError> {
             .map_err(|e| failed(Format::Gif, e))?;
     }
     for Frame { raster, delay_ms } in frames {
+        cancel.check()?;
         let rgba = if raster.channels == 4 {
             raster.data.clone()
         } else {

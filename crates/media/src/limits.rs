@@ -4,6 +4,10 @@ use crate::MediaError;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// Longest side, as of a JPEG and of what is made. What decoders and resampling keep for a row or a column is not counted
+/// in pixels: a picture one pixel high could have a hundred million of them.
+const SIDE_MAX: u64 = 65_535;
+
 /// What one image may cost.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -43,6 +47,8 @@ impl Limits {
     }
 
     pub(crate) fn frame(&self, width: u32, height: u32) -> Result<(), MediaError> {
+        let longest = width.max(height);
+        Self::check("longest side in pixels", longest.into(), SIDE_MAX)?;
         Self::check(
             "pixel count",
             u64::from(width) * u64::from(height),

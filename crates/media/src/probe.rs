@@ -5,6 +5,11 @@ use image::ImageDecoder as _;
 use std::borrow::Cow;
 use std::io::Cursor;
 
+/// Longest EXIF block that is read; of a JPEG it has at most 64 KiB.
+const EXIF_BYTES_MAX: usize = 256 << 10;
+/// Longest name of a colour profile that is told.
+const NAME_CHARS_MAX: usize = 200;
+
 /// Facts from the headers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Metadata {
@@ -68,7 +73,7 @@ pub(crate) struct Blocks<'a> {
 /// [`MediaError::Unsupported`] for what is no image, [`MediaError::Broken`] for headers that do not
 /// parse, [`MediaError::Limit`] for a file or a profile over its size.
 pub fn probe(data: &[u8], limits: &Limits) -> Result<Metadata, MediaError> {
-    crate::process::caught(data, || {
+    crate::process::caught(Format::sniff(data).map_or("image", Format::name), || {
         let (format, blocks) = blocks(data, limits)?;
         Ok(describe(format, &blocks))
     })
@@ -97,7 +102,7 @@ pub(crate) fn blocks<'a>(
     let found = match format {
         Format::Jpeg => jpeg(data, limits).ok_or("the markers end before the frame header"),
         Format::Png => png(data, limits)?.ok_or("the chunks end before the header"),
-        Format::WebP => webp(data).ok_or("the chunks end before the frame"),
+        Format::WebP => webp(data, limits).ok_or("the chunks end before the frame"),
         Format::Gif => gif(data).ok_or("the blocks end before the screen"),
         Format::Tiff | Format::Bmp | Format::Ico => {
             return other(data, format).map(|found| (format, found));
@@ -212,7 +217,8 @@ fn png<'a>(data: &'a [u8], limits: &Limits) -> Result<Option<Blocks<'a>>, MediaE
             break;
         };
         match &data[at + 4..from] {
-            b"IHDR" if body.len() >= 13 => {
+            // The first, as the decoder takes it.
+            b"IHDR" if found.width == 0 && body.len() >= 13 => {
                 found.width = be32(body, 0).unwrap_or(0);
                 found.height = be32(body, 4).unwrap_or(0);
                 found.alpha = matches!(body[9], 4 | 6);
@@ -220,7 +226,8 @@ fn png<'a>(data: &'a [u8], limits: &Limits) -> Result<Option<Blocks<'a>>, MediaE
             b"tRNS" => found.alpha = true,
             b"acTL" => found.frames = be32(body, 0).unwrap_or(1),
             b"eXIf" => found.exif = Some(Cow::Borrowed(body)),
-            b"iCCP" => {
+            // One is allowed; a file of nothing else would be inflated for minutes.
+            b"iCCP" if found.icc.is_none() => {
                 let name = body
                     .iter()
                     .position(|&byte| byte == 0)
@@ -268,7 +275,7 @@ fn inflate(packed: &[u8], limit: usize) -> Result<Vec<u8>, MediaError> {
     }
 }
 
-fn webp(data: &[u8]) -> Option<Blocks<'_>> {
+fn webp<'a>(data: &'a [u8], limits: &Limits) -> Option<Blocks<'a>> {
     let mut found = Blocks::default();
     let mut at = 12;
     while let (Some(kind), Some(length)) = (data.get(at..at + 4), le(data, at + 4, 4)) {
@@ -276,7 +283,8 @@ fn webp(data: &[u8]) -> Option<Blocks<'_>> {
         let end = from.saturating_add(length as usize).min(data.len());
         let body = &data[from.min(end)..end];
         match kind {
-            b"VP8X" => {
+            // The first, as the decoder takes it.
+            b"VP8X" if found.width == 0 => {
                 found.alpha = body.first()? & 0x10 != 0;
                 found.width = le(body, 4, 3)? + 1;
                 found.height = le(body, 7, 3)? + 1;
@@ -297,7 +305,7 @@ fn webp(data: &[u8]) -> Option<Blocks<'_>> {
                     body.strip_prefix(b"Exif\0\0").unwrap_or(body),
                 ))
             }
-            b"ICCP" => found.icc = Some(body.to_vec()),
+            b"ICCP" => found.icc = Some(body[..body.len().min(limits.icc_bytes)].to_vec()),
             _ => {}
         }
         at = from.saturating_add((length as usize).next_multiple_of(2));
@@ -373,9 +381,13 @@ fn other<'a>(data: &'a [u8], format: Format) -> Result<Blocks<'a>, MediaError> {
     })
 }
 
-/// Orientation and camera data; a block that does not parse has neither.
+/// Orientation and camera data; a block that does not parse has neither, nor has one that no camera writes.
 fn read_exif(block: &[u8]) -> (u8, Option<Exif>) {
     use exif::{In, Tag, Value};
+    // The parser makes a string, of 24 bytes, of every zero byte in a text.
+    if block.len() > EXIF_BYTES_MAX {
+        return (1, None);
+    }
     let Ok(found) = exif::Reader::new().read_raw(block.to_vec()) else {
         return (1, None);
     };
@@ -441,7 +453,8 @@ fn profile_name(profile: &[u8]) -> String {
             }
             _ => return None,
         };
-        Some(text.trim_end_matches('\0').trim().to_owned())
+        let name = text.trim_end_matches('\0').trim();
+        Some(name.chars().take(NAME_CHARS_MAX).collect::<String>())
     };
     read().unwrap_or_else(|| "unnamed".into())
 }

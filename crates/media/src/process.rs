@@ -5,7 +5,7 @@ use crate::fit::Plan;
 use crate::jpeg::{Jpeg, Planes};
 use crate::probe::{blocks, describe};
 use crate::raster::Raster;
-use crate::{Cancel, Crop, Fit, Format, Limits, MediaError, encode};
+use crate::{Cancel, Crop, Fit, Format, Limits, MediaError, Metadata, encode};
 
 /// What the result is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -105,18 +105,67 @@ pub fn process(
     limits: &Limits,
     cancel: &Cancel,
 ) -> Result<Output, MediaError> {
-    caught(data, || processed(data, options, limits, cancel))
+    let format = Format::sniff(data).map_or("image", Format::name);
+    caught(format, || processed(data, options, limits, cancel))
+}
+
+/// Bytes of memory that [`process`] takes for a file of which this was found, beside the file and the result: what is
+/// decoded, what it becomes, and what codecs keep for a pixel meanwhile, as measured.
+///
+/// # Errors
+/// [`MediaError::Options`] for a box or a crop that makes no picture.
+pub fn cost(found: &Metadata, options: &Options) -> Result<u64, MediaError> {
+    let bounds = (options.max_width, options.max_height);
+    let (fit, enlarge) = (options.fit, options.enlarge);
+    let plan = match options.crop {
+        None => Plan::new(found.upright(), bounds, fit, enlarge)?,
+        Some(crop) => crop.plan(found.upright(), bounds, fit, enlarge)?,
+    };
+    let (width, height) = (u64::from(plan.to.0), u64::from(plan.to.1));
+    let wanted = target(found.format, options.target);
+    let is_moving = matches!(wanted, Some(Format::Gif | Format::WebP));
+    let frames = match found.frames {
+        frames if is_moving && options.animated => u64::from(frames),
+        _ => 1,
+    };
+    let from = u64::from(found.width) * u64::from(found.height);
+    let to = (width * height).saturating_mul(frames);
+    // Between the two passes of a resampling stands a picture as wide as the source and as high as the result.
+    let turned = found.orientation >= 5;
+    let between = u64::from(found.width) * if turned { width } else { height };
+    let read = match found.format {
+        Format::Jpeg => 10,
+        Format::Tiff => 20,
+        _ => 12,
+    };
+    // Transparency is multiplied in a copy.
+    let resized = if found.format == Format::Jpeg { 4 } else { 8 };
+    let is_lossless = options.lossless && matches!(wanted, None | Some(Format::WebP));
+    let made = match wanted {
+        _ if is_lossless => 64,
+        // One frame after the other; WebP's animations are encoded with all at hand.
+        Some(Format::Gif) if frames > 1 => 12,
+        _ => 20,
+    };
+    let sum = |source: u64, each: u64, result: u64, other: u64| {
+        let source = source.saturating_mul(each);
+        source.saturating_add(result.saturating_mul(other))
+    };
+    let decoding = sum(from, read, to, 4);
+    let resizing = sum(from, resized, to.saturating_add(between), 4);
+    let encoding = sum(from, 4, to, made);
+    Ok(decoding.max(resizing).max(encoding))
 }
 
 /// A decoder that panics over a file has found it broken: whoever sent it must not end a process with it.
 pub(crate) fn caught<T>(
-    data: &[u8],
+    format: &'static str,
     work: impl FnOnce() -> Result<T, MediaError>,
 ) -> Result<T, MediaError> {
     // What the work holds is dropped with it; nothing of it is looked at again.
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_panic| {
         Err(MediaError::Broken {
-            format: Format::sniff(data).map_or("image", Format::name),
+            format,
             reason: "the decoder can't make sense of it".to_owned(),
         })
     })
@@ -162,6 +211,9 @@ fn processed(
     };
     limits.frame(plan.to.0, plan.to.1)?;
     let plan = plan.stored(orientation, stored);
+    // Between its two passes a resampling keeps a picture as wide as the source and as high as the result: of a wide and a
+    // high one, which are both within bounds, it is not.
+    limits.frame(stored.0, plan.to.1)?;
 
     let wanted = target(format, options.target);
     let mut picture = match wanted {
@@ -200,7 +252,7 @@ fn processed(
         let mut encoder = picture.fitted(plan, orientation, options)?;
         for quality in qualities() {
             cancel.check()?;
-            let output = encoder.encode(wanted, options, quality)?;
+            let output = encoder.encode(wanted, options, quality, cancel)?;
             if options
                 .max_bytes
                 .is_none_or(|most| output.data.len() <= most)
@@ -261,7 +313,7 @@ enum Picture {
 
 fn still(
     data: &[u8],
-    metadata: &crate::Metadata,
+    metadata: &Metadata,
     limits: &Limits,
     plan: Plan,
     wanted: Option<Format>,
@@ -378,6 +430,7 @@ impl Fitted<'_> {
         wanted: Option<Format>,
         options: &Options,
         quality: u8,
+        cancel: &Cancel,
     ) -> Result<Output, MediaError> {
         match self {
             Self::Planes(planes, plan, orientation) => {
@@ -404,7 +457,7 @@ impl Fitted<'_> {
                 };
                 let mut best: Option<(Format, Vec<u8>)> = None;
                 for &format in candidates {
-                    let data = encode::still(raster, format, options, quality)?;
+                    let data = encode::still(raster, format, options, quality, cancel)?;
                     if best
                         .as_ref()
                         .is_none_or(|(_, least)| data.len() < least.len())
@@ -425,7 +478,7 @@ impl Fitted<'_> {
             }
             Self::Frames(frames) => {
                 let format = wanted.unwrap_or(Format::WebP);
-                let data = encode::animation(frames, format, options, quality)?;
+                let data = encode::animation(frames, format, options, quality, cancel)?;
                 let (width, height) = frames.first().map_or((0, 0), |frame| frame.raster.size());
                 let count = u32::try_from(frames.len()).unwrap_or(u32::MAX);
                 Ok(Output {

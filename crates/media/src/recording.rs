@@ -47,7 +47,8 @@ impl Container {
             // QuickTime before there was `ftyp`.
             [_, _, _, _, b'm', b'o', b'o', b'v' | b'f', ..]
             | [_, _, _, _, b'm', b'd', b'a', b't', ..]
-            | [_, _, _, _, b'w', b'i', b'd', b'e', ..] => Self::Mov,
+            // An empty box; anything else is a text with "wide" in it.
+            | [0, 0, 0, 8, b'w', b'i', b'd', b'e', ..] => Self::Mov,
             [0x1A, 0x45, 0xDF, 0xA3, ..] => {
                 let is_webm = head.windows(4).any(|word| word == b"webm");
                 if is_webm { Self::WebM } else { Self::Matroska }
@@ -150,7 +151,7 @@ impl StreamKind {
 /// [`MediaError::Unsupported`] for what is none, [`MediaError::Broken`] for headers that end early or contradict
 /// themselves, [`MediaError::Limit`] for more parts, streams or tables than any honest file has.
 pub fn record(mut source: impl Read + Seek) -> Result<Recording, MediaError> {
-    read(Input::new(&mut source)?)
+    crate::process::caught("media", || read(Input::new(&mut source)?))
 }
 
 fn read(mut input: Input<'_>) -> Result<Recording, MediaError> {

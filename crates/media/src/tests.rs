@@ -1,7 +1,7 @@
 //! Whole runs over made and hostile files; readers that are not ours judge what we write.
 
 use crate::{
-    Cancel, Crop, Fit, Format, Limits, MediaError, Options, Output, Target, probe, process,
+    Cancel, Crop, Fit, Format, Limits, MediaError, Options, Output, Target, cost, probe, process,
 };
 use image::GenericImageView as _;
 use std::io::Cursor;
@@ -411,6 +411,71 @@ fn hostile_files_are_errors_before_they_cost() {
         b"<html>",
     ] {
         assert!(run(junk, &inside(10)).is_err());
+    }
+}
+
+/// With one more chunk, at such a place.
+fn chunked(png: &[u8], at: usize, kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
+    let size = u32::try_from(body.len()).expect("small").to_be_bytes();
+    let named = [kind.as_slice(), body].concat();
+    let sum = crc32fast::hash(&named).to_be_bytes();
+    [&png[..at], &size, &named, &sum, &png[at..]].concat()
+}
+
+#[test]
+fn what_would_take_more_memory_than_its_pixels_is_refused() {
+    let code = |data: &[u8], options: &Options| run(data, options).map_err(|error| error.code());
+    // Wide, to be made high: both have few pixels, what is between them has two billion.
+    let wide = file(&picture(50_000, 2), image::ImageFormat::Png);
+    let high = Options {
+        max_width: Some(2),
+        max_height: Some(50_000),
+        fit: Fit::Exact,
+        enlarge: true,
+        ..Options::default()
+    };
+    assert_eq!(code(&wide, &high), Err("limit"));
+    let found = probe(&wide, &Limits::default()).expect("headers");
+    assert!(cost(&found, &high).expect("a cost") > 10_000_000_000);
+    let plain = file(&picture(16, 16), image::ImageFormat::Png);
+    let found = probe(&plain, &Limits::default()).expect("headers");
+    assert!(cost(&found, &Options::default()).expect("a cost") < 10_000);
+    let larger = Options {
+        enlarge: true,
+        ..inside(7000)
+    };
+    assert!(cost(&found, &larger).expect("a cost") > 900_000_000);
+    // A row of ten million.
+    let mut row = plain.clone();
+    row[16..24].copy_from_slice(&[0, 0x98, 0x96, 0x80, 0, 0, 0, 1]);
+    assert_eq!(code(&row, &inside(8)), Err("limit"));
+    // Two headers: the first is the one that is decoded.
+    let large = [0_u8, 1, 0, 0, 0, 1, 0, 0, 8, 2, 0, 0, 0];
+    let twice = chunked(&plain, 8, b"IHDR", &large);
+    assert_eq!(code(&twice, &inside(8)), Err("limit"));
+    // A text of nothing, of which a reader makes a string for each byte.
+    let text = [
+        &b"MM\0*\0\0\0\x08\0\x01\x01\x0F\0\x02\0\x04\0\0\0\0\0\x1A\0\0\0\0"[..],
+        &vec![0; 300 << 10],
+    ]
+    .concat();
+    let noted = chunked(&plain, 33, b"eXIf", &text);
+    assert_eq!(
+        probe(&noted, &Limits::default()).expect("headers").exif,
+        None
+    );
+    // Two frames, each four billion times its screen.
+    let frame = [
+        0x2C_u8, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 2, 2, 0x4C, 1, 0,
+    ];
+    let screen = b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xFF\xFF\xFF";
+    let gif = [&screen[..], &frame, &frame, b";"].concat();
+    for kind in [Format::Gif, Format::Png] {
+        let options = Options {
+            target: Target::Format(kind),
+            ..Options::default()
+        };
+        assert_eq!(code(&gif, &options), Err("broken"), "{kind:?}");
     }
 }
 

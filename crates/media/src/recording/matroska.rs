@@ -130,6 +130,10 @@ fn walk(
         } else {
             from.saturating_add(size).min(within.end)
         };
+        let is_cut = !is_open && from.saturating_add(size) > within.end;
+        if is_cut && matches!(u32::try_from(id), Ok(INFO | TRACKS)) {
+            return Err(input.broken("it ends in the middle of its headers"));
+        }
         one(
             input,
             u32::try_from(id).unwrap_or(0),

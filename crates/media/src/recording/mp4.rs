@@ -16,8 +16,8 @@ const SIZES_MAX: u64 = 4 << 20;
 
 /// Pieces of one written in pieces that are looked at; an hour of live video has some thousand, and the first tell the rate.
 const FRAGMENTS_MAX: u64 = 256;
-/// Longest table of a piece that is read.
-const RUN_BYTES_MAX: u64 = 1 << 16;
+/// Longest table of a piece that is read; one of a minute of sound in one piece has some 20 KB.
+const RUN_BYTES_MAX: u64 = 1 << 20;
 
 #[derive(Default)]
 struct Found {
@@ -29,13 +29,22 @@ struct Found {
     scale: u64,
     tracks: Vec<Track>,
     has_movie: bool,
-    /// What each sample of a track lasts where a fragment does not say, by the track's number.
-    lasting: Vec<(u32, u64)>,
+    /// Whether there are fragments: the movie's own length is then that of its beginning.
+    has_fragments: bool,
+    /// What each sample of a track is where a fragment does not say, by the track's number.
+    usual: Vec<(u32, Sample)>,
     /// Fragments looked at, and whether there were more.
     seen: u64,
     is_cut: bool,
-    /// The track that a fragment is of, and what each of its samples lasts.
-    current: Option<(usize, u64)>,
+    /// The track that a fragment is of, and what each of its samples is.
+    current: Option<(usize, Sample)>,
+}
+
+/// Where not each says it for itself.
+#[derive(Clone, Copy, Default)]
+struct Sample {
+    duration: u64,
+    bytes: u64,
 }
 
 #[derive(Default)]
@@ -59,6 +68,8 @@ struct Pieces {
     samples: u64,
     duration: u64,
     bytes: u64,
+    /// Some samples have a size that is not said.
+    is_unsized: bool,
 }
 
 pub(super) fn read(input: &mut Input<'_>) -> Result<(Option<f64>, Vec<Stream>), MediaError> {
@@ -69,10 +80,13 @@ pub(super) fn read(input: &mut Input<'_>) -> Result<(Option<f64>, Vec<Stream>), 
     }
     let (scale, is_cut) = (found.scale, found.is_cut);
     let fragments = found.fragments.and_then(|units| seconds(units, scale));
+    // The movie's own length is that of its beginning where fragments go on from it.
+    let is_grown = found.tracks.iter().any(Track::is_grown);
+    let stated = found.duration_s.filter(|_| !is_grown);
     let tracks = found.tracks.into_iter();
     let streams: Vec<Stream> = tracks.map(|track| track.finish(scale, is_cut)).collect();
     let longest = streams.iter().filter_map(|stream| stream.duration_s);
-    let whole = found.duration_s.or(fragments);
+    let whole = stated.or(fragments);
     let whole = whole
         .or_else(|| longest.reduce(f64::max))
         .or(found.indexed_s);
@@ -80,14 +94,25 @@ pub(super) fn read(input: &mut Input<'_>) -> Result<(Option<f64>, Vec<Stream>), 
 }
 
 impl Track {
+    /// Begun in the index and gone on with in fragments.
+    fn is_grown(&self) -> bool {
+        self.samples > 0 && self.pieces.samples > 0
+    }
+
     /// `is_cut`: there are more fragments than were looked at.
     fn finish(self, movie_scale: u64, is_cut: bool) -> Stream {
+        let is_grown = self.is_grown();
         let mut stream = self.stream;
+        let pieces = self.pieces;
+        let in_pieces = Some(pieces.bytes).filter(|_| !pieces.is_unsized);
         let (samples, duration, bytes) = match self.samples {
-            0 => (
-                self.pieces.samples,
-                self.pieces.duration,
-                Some(self.pieces.bytes),
+            0 => (pieces.samples, pieces.duration, in_pieces),
+            samples if is_grown => (
+                samples.saturating_add(pieces.samples),
+                self.duration.saturating_add(pieces.duration),
+                self.bytes
+                    .zip(in_pieces)
+                    .map(|(begun, more)| begun.saturating_add(more)),
             ),
             samples => (samples, self.duration, self.bytes),
         };
@@ -97,10 +122,11 @@ impl Track {
                 .map(|bytes| rate(bytes, length));
             let is_moving = stream.kind == StreamKind::Video && samples > 0;
             stream.frame_rate = is_moving.then(|| samples as f64 / length);
-            stream.duration_s = (self.samples > 0 || !is_cut).then_some(length);
+            let is_whole = self.samples > 0 && !is_grown;
+            stream.duration_s = (is_whole || !is_cut).then_some(length);
         }
         // What an edit list leaves out is not heard: the samples before the first of AAC.
-        let played = seconds(self.played, movie_scale);
+        let played = seconds(self.played, movie_scale).filter(|_| !is_grown);
         stream.duration_s = played.or(stream.duration_s);
         if stream.kind == StreamKind::Video {
             let shown = self.shown.or(stream.coded);
@@ -152,7 +178,7 @@ fn walk(
         let body = from..end.max(from);
         one(input, &kind, body, depth, found)?;
         // What follows the index of a finished file is not needed, nor are all fragments of a long one.
-        let is_finished = &kind == b"moov" && found.duration_s.is_some();
+        let is_finished = &kind == b"moov" && found.duration_s.is_some() && !found.has_fragments;
         if depth == 0 && (is_finished || found.is_cut) {
             return Ok(());
         }
@@ -173,6 +199,7 @@ fn one(
     match kind {
         b"moov" | b"mdia" | b"minf" | b"stbl" | b"mvex" => {
             found.has_movie |= kind == b"moov";
+            found.has_fragments |= kind == b"mvex";
             return walk(input, body, depth + 1, found);
         }
         b"moof" if found.seen == FRAGMENTS_MAX => found.is_cut = true,
@@ -184,22 +211,27 @@ fn one(
         b"trex" => {
             let data = head(24)?;
             if let Some(number) = be32(&data, 4, 4)
-                && found.lasting.len() < STREAMS_MAX
+                && found.usual.len() < STREAMS_MAX
             {
-                found.lasting.push((number, be(&data, 12, 4).unwrap_or(0)));
+                let usual = Sample {
+                    duration: be(&data, 12, 4).unwrap_or(0),
+                    bytes: be(&data, 16, 4).unwrap_or(0),
+                };
+                found.usual.push((number, usual));
             }
         }
         b"tfhd" => {
             let data = head(24)?;
             let number = be32(&data, 4, 4).unwrap_or(0);
             let place = found.tracks.iter().position(|track| track.number == number);
-            found.current = place.map(|place| (place, lasting(&data, number, &found.lasting)));
+            found.current = place.map(|place| (place, usual(&data, number, &found.usual)));
         }
         b"trun" => {
             if let Some((place, each)) = found.current
                 && let Some(track) = found.tracks.get_mut(place)
             {
                 run(&head(RUN_BYTES_MAX)?, each, &mut track.pieces);
+                found.is_cut |= len > RUN_BYTES_MAX;
             }
         }
         b"trak" => {
@@ -267,29 +299,44 @@ fn times(data: &[u8]) -> (u64, u64) {
     (scale.unwrap_or(0), duration.unwrap_or(0))
 }
 
-/// What a sample of a fragment lasts: as its `tfhd` says, or the track's `trex`.
-fn lasting(data: &[u8], number: u32, known: &[(u32, u64)]) -> u64 {
+/// What a sample of a fragment is: as its `tfhd` says, or the track's `trex`.
+fn usual(data: &[u8], number: u32, known: &[(u32, Sample)]) -> Sample {
     let flags = be(data, 1, 3).unwrap_or(0);
     // A place in the file and a description may stand before it.
     let at = 8 + (flags & 1) as usize * 8 + (flags >> 1 & 1) as usize * 4;
-    let stated = be(data, at, 4).filter(|_| flags & 8 != 0);
+    let duration = be(data, at, 4).filter(|_| flags & 8 != 0);
+    let at = at + (flags >> 3 & 1) as usize * 4;
+    let bytes = be(data, at, 4).filter(|_| flags & 0x10 != 0);
     let known = known.iter().find(|(other, _)| *other == number);
-    stated.or(known.map(|known| known.1)).unwrap_or(0)
+    let known = known.map(|known| known.1).unwrap_or_default();
+    Sample {
+        duration: duration.unwrap_or(known.duration),
+        bytes: bytes.unwrap_or(known.bytes),
+    }
 }
 
-/// Adds what a `trun` lists.
-fn run(data: &[u8], each: u64, pieces: &mut Pieces) {
+/// Adds what a `trun` lists, as far as it was read.
+fn run(data: &[u8], each: Sample, pieces: &mut Pieces) {
     let flags = be(data, 1, 3).unwrap_or(0);
     let has = |bit: u64| usize::from(flags & bit != 0);
     let count = be(data, 4, 4).unwrap_or(0);
     let from = 8 + has(1) * 4 + has(4) * 4;
     let (lasts, sizes) = (has(0x100), has(0x200));
     let step = (lasts + sizes + has(0x400) + has(0x800)) * 4;
+    let entries = data.get(from..).unwrap_or_default();
+    let count = match entries.len().checked_div(step) {
+        Some(there) => count.min(there as u64),
+        None => count,
+    };
+    let all = |value: u64| count.saturating_mul(value);
     pieces.samples = pieces.samples.saturating_add(count);
     if lasts == 0 {
-        pieces.duration = pieces.duration.saturating_add(count.saturating_mul(each));
+        pieces.duration = pieces.duration.saturating_add(all(each.duration));
     }
-    let entries = data.get(from..).unwrap_or_default();
+    if sizes == 0 {
+        pieces.bytes = pieces.bytes.saturating_add(all(each.bytes));
+        pieces.is_unsized |= count > 0 && each.bytes == 0;
+    }
     let Some(entries) = (step > 0).then(|| entries.chunks_exact(step)) else {
         return;
     };

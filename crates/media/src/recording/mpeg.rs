@@ -118,7 +118,7 @@ pub(super) fn read(input: &mut Input<'_>) -> Result<(Option<f64>, Vec<Stream>), 
             let samples = frames.saturating_mul(frame.samples);
             (seconds(samples, frame.sample_rate.into()), is_constant)
         }
-        None => (seconds(sound * 8, frame.bit_rate), true),
+        None => (seconds(sound.saturating_mul(8), frame.bit_rate), true),
     };
     // The first frame, which holds no sound then, may have a rate of its own.
     let next = first.get(usize::try_from(frame.bytes).unwrap_or(usize::MAX)..);

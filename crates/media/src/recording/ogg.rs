@@ -7,6 +7,8 @@ use crate::MediaError;
 /// Twice the longest page.
 const TAIL_BYTES: usize = 128 * 1024;
 const STREAMS_MAX: usize = 32;
+/// Latest end of the first page of one that begins with the file; a page of 255 short packets of speech has five seconds.
+const START_S_MAX: f64 = 30.0;
 
 /// A stream and how its pages tell the time.
 struct Track {
@@ -48,22 +50,16 @@ pub(super) fn read(input: &mut Input<'_>) -> Result<(Option<f64>, Vec<Stream>), 
     }
     let from = input.len.saturating_sub(TAIL_BYTES as u64);
     let tail = input.up_to(from, TAIL_BYTES)?;
+    let first = input.up_to(at, TAIL_BYTES)?;
     let mut longest = None;
     for track in &mut tracks {
-        let pages = tail
-            .windows(18)
-            .rev()
-            .filter(|page| page.starts_with(b"OggS\0") && le32(page, 14, 4) == Some(track.serial));
-        // A page on which no packet ends has no position.
-        let mut ends = pages.filter_map(|page| le(page, 6, 8).filter(|&end| end != u64::MAX));
-        let end = ends.next().unwrap_or(0);
-        track.stream.duration_s = match (track.shift, track.stream.frame_rate) {
-            (Some(shift), Some(rate)) => {
-                let frames = (end >> shift) + (end & ((1 << shift) - 1));
-                (frames > 0 && rate > 0.0).then(|| frames as f64 / rate)
-            }
-            _ => seconds(end.saturating_sub(track.skip), track.scale),
-        };
+        let end = positions(&tail, track.serial).next_back().unwrap_or(0);
+        let start = positions(&first, track.serial).find(|&position| position > 0);
+        // Recorded from a stream that was on air: its positions count from before the file.
+        let is_late = start
+            .and_then(|start| track.time(start))
+            .is_some_and(|seconds| seconds > START_S_MAX);
+        track.stream.duration_s = track.time(end).filter(|_| !is_late);
         longest = track
             .stream
             .duration_s
@@ -73,6 +69,27 @@ pub(super) fn read(input: &mut Input<'_>) -> Result<(Option<f64>, Vec<Stream>), 
     }
     let streams = tracks.into_iter().map(|track| track.stream).collect();
     Ok((longest, streams))
+}
+
+/// Of the pages of a stream, in their order. One on which no packet ends has none.
+fn positions(pages: &[u8], serial: u32) -> impl DoubleEndedIterator<Item = u64> {
+    let pages = pages.windows(18);
+    pages
+        .filter(move |page| page.starts_with(b"OggS\0") && le32(page, 14, 4) == Some(serial))
+        .filter_map(|page| le(page, 6, 8).filter(|&position| position != u64::MAX))
+}
+
+impl Track {
+    /// Seconds up to a position.
+    fn time(&self, position: u64) -> Option<f64> {
+        match (self.shift, self.stream.frame_rate) {
+            (Some(shift), Some(rate)) => {
+                let frames = (position >> shift) + (position & ((1 << shift) - 1));
+                (frames > 0 && rate > 0.0).then(|| frames as f64 / rate)
+            }
+            _ => seconds(position.saturating_sub(self.skip), self.scale),
+        }
+    }
 }
 
 fn track(serial: u32, packet: &[u8]) -> Option<Track> {
@@ -117,12 +134,12 @@ fn track(serial: u32, packet: &[u8]) -> Option<Track> {
             let coded = sides(be32(packet, 10, 2)? * 16, be32(packet, 12, 2)? * 16);
             let pictured = sides(be32(packet, 14, 3)?, be32(packet, 17, 3)?);
             let shape = be32(packet, 30, 3).zip(be32(packet, 33, 3));
-            let display = pictured.map(|(width, height)| match shape {
+            let display = pictured.and_then(|(width, height)| match shape {
                 Some((across, down)) if across > 0 && down > 0 => {
                     let width = f64::from(width) * f64::from(across) / f64::from(down);
-                    (width.round() as u32, height)
+                    sides(width.round() as u32, height)
                 }
-                _ => (width, height),
+                _ => Some((width, height)),
             });
             let frames = be32(packet, 22, 4).zip(be32(packet, 26, 4));
             Track {
@@ -135,7 +152,7 @@ fn track(serial: u32, packet: &[u8]) -> Option<Track> {
                     kind: StreamKind::Video,
                     codec: "theora".to_owned(),
                     coded: pictured.or(coded),
-                    display: display.or(coded),
+                    display: display.or(pictured).or(coded),
                     frame_rate: frames
                         .filter(|&(_, below)| below > 0)
                         .map(|(above, below)| f64::from(above) / f64::from(below)),

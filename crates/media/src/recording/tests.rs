@@ -342,6 +342,71 @@ fn hostile_boxes_are_refused() {
     assert_eq!(code(&webm), Err("broken"));
 }
 
+#[test]
+fn what_begins_in_an_index_goes_on_in_fragments() {
+    let be = |numbers: &[u32]| -> Vec<u8> {
+        let bytes = numbers.iter().flat_map(|number| number.to_be_bytes());
+        bytes.collect()
+    };
+    // A second of ten samples of 100 bytes each.
+    let table = boxed(b"stbl", &boxed(b"stsz", &be(&[0, 100, 10])));
+    let times = boxed(b"mdhd", &be(&[0, 0, 0, 1000, 1000, 0]));
+    let shape = boxed(b"tkhd", &be(&[0, 0, 0, 1, 0, 1000]));
+    let media = boxed(b"mdia", &[times, boxed(b"minf", &table)].concat());
+    let track = boxed(b"trak", &[shape, media].concat());
+    let movie = boxed(b"mvhd", &be(&[0, 0, 0, 1000, 1000, 0]));
+    let file = |size: u32, run: &[u32]| {
+        let more = boxed(b"mvex", &boxed(b"trex", &be(&[0, 1, 1, 100, size, 0])));
+        let moov = boxed(b"moov", &[movie.clone(), track.clone(), more].concat());
+        let of = boxed(b"tfhd", &be(&[0, 1]));
+        let piece = boxed(b"traf", &[of, boxed(b"trun", &be(run))].concat());
+        let head = boxed(b"ftyp", b"isom\0\0\0\0");
+        let data = [head, moov, boxed(b"moof", &piece)].concat();
+        recorded(&data).expect("a recording")
+    };
+    // As many more, of the usual size, of none that is said, and fewer than are said.
+    for (size, run, length, rate) in [
+        (300, &[0, 10][..], 2.0, Some(16_000)),
+        (0, &[0, 10], 2.0, None),
+        (0, &[0x200, 1000, 700, 700], 1.2, Some(16_000)),
+    ] {
+        let found = file(size, run);
+        let stream = &found.streams[0];
+        assert_eq!(
+            (found.duration_s, stream.duration_s),
+            (Some(length), Some(length))
+        );
+        assert_eq!(stream.bit_rate, rate, "{run:?}");
+    }
+}
+
+#[test]
+fn lists_cut_short_and_streams_on_air_are_told_as_such() {
+    // 6 of 20 bytes of tracks.
+    let tracks = [0x16_u8, 0x54, 0xAE, 0x6B, 0x94, 0xAE, 0x83, 0x83, 0x81, 1];
+    let head = [0x1A_u8, 0x45, 0xDF, 0xA3, 0x84, 0x42, 0x86, 0x81, 1];
+    let open = [0x18_u8, 0x53, 0x80, 0x67, 0xFF];
+    let cut = recorded(&[&head[..], &open, &tracks].concat());
+    assert_eq!(cut.map_err(|error| error.code()), Err("broken"));
+
+    let page = |flags: u8, position: u64, body: &[u8]| {
+        let mut page = b"OggS\0".to_vec();
+        page.push(flags);
+        page.extend_from_slice(&position.to_le_bytes());
+        page.extend_from_slice(&[7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        page.push(u8::try_from(body.len()).expect("short"));
+        page.extend_from_slice(body);
+        page
+    };
+    let opus = page(2, 0, b"OpusHead\x01\x02\0\0\x80\xBB\0\0\0\0\0");
+    let length = |first: u64, last: u64| {
+        let data = [&opus[..], &page(0, first, b"x"), &page(4, last, b"x")].concat();
+        recorded(&data).expect("a recording").duration_s
+    };
+    assert_eq!(length(48_000, 480_000), Some(10.0));
+    assert_eq!(length(48_000_000, 48_480_000), None);
+}
+
 /// The same bytes again and again, for the memory of one time.
 struct Repeated {
     unit: Vec<u8>,

@@ -1,7 +1,7 @@
 //! `POST /api/media/probe`, `fit` and `convert`: a file in; what it says of itself, or a picture, out.
 //!
-//! A request has room for its body before a byte of it is read, and for its pixels before one is decoded. Without room for the
-//! body it is refused at once; for a thread and for pixels it waits its turn, not for long. No work is on a thread that serves,
+//! A request has room for its body before a byte of it is read, and for its work before a pixel is decoded. Without room for the
+//! body it is refused at once; for a thread and for memory it waits its turn, not for long. No work is on a thread that serves,
 //! and it ends at its next stage once nobody waits for it.
 
 use std::sync::Arc;
@@ -27,15 +27,18 @@ const BODY_BYTES_MAX: usize = 32 << 20;
 const BODIES_BYTES_MAX: usize = 64 << 20;
 /// Requests at once, those that wait included.
 const REQUESTS_MAX: usize = 32;
-/// Of one picture, all frames together, and of all that are worked on: four bytes each, and about as much again.
+/// Of one picture, all frames together.
 const PIXELS_MAX: u64 = 50_000_000;
+/// What the work on one picture may take, as [`media::cost`] tells it, and on all at once: a large one is alone, small ones
+/// are several.
+const MEMORY_MAX: u64 = 600_000_000;
 /// How long a body may take to arrive, a turn to come, and a picture to be made.
 const BODY_PATIENCE: Duration = Duration::from_secs(60);
 const TURN_PATIENCE: Duration = Duration::from_secs(20);
 const WORK_PATIENCE: Duration = Duration::from_secs(30);
 /// Room is given out in such pieces.
 const ROOM_BYTES: usize = 64 << 10;
-const ROOM_PIXELS: u64 = 1 << 10;
+const ROOM_MEMORY: u64 = 1 << 20;
 const SIDE_MAX: u32 = 16_384;
 /// The client ended before its body did.
 const CUT_SHORT: &str = "CUT_SHORT";
@@ -96,8 +99,8 @@ pub(crate) struct Desk {
     /// In pieces of [`ROOM_BYTES`].
     bodies: Arc<Semaphore>,
     threads: Arc<Semaphore>,
-    /// In pieces of [`ROOM_PIXELS`].
-    pixels: Arc<Semaphore>,
+    /// In pieces of [`ROOM_MEMORY`].
+    memory: Arc<Semaphore>,
     /// By [`Operation`] and [`End`].
     ends: [[AtomicU64; 4]; 3],
     work_us: AtomicU64,
@@ -120,7 +123,7 @@ impl Default for Desk {
             requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
             bodies: Arc::new(Semaphore::new(BODIES_BYTES_MAX / ROOM_BYTES)),
             threads: Arc::new(Semaphore::new(cores.min(4))),
-            pixels: Arc::new(Semaphore::new(pixel_pieces(PIXELS_MAX) as usize)),
+            memory: Arc::new(Semaphore::new(memory_pieces(MEMORY_MAX) as usize)),
             ends: Default::default(),
             work_us: AtomicU64::new(0),
         }
@@ -230,7 +233,7 @@ async fn made(
     let thread = turn(&desk.threads, 1).await?;
     let data = Arc::new(data);
     // The work holds what was taken for it, not who waits: it may go on for a moment when nobody does.
-    let holds = Arc::new((held, room, thread));
+    let holds = Arc::new((held, room));
     let cancel = Cancel::default();
     let _stop = Stop(cancel.clone());
 
@@ -244,7 +247,7 @@ async fn made(
         let (data, limits, holds) = (Arc::clone(&data), limits.clone(), Arc::clone(&holds));
         worked(desk, move || {
             let found = media_facts::find(&data, &limits);
-            drop(holds);
+            drop((holds, thread));
             found
         })
     };
@@ -260,18 +263,18 @@ async fn made(
             return Err(unsupported(message));
         }
     };
-    // What is decoded, or what it becomes: whichever is more is more than half of what the work takes.
-    let frames = match options.target {
-        Target::Format(Format::Jpeg | Format::Png) => 1,
-        _ => u64::from(found.frames),
-    };
-    let stated = u64::from(found.width) * u64::from(found.height);
-    let larger = if options.enlarge { PIXELS_MAX } else { 0 };
-    let cost = stated.saturating_mul(frames).max(larger).min(PIXELS_MAX);
-    let pixels = turn(&desk.pixels, pixel_pieces(cost)).await?;
+    let cost = media::cost(&found, &options)?;
+    if cost > MEMORY_MAX {
+        let what = "bytes of memory that this takes";
+        let (have, limit) = (cost, MEMORY_MAX);
+        return Err(MediaError::Limit { what, have, limit }.into());
+    }
+    // The thread was given back meanwhile: who waits for a large picture to end holds up no small one.
+    let memory = turn(&desk.memory, memory_pieces(cost)).await?;
+    let thread = turn(&desk.threads, 1).await?;
     let work = worked(desk, move || {
         let made = media::process(&data, &options, &limits, &cancel);
-        drop((data, holds, pixels));
+        drop((data, holds, memory, thread));
         made
     });
     let output = work.await?;
@@ -329,8 +332,8 @@ async fn turn(of: &Arc<Semaphore>, pieces: u32) -> Result<OwnedSemaphorePermit, 
     }
 }
 
-fn pixel_pieces(pixels: u64) -> u32 {
-    u32::try_from(pixels.div_ceil(ROOM_PIXELS)).unwrap_or(u32::MAX)
+fn memory_pieces(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(ROOM_MEMORY)).unwrap_or(u32::MAX)
 }
 
 /// The whole body, and the room that it has.
@@ -400,6 +403,10 @@ fn options(operation: Operation, query: &str) -> Result<Option<Options>, Refusal
                 Some("exact") => Fit::Exact,
                 Some(_) => return Err(invalid("mode", "must be inside, cover or exact")),
             };
+            let is_box = options.max_width.is_some() && options.max_height.is_some();
+            if options.fit != Fit::Inside && !is_box {
+                return Err(invalid("mode", "takes width and height"));
+            }
             options.enlarge = flag(&query, "enlarge")?;
             let bytes = number(&query, "maxBytes", BODY_BYTES_MAX as u32)?;
             options.max_bytes = bytes.map(|bytes| bytes as usize);
@@ -544,6 +551,8 @@ mod tests {
             (Operation::Fit, "height=", "height"),
             (Operation::Fit, "quality=101", "quality"),
             (Operation::Fit, "mode=fill", "mode"),
+            (Operation::Fit, "mode=cover&width=5", "mode"),
+            (Operation::Fit, "mode=exact", "mode"),
             (Operation::Fit, "enlarge=1", "enlarge"),
             (Operation::Fit, "maxBytes=99999999999", "maxBytes"),
             (Operation::Fit, "lossless=true", "lossless"),

@@ -75,6 +75,7 @@ test("an account moved to OpenClaw and back by `rollout move` while people write
     bot.say(bot.direct(chat), chat, `SCRIPT say ${text}`);
   };
   const answered = (chat) => until(`chat ${chat} to be answered`, () => texts(chat).length >= expected.get(chat).length, { timeoutMs: 240_000 });
+  let held;
   /** One has it, with a turn in the middle; people write while it changes hands, when nobody has it, and afterwards. */
   const hand = async (side, first) => {
     const text = `in the middle of ${first}`;
@@ -89,8 +90,13 @@ test("an account moved to OpenClaw and back by `rollout move` while people write
     // Behind a turn of ours in its conversation; OpenClaw would take it into the turn.
     if (side === "upstream") write(first, "behind the one in the middle");
     model.release();
+    if (side === "upstream") {
+      await until("it to run here no more", async () => (await accounts()).length === 0);
+      bot.faults.length = 0;
+      // Nobody can send it now.
+      held = await api("POST", "/api/message", { channel: "telegram", target: "902", content: "held" });
+    }
     await said("openclaw has stopped");
-    bot.faults.length = 0;
     write(first + 2, "while nobody else is there");
     const { code, all } = await moved;
     assert.equal(code, 0, all);
@@ -99,6 +105,7 @@ test("an account moved to OpenClaw and back by `rollout move` while people write
   };
   // Half of an answer is out, and another is a draft.
   bot.direct(900);
+  bot.direct(902);
   const halves = ["first half ", "second half "].map((words) => words.repeat(250).trim());
   bot.faults.push({ method: "sendMessage", kind: "error", chat: "900", about: "second half" });
   const half = await api("POST", "/api/message", { channel: "telegram", target: "900", content: halves.join("\n\n") });
@@ -115,6 +122,11 @@ test("an account moved to OpenClaw and back by `rollout move` while people write
   assert.ok(drafting.calls.some((call) => call.fault), "its draft could have become it");
   await until("the second half", () => texts(900).length > 1, { timeoutMs: 240_000 });
   assert.deepEqual(texts(900), halves);
+  const sent = await until("what was held to be sent", async () => {
+    const { message } = await api("GET", `/api/message/${held.message_id}`);
+    return message.state === "delivered" && message;
+  }, { timeoutMs: 240_000 });
+  assert.deepEqual([sent.attempts, texts(902)], [1, ["held"]]);
   await until("it to be delivered", async () => (await api("GET", `/api/message/${half.message_id}`)).message.state === "delivered");
   await hand("native", 2000);
   assert.deepEqual(await accounts(), ["telegram/default", "telegram/drafting"]);

@@ -4,6 +4,7 @@
 //! slow account delays nobody else. Within a conversation the store hands out one message at a time.
 
 mod backoff;
+mod behind;
 mod files;
 mod fit;
 mod prepare;

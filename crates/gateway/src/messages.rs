@@ -54,7 +54,7 @@ pub(crate) const WEBCHAT: &str = "webchat";
 const DUE_WITHIN: Duration = Duration::from_secs(1);
 
 /// Who carries messages of an account.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Owner {
     /// We, through a channel of ours.
     Native,
@@ -388,14 +388,22 @@ impl Messages {
     pub(crate) async fn due_since(&self) -> Option<i64> {
         let now = now_ms();
         let read = self.store.read(move |reader| {
-            let outbound = reader.outbox().next_due_ms()?.filter(|due| *due <= now);
+            let outbound = reader.outbox().due_since(now)?;
             let heads = reader.inbox().heads(now, 1)?;
             // When it came, or was put back.
             let inbound = heads.first().map(|row| row.updated_ms);
-            Ok(outbound.into_iter().chain(inbound).min())
+            Ok((outbound, inbound))
         });
         let read = tokio::time::timeout(DUE_WITHIN, read).await;
-        read.ok().and_then(Result::ok).flatten()
+        let (outbound, inbound) = read.ok().and_then(Result::ok)?;
+        let alone = self.is_alone();
+        outbound
+            .into_iter()
+            // What goes through the upstream waits for that, however long it is away.
+            .filter(|(channel, account, _)| alone || self.owner(channel, account) == Owner::Native)
+            .map(|(_, _, due)| due)
+            .chain(inbound)
+            .min()
     }
 
     /// Why the store takes no writes now.

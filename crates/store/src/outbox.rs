@@ -197,13 +197,70 @@ impl<'a> Outbox<'a> {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// When the next lane of anybody becomes due.
-    pub fn next_due_ms(&self) -> Result<Option<i64>, TxError> {
+    /// When the next lane of anybody becomes due that is not due yet.
+    pub fn next_due_ms(&self, now_ms: i64) -> Result<Option<i64>, TxError> {
         Ok(self.connection.query_row(
-            "SELECT min(due_ms) FROM outbox_lanes WHERE busy = 0",
-            [],
+            "SELECT min(due_ms) FROM outbox_lanes WHERE busy = 0 AND due_ms > ?1",
+            [now_ms],
             |row| row.get(0),
         )?)
+    }
+
+    /// Accounts with something due, and since when.
+    pub fn due_since(&self, now_ms: i64) -> Result<Vec<(String, String, i64)>, TxError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT channel, account, min(due_ms) FROM outbox_lanes WHERE busy = 0 AND due_ms <= ?1 GROUP BY channel, account",
+        )?;
+        let rows =
+            statement.query_map([now_ms], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Whether [`expire`](Self::expire) would find something.
+    pub fn has_expired(&self, channel: &str, account: &str, now_ms: i64) -> Result<bool, TxError> {
+        Ok(!self.expired(channel, account, now_ms, 1)?.is_empty())
+    }
+
+    /// Buries up to `limit` messages of an account that are too old, without leasing any; answers them.
+    pub fn expire(
+        &self,
+        channel: &str,
+        account: &str,
+        now_ms: i64,
+        limit: usize,
+    ) -> Result<Vec<OutboxRow>, TxError> {
+        let mut rows = self.expired(channel, account, now_ms, limit)?;
+        for row in &mut rows {
+            self.bury_expired(row, now_ms)?;
+        }
+        Ok(rows)
+    }
+
+    fn expired(
+        &self,
+        channel: &str,
+        account: &str,
+        now_ms: i64,
+        limit: usize,
+    ) -> Result<Vec<OutboxRow>, TxError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut statement = self.connection.prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM outbox WHERE channel = ?1 AND account = ?2 AND state = 'pending' AND expires_ms <= ?3
+               AND lane IN (SELECT lane FROM outbox_lanes WHERE channel = ?1 AND account = ?2 AND busy = 0)
+             ORDER BY seq LIMIT ?4"
+        ))?;
+        let rows = statement.query_map(params![channel, account, now_ms, limit], row)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    fn bury_expired(&self, row: &mut OutboxRow, now_ms: i64) -> Result<(), TxError> {
+        let why = "expired before it could be sent";
+        self.set_state(&row.id, OutboxState::Dead, Some(why), now_ms)?;
+        history::count(self.counts, &row.channel, "dead", 1);
+        history::note(self.connection, &row.id, now_ms, "buried", why)?;
+        self.next_in_lane(&row.lane)?;
+        row.state = OutboxState::Dead;
+        Ok(())
     }
 
     /// Leases the heads of up to `limit` due lanes of one account, the longest due first.
@@ -239,22 +296,7 @@ impl<'a> Outbox<'a> {
                 continue;
             };
             if row.expires_ms.is_some_and(|expires| expires <= now_ms) {
-                self.set_state(
-                    &row.id,
-                    OutboxState::Dead,
-                    Some("expired before it could be sent"),
-                    now_ms,
-                )?;
-                history::count(self.counts, &row.channel, "dead", 1);
-                history::note(
-                    self.connection,
-                    &row.id,
-                    now_ms,
-                    "buried",
-                    "expired before it could be sent",
-                )?;
-                self.next_in_lane(&lane)?;
-                row.state = OutboxState::Dead;
+                self.bury_expired(&mut row, now_ms)?;
                 leases.push(Lease { row });
                 continue;
             }

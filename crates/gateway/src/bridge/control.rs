@@ -72,6 +72,9 @@ pub(crate) enum CallError {
     /// It may have reached the upstream.
     #[error("{0}")]
     Lost(String),
+    /// The same, and it may still be at it.
+    #[error("{0}")]
+    Late(String),
 }
 
 const DOWN: &str = "the upstream is down";
@@ -117,7 +120,7 @@ impl Control {
             Ok(Ok(Err(error))) if error == DOWN => Err(CallError::NotSent(error)),
             Ok(Ok(Err(error))) => Err(CallError::Refused(error)),
             Ok(Err(_dropped)) => Err(CallError::Lost("the upstream went away".to_owned())),
-            Err(_elapsed) => Err(CallError::Lost(format!(
+            Err(_elapsed) => Err(CallError::Late(format!(
                 "{method} was not answered within {patience:?}"
             ))),
         }

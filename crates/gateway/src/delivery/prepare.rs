@@ -5,7 +5,6 @@ use std::ops::Range;
 use channels::message::{Attachment, Button, OutboundMessage};
 use channels::{Capabilities, chunk};
 use serde::{Deserialize, Serialize};
-use store::OutboxRow;
 
 /// Of the files of one album together, so that its upload ends in time and is not too much in memory; a larger file goes alone.
 const ALBUM_BYTES_MAX: u64 = 20 * 1024 * 1024;
@@ -71,31 +70,19 @@ impl Part {
     }
 }
 
-/// What is left to say of a message of which `sent` parts are out, for who splits it himself. `None`: nothing.
-pub(super) fn rest(row: &OutboxRow, payload: Payload, sent: usize) -> Option<Payload> {
-    let stored = row.parts.as_deref();
-    let parts = stored.and_then(|parts| serde_json::from_str::<Vec<Part>>(parts).ok());
-    let Some(parts) = parts.filter(|_| sent > 0) else {
-        return Some(payload);
-    };
-    let left = parts.get(sent..).filter(|left| !left.is_empty())?;
-    let texts: Vec<&str> = left
-        .iter()
-        .map(|part| part.text.as_str())
-        .filter(|text| !text.is_empty())
-        .collect();
-    Some(Payload {
-        content: texts.join("\n"),
-        media: left
-            .iter()
-            .flat_map(Part::files)
+/// Part `n` as a message of its own, for who splits by his own limits.
+pub(super) fn alone(payload: &Payload, parts: &[Part], n: usize) -> Payload {
+    let part = &parts[n];
+    Payload {
+        content: part.text.clone(),
+        media: part
+            .files()
             .filter_map(|at| payload.media.get(at).cloned())
             .collect(),
-        // The first part was answered with, and was the draft.
-        reply_to: None,
+        reply_to: payload.reply_to.clone().filter(|_| n == 0),
         draft: None,
-        ..payload
-    })
+        ..payload.clone()
+    }
 }
 
 /// Splits by the service's limits. Never empty.

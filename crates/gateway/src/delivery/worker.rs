@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::PER_ACCOUNT_MAX;
 use super::backoff::{self, Next};
+use super::behind;
 use super::files::{file, forget};
 use super::prepare::{self, Part, Payload};
 use crate::config::InDoubt;
@@ -26,13 +27,15 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 pub(crate) const SEND_TIMEOUT: Duration = Duration::from_secs(90);
 
 type Account = (String, String);
+/// An account in somebody's hands: a pause is about who asked for it.
+type Way = (Account, Owner);
 
 /// Works until the gateway stops.
 pub(crate) async fn run(messages: Arc<Messages>) {
     let mut tasks: JoinSet<Option<Duration>> = JoinSet::new();
     // By task, so that one that panics frees its place too.
-    let mut under_way: HashMap<tokio::task::Id, Account> = HashMap::new();
-    let mut paused: HashMap<Account, Instant> = HashMap::new();
+    let mut under_way: HashMap<tokio::task::Id, Way> = HashMap::new();
+    let mut paused: HashMap<Way, Instant> = HashMap::new();
     let mut upstream = messages.upstream.watch();
     // What was on its way when the last run ended.
     if messages.store.opened().await.is_ok() {
@@ -72,8 +75,8 @@ pub(crate) async fn run(messages: Arc<Messages>) {
 
 fn note(
     done: Result<(tokio::task::Id, Option<Duration>), tokio::task::JoinError>,
-    under_way: &mut HashMap<tokio::task::Id, Account>,
-    paused: &mut HashMap<Account, Instant>,
+    under_way: &mut HashMap<tokio::task::Id, Way>,
+    paused: &mut HashMap<Way, Instant>,
 ) {
     let (id, pause) = match done {
         Ok((id, pause)) => (id, pause),
@@ -93,8 +96,8 @@ fn note(
 async fn lease_all(
     messages: &Arc<Messages>,
     tasks: &mut JoinSet<Option<Duration>>,
-    under_way: &mut HashMap<tokio::task::Id, Account>,
-    paused: &HashMap<Account, Instant>,
+    under_way: &mut HashMap<tokio::task::Id, Way>,
+    paused: &HashMap<Way, Instant>,
 ) -> Result<Duration, StoreError> {
     let now = now_ms();
     let due = messages
@@ -102,13 +105,15 @@ async fn lease_all(
         .read(move |reader| reader.outbox().due_accounts(now))
         .await?;
     let mut look_again = LOOK_EVERY;
-    let mut wanted = Vec::new();
+    let (mut wanted, mut held) = (Vec::new(), Vec::new());
     for (channel, account, _) in due {
         let key = (channel, account);
-        // Not tried while nobody is there: an hour without OpenClaw must cost no message its tries.
-        if waits_for_upstream(messages, &key) {
+        let owner = messages.owner(&key.0, &key.1);
+        if behind::waits(messages, &owner) {
+            held.push(key);
             continue;
         }
+        let key = (key, owner);
         if let Some(until) = paused.get(&key) {
             look_again = look_again.min(until.saturating_duration_since(Instant::now()));
             continue;
@@ -122,13 +127,14 @@ async fn lease_all(
             wanted.push((key, room));
         }
     }
+    expire_held(messages, held, now).await?;
     if !wanted.is_empty() {
         crash_point!("delivery.before_lease");
         let leases = messages
             .store
             .write(move |tx| {
                 let mut all: Vec<Lease> = Vec::new();
-                for ((channel, account), room) in &wanted {
+                for (((channel, account), _), room) in &wanted {
                     all.extend(tx.outbox().lease(channel, account, now, *room)?);
                 }
                 Ok(all)
@@ -137,6 +143,7 @@ async fn lease_all(
         crash_point!("delivery.after_lease");
         for lease in leases {
             let key = (lease.row.channel.clone(), lease.row.account.clone());
+            let owner = messages.owner(&key.0, &key.1);
             let messages = Arc::clone(messages);
             let task = tasks.spawn(async move {
                 match lease.row.state {
@@ -147,36 +154,58 @@ async fn lease_all(
                     _ => deliver(&messages, lease.row).await,
                 }
             });
-            under_way.insert(task.id(), key);
+            under_way.insert(task.id(), (key, owner));
         }
     }
     let next = messages
         .store
-        .read(|reader| reader.outbox().next_due_ms())
+        .read(move |reader| reader.outbox().next_due_ms(now))
         .await?;
-    if let Some(next) = next.filter(|next| *next > now) {
+    if let Some(next) = next {
         let wait = u64::try_from(next.saturating_sub(now_ms())).unwrap_or(0);
         look_again = look_again.min(Duration::from_millis(wait));
     }
     Ok(look_again.max(Duration::from_millis(1)))
 }
 
-/// Whether what an account sends goes through an OpenClaw that is away; one that sleeps is woken.
-fn waits_for_upstream(messages: &Messages, (channel, account): &Account) -> bool {
-    if messages.upstream.is_off()
-        || messages.upstream.at().is_some()
-        || messages.owner(channel, account) == Owner::Native
-        || messages.settings.load().legacy_url.is_some()
-    {
-        return false;
+/// What waits for an OpenClaw that is away gets too old there as anywhere.
+async fn expire_held(
+    messages: &Arc<Messages>,
+    held: Vec<Account>,
+    now: i64,
+) -> Result<(), StoreError> {
+    if held.is_empty() {
+        return Ok(());
     }
-    messages.upstream.wake();
-    true
+    let ask = held.clone();
+    let some = messages.store.read(move |reader| {
+        for (channel, account) in &ask {
+            if reader.outbox().has_expired(channel, account, now)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    });
+    if !some.await? {
+        return Ok(());
+    }
+    let expired = messages.store.write(move |tx| {
+        let mut all = Vec::new();
+        for (channel, account) in &held {
+            all.extend(tx.outbox().expire(channel, account, now, PER_ACCOUNT_MAX)?);
+        }
+        Ok(all)
+    });
+    for row in expired.await? {
+        end_draft(messages, &row).await;
+    }
+    Ok(())
 }
 
 /// Sends one message and commits what became of it. Answers how long the whole account should rest.
 async fn deliver(messages: &Arc<Messages>, row: OutboxRow) -> Option<Duration> {
     let mut receipts: Vec<Receipt> = serde_json::from_str(&row.receipts).unwrap_or_default();
+    let owner = messages.owner(&row.channel, &row.account);
     let outcome = send_all(messages, &row, &mut receipts).await;
     let attempts = u32::try_from(row.attempts).unwrap_or(u32::MAX);
     let attempts_max = messages.settings.load().attempts_max;
@@ -187,6 +216,12 @@ async fn deliver(messages: &Arc<Messages>, row: OutboxRow) -> Option<Duration> {
             let done = delivered(messages, &row, &receipts).await;
             crash_point!("delivery.after_ack");
             (done, None)
+        }
+        // The account changed hands meanwhile: what one side could not send, the other may.
+        Err(error @ (SendError::Retry { .. } | SendError::Unauthorized { .. }))
+            if messages.owner(&row.channel, &row.account) != owner =>
+        {
+            (retry(messages, &row, &error, Duration::ZERO).await, None)
         }
         Err(error) => {
             tracing::info!(id = row.id, channel = row.channel, %error, attempts, "a message was not delivered");
@@ -321,25 +356,7 @@ async fn send_all(
             receipts.push(webchat(messages, row, &payload).await?);
             Ok(())
         }
-        Owner::Upstream => {
-            // Begun while the account was ours: what is out already is not said again.
-            let payload = match prepare::rest(row, payload, receipts.len()) {
-                Some(rest) => match &rest.draft {
-                    Some(draft) => {
-                        let channel = messages.hand(&row.channel, &row.account);
-                        without_draft(messages, row, &rest, draft, channel.as_deref()).await?
-                    }
-                    None => rest,
-                },
-                None => return Ok(()),
-            };
-            let legacy = messages.settings.load().legacy_url.clone();
-            receipts.push(match legacy {
-                Some(base) => messages.upstream.send_legacy(&base, row, &payload).await?,
-                None => messages.upstream.send(row, &payload).await?,
-            });
-            Ok(())
-        }
+        Owner::Upstream => behind::send(messages, row, payload, receipts).await,
     }
 }
 
@@ -392,22 +409,31 @@ async fn send_parts(
             }
         });
         if n + 1 < parts.len() {
-            let (id, so_far) = (
-                row.id.clone(),
-                serde_json::to_string(receipts).unwrap_or_default(),
-            );
-            messages
-                .store
-                .write(move |tx| tx.outbox().part_sent(&id, &so_far, now_ms()))
-                .await
-                // It went out and we can't say so: that is a doubt.
-                .map_err(|error| SendError::Unknown {
-                    reason: error.to_string(),
-                })?;
+            part_sent(messages, row, receipts).await?;
             crash_point!("delivery.between_parts");
         }
     }
     Ok(())
+}
+
+/// Remembers what is out of a message before its next part goes.
+pub(super) async fn part_sent(
+    messages: &Messages,
+    row: &OutboxRow,
+    receipts: &[Receipt],
+) -> Result<(), SendError> {
+    let (id, so_far) = (
+        row.id.clone(),
+        serde_json::to_string(receipts).unwrap_or_default(),
+    );
+    messages
+        .store
+        .write(move |tx| tx.outbox().part_sent(&id, &so_far, now_ms()))
+        .await
+        // It went out and we can't say so: that is a doubt.
+        .map_err(|error| SendError::Unknown {
+            reason: error.to_string(),
+        })
 }
 
 /// The files of part `n`. One that can't be had is left out while there are others; what does not go together, now that it is there,
@@ -559,7 +585,7 @@ async fn settle_draft(
 }
 
 /// Takes the draft away, and answers the message as one of its own.
-async fn without_draft(
+pub(super) async fn without_draft(
     messages: &Messages,
     row: &OutboxRow,
     payload: &Payload,

@@ -333,7 +333,9 @@ async fn call_off(messages: &Messages, session_key: &str) -> Result<(), String> 
                     error["message"].as_str().unwrap_or("it refused"),
                 ));
             }
-            Err(CallError::NotSent(_) | CallError::Lost(_)) => tokio::time::sleep(AGAIN).await,
+            Err(CallError::NotSent(_) | CallError::Lost(_) | CallError::Late(_)) => {
+                tokio::time::sleep(AGAIN).await;
+            }
         }
     }
 }

@@ -448,7 +448,7 @@ pub(super) async fn settle(
             };
             close(messages, row, &turn, back, draft, reply_age).await
         }
-        Err(error @ (CallError::NotSent(_) | CallError::Lost(_))) => {
+        Err(error @ (CallError::NotSent(_) | CallError::Lost(_) | CallError::Late(_))) => {
             fail(messages, row, &error.to_string()).await
         }
     }
@@ -465,7 +465,9 @@ fn put_back(row: &InboxRow, outcome: &Result<Turn, CallError>) -> Option<String>
             let (why, is_retryable) = refusal(error);
             is_retryable.then_some(why)
         }
-        Err(error @ (CallError::NotSent(_) | CallError::Lost(_))) => Some(error.to_string()),
+        Err(error @ (CallError::NotSent(_) | CallError::Lost(_) | CallError::Late(_))) => {
+            Some(error.to_string())
+        }
     }
 }
 

@@ -15,6 +15,8 @@ use crate::delivery::Payload;
 
 /// How long the upstream may take to hand a message to its channel.
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often a send that takes longer is asked for.
+const ASKED_MAX: usize = 3;
 
 pub(crate) struct Upstream {
     control: Control,
@@ -115,6 +117,7 @@ impl Upstream {
         &self,
         row: &OutboxRow,
         payload: &Payload,
+        key: &str,
     ) -> Result<Receipt, SendError> {
         if self.is_off() {
             return Err(SendError::Rejected {
@@ -132,7 +135,7 @@ impl Upstream {
             });
         };
         let mut params = json!({
-            "to": row.target, "message": payload.content, "channel": row.channel, "idempotencyKey": row.id,
+            "to": row.target, "message": payload.content, "channel": row.channel, "idempotencyKey": key,
         });
         if !row.account.is_empty() {
             params["accountId"] = row.account.as_str().into();
@@ -156,20 +159,29 @@ impl Upstream {
         if payload.silent {
             params["silent"] = true.into();
         }
-        match self.control.ask("send", params, false, SEND_TIMEOUT).await {
-            Ok(answer) => Ok(receipt(&answer, &row.id)),
-            Err(CallError::NotSent(reason)) => Err(SendError::Retry {
-                after: None,
-                reason,
-            }),
-            // The same process remembers the key, so asking again is harmless; a new one does not.
-            Err(CallError::Lost(reason)) if self.epoch() == Some(epoch) => Err(SendError::Retry {
-                after: None,
-                reason,
-            }),
-            Err(CallError::Lost(reason)) => Err(SendError::Unknown { reason }),
-            Err(CallError::Refused(error)) => Err(refused(&error)),
+        let mut late = String::new();
+        for _ in 0..ASKED_MAX {
+            let asked = self
+                .control
+                .ask("send", params.clone(), false, SEND_TIMEOUT);
+            match asked.await {
+                Ok(answer) => return Ok(receipt(&answer, key)),
+                Err(CallError::NotSent(reason)) if late.is_empty() => {
+                    return Err(SendError::Retry {
+                        after: None,
+                        reason,
+                    });
+                }
+                // The same process remembers the key, so asking again is harmless; a new one does not.
+                Err(CallError::Late(reason)) if self.epoch() == Some(epoch) => late = reason,
+                Err(CallError::Refused(error)) => return Err(refused(&error)),
+                // It may have sent it before its end, or do so from its own queue when it is back.
+                Err(
+                    CallError::NotSent(reason) | CallError::Lost(reason) | CallError::Late(reason),
+                ) => return Err(SendError::Unknown { reason }),
+            }
         }
+        Err(SendError::Unknown { reason: late })
     }
 
     /// Sends by the contract of a bridge: `POST {base}/api/legacy/message`.
@@ -178,6 +190,7 @@ impl Upstream {
         base: &str,
         row: &OutboxRow,
         payload: &Payload,
+        key: &str,
     ) -> Result<Receipt, SendError> {
         let url = format!("{}/api/legacy/message", base.trim_end_matches('/'));
         let media: Vec<&str> = payload
@@ -187,12 +200,12 @@ impl Upstream {
             .collect();
         let body = json!({
             "channel": row.channel, "target": row.target, "content": payload.content, "account": row.account,
-            "thread": payload.thread, "replyTo": payload.reply_to, "media": media, "idempotencyKey": row.id,
+            "thread": payload.thread, "replyTo": payload.reply_to, "media": media, "idempotencyKey": key,
         });
         let sent = self
             .http
             .post(&url)?
-            .header("idempotency-key", &row.id)
+            .header("idempotency-key", key)
             .json(&body)
             .send()
             .await;
@@ -202,7 +215,7 @@ impl Upstream {
         let answer: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
         if status.is_success() && answer["success"] == true {
             return Ok(Receipt {
-                message_id: answer["message_id"].as_str().unwrap_or(&row.id).to_owned(),
+                message_id: answer["message_id"].as_str().unwrap_or(key).to_owned(),
                 more_ids: Vec::new(),
             });
         }
@@ -315,7 +328,9 @@ impl Upstream {
                 after: None,
                 reason,
             }),
-            Err(CallError::Lost(reason)) => Err(SendError::Unknown { reason }),
+            Err(CallError::Lost(reason) | CallError::Late(reason)) => {
+                Err(SendError::Unknown { reason })
+            }
             Err(CallError::Refused(error)) => Err(refused(&error)),
         }
     }

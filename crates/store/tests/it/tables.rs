@@ -91,7 +91,41 @@ async fn what_waits_through_an_account_that_changes_hands_is_due_at_once() {
         .write(|tx| tx.outbox().hurry("test", "one", 6))
         .await
         .unwrap();
-    assert_eq!(lease(7).await.unwrap().len(), 1);
+    let again = lease(7).await.unwrap();
+    assert_eq!(again.len(), 1);
+    assert_eq!(
+        again[0].row.attempts, 1,
+        "the other side's tries count anew"
+    );
+}
+
+#[tokio::test]
+async fn what_nobody_may_send_now_is_buried_when_it_is_too_old() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir.path().join("m.db"));
+    store
+        .write(|tx| {
+            let mut old = outbound("old", "lane");
+            old.expires_ms = Some(10);
+            tx.outbox().enqueue(old, 1)?;
+            tx.outbox().enqueue(outbound("young", "lane"), 2)
+        })
+        .await
+        .unwrap();
+    let expire = |at| store.write(move |tx| tx.outbox().expire("test", "one", at, 9));
+    assert_eq!(expire(9).await.unwrap(), []);
+    let has = |at| store.read(move |reader| reader.outbox().has_expired("test", "one", at));
+    assert!(!has(9).await.unwrap() && has(10).await.unwrap());
+    let dead = expire(10).await.unwrap();
+    assert_eq!((dead.len(), dead[0].state), (1, OutboxState::Dead));
+    assert!(!has(10).await.unwrap());
+    let since = store.read(|reader| reader.outbox().due_since(11));
+    assert_eq!(
+        since.await.unwrap(),
+        [("test".to_owned(), "one".to_owned(), 2)]
+    );
+    let leases = store.write(|tx| tx.outbox().lease("test", "one", 11, 9));
+    assert_eq!(leases.await.unwrap().len(), 1);
 }
 
 #[tokio::test]

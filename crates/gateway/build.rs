@@ -29,7 +29,11 @@ fn main() {
     if !is("PROFILE", "release") || !is("CARGO_CFG_TARGET_OS", "linux") {
         return;
     }
-    link("--strip-all");
+    // For what weighs how much (`bench/sizes.mjs`).
+    println!("cargo::rerun-if-env-changed=CARGO_PROFILE_RELEASE_STRIP");
+    if !is("CARGO_PROFILE_RELEASE_STRIP", "none") {
+        link("--strip-all");
+    }
     // Known to lld, which is this target's linker since Rust 1.90.
     if is("CARGO_CFG_TARGET_ARCH", "x86_64") && is("CARGO_CFG_TARGET_ENV", "gnu") {
         // Functions that came out the same are kept once: 0.3 MB less.

@@ -27,7 +27,7 @@ use crate::ingress::outbound::Close;
 use crate::ingress::tls::ServerTls;
 use crate::lower;
 use crate::messages::Messages;
-use crate::messages::owned::OWN_FILE;
+use crate::messages::owned::{Accounts, OWN_FILE};
 use crate::rollout::Note;
 
 /// How often files were taken or refused since the start.
@@ -156,6 +156,10 @@ pub(crate) fn start(
     front: Front,
 ) -> Result<(), ConfigError> {
     let api = Arc::new(ConfigApi::open(paths, env)?);
+    // Whether it may sleep it says itself, once it is there.
+    if current.own.upstream.on_demand && has_accounts(&current.config, &messages.accounts.load()) {
+        app.wake_upstream();
+    }
     let (requests, asked) = mpsc::channel(1);
     app.follow(Follower {
         applied: ArcSwap::from_pointee(api.revision(&current.config)),
@@ -390,6 +394,14 @@ async fn apply(
     };
     messages.reload(&new.own, &new.config, &secrets).await;
     drop(between);
+    // What it is given, it does not run in its sleep.
+    let are_others = old.own.channels_native != new.own.channels_native
+        || old.config["channels"] != new.config["channels"];
+    if let Some(child) = app.supervisor().filter(|_| are_others)
+        && has_accounts(&new.config, &messages.accounts.load())
+    {
+        child.wake();
+    }
     tracing::info!(changed = ?plan.changed, native_disable = ?new.own.native_disable, "the changed configuration is in force");
     let ours: Vec<&String> = plan
         .restart
@@ -417,4 +429,40 @@ fn close_stale(app: &App) {
         let (code, reason) = app.auth.stale(judged)?;
         Some(Close::new(code, reason))
     });
+}
+
+/// Whether OpenClaw has a channel account: nothing reaches that while its gateway sleeps.
+fn has_accounts(config: &Value, ours: &Accounts) -> bool {
+    let sections = config["channels"].as_object().into_iter().flatten();
+    sections
+        // These say something of all channels.
+        .filter(|(name, _)| !matches!(name.as_str(), "defaults" | "modelByChannel"))
+        .flat_map(|(name, section)| channels::accounts::of(name, section))
+        .any(|account| account.enabled && ours.get(&account.channel, &account.id).is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn openclaw_has_the_accounts_that_are_enabled_and_not_ours() {
+        #[track_caller]
+        fn check(channels: Value, ours: &[&str], expected: bool) {
+            let config = json!({ "channels": channels });
+            let patterns: Vec<String> = ours.iter().map(|name| (*name).to_owned()).collect();
+            let ours = Accounts::read(&config, &patterns, false);
+            assert_eq!(has_accounts(&config, &ours), expected, "{config}");
+        }
+        check(json!(null), &[], false);
+        check(json!({ "defaults": { "groupPolicy": "open" } }), &[], false);
+        check(json!({ "whatsapp": { "enabled": false } }), &[], false);
+        check(json!({ "whatsapp": {} }), &[], true);
+        let two = json!({ "telegram": { "accounts": { "a": {}, "b": {} } } });
+        check(two.clone(), &["telegram/a"], true);
+        check(two.clone(), &["telegram"], false);
+        check(two, &[], true);
+    }
 }

@@ -113,6 +113,10 @@ fn account(profile: Option<&str>, to: &To, wanted: &Move) -> anyhow::Result<Exit
                 print("in force");
                 return Ok(ExitCode::SUCCESS);
             }
+            // One that is down tries again by itself.
+            Stands::Down(state) if state == "down" && !is_late => {
+                api::pause(Duration::from_millis(100))?;
+            }
             Stands::Down(state) => {
                 let moved = match wanted.side() {
                     Side::Native => "it runs here now",
@@ -163,6 +167,10 @@ impl Stands {
                 Side::Native => format!("this gateway does not run {channel}/{account} yet"),
                 Side::Upstream => format!("this gateway still runs {channel}/{account}"),
             }),
+            // It runs no account in its sleep, and is woken for one that it is given.
+            (None, "asleep") if side == Side::Upstream => {
+                Self::Waits("OpenClaw is asleep".to_owned())
+            }
             (None, "ready" | "asleep") => Self::InForce,
             (None, "down" | "stopped") => Self::Down(upstream.to_owned()),
             // The other side is ready for it once OpenClaw has started anew.
@@ -403,6 +411,8 @@ mod tests {
         check(&a, "ready", &["a", "b"], Side::Native, &not_yet);
         check(&a, "ready", &["b"], Side::Native, &not_yet);
         check(&a, "ready", &["b"], Side::Upstream, &Stands::InForce);
+        let asleep = waits("OpenClaw is asleep");
+        check(&a, "asleep", &["b"], Side::Upstream, &asleep);
         let still = waits("this gateway still runs telegram/a");
         check(&a, "ready", &["a", "b"], Side::Upstream, &still);
         for side in [Side::Native, Side::Upstream] {

@@ -22,7 +22,7 @@ use crate::rollout;
 
 /// Everybody's list waits for the upstream's rows so long.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// What is kept of the upstream's rows; a longer list is passed over.
+/// What is kept of the upstream's rows; of a longer list nothing is, nor of the one before.
 const KEPT_BYTES_MAX: usize = 1024 * 1024;
 const WATCHED: &str = "watchedSessions";
 
@@ -137,6 +137,8 @@ pub(crate) fn keep(app: &App, rows: &str) {
             bytes = rows.len(),
             "OpenClaw's presence is too long to keep"
         );
+        // The one before is not who is there now.
+        app.upstream_presence.store(None);
         return;
     }
     app.upstream_presence.store(Some(Arc::new(rows.to_owned())));
@@ -222,10 +224,12 @@ fn together(mut ours: Vec<Value>, theirs: Vec<Value>) -> Vec<Value> {
     if theirs.is_empty() {
         return ours;
     }
+    // A client chooses its instance by itself and everybody sees it, so it tells connections of one device apart, and no more.
     let is_same = |theirs: &Value, ours: &Value| {
-        ["deviceId", "instanceId"]
-            .iter()
-            .any(|id| theirs[id].is_string() && theirs[id] == ours[id])
+        theirs["deviceId"] == ours["deviceId"]
+            && ["deviceId", "instanceId"]
+                .iter()
+                .any(|id| theirs[id].is_string() && theirs[id] == ours[id])
     };
     let mut others = Vec::new();
     // A device may have several connections: each row of the upstream's is about another one, in order.
@@ -257,7 +261,10 @@ fn is_one(theirs: &Value, ours: &Value) -> bool {
         false => "deviceId",
     };
     // One that has just come, or gone, on one side alone is what its socket here shows.
-    theirs["reason"] == ours["reason"] && theirs[id].is_string() && theirs[id] == ours[id]
+    theirs["deviceId"] == ours["deviceId"]
+        && theirs["reason"] == ours["reason"]
+        && theirs[id].is_string()
+        && theirs[id] == ours[id]
 }
 
 /// A row as the upstream has it: who the person is, what they look at, and its own words for the rest.
@@ -309,5 +316,17 @@ mod tests {
             .expect("an object")
             .remove("watchedSessions");
         assert_eq!(without_sessions(rows), [page("1"), second]);
+    }
+
+    #[test]
+    fn an_instance_of_another_device_s_is_nobody_else_s_row() {
+        let page = |device: &str| json!({ "host": "page", "reason": "connect", "ts": 5, "deviceId": device, "instanceId": "i" });
+        let mut theirs = page("b");
+        theirs["user"] = json!({ "id": "ada" });
+        let rows = together(vec![page("a"), page("b")], vec![theirs.clone()]);
+        assert_eq!(rows, [page("a"), theirs.clone()]);
+        // Nor does it hide who is connected to the upstream itself.
+        let rows = together(vec![page("a")], vec![theirs.clone()]);
+        assert_eq!(rows, [page("a"), theirs]);
     }
 }

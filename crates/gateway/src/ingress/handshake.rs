@@ -1,5 +1,6 @@
 //! challenge → `connect` → `hello-ok`: decides who a connection is and opens its session.
 
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -78,11 +79,18 @@ impl ControlPeer {
         EventText::new("connect.challenge", Some(&payload.to_string()), None).render(None)
     }
 
+    /// Whose connection it is, behind a proxy too.
+    fn client(&self) -> Option<IpAddr> {
+        self.attribution
+            .as_ref()
+            .map(|attribution| attribution.client_ip)
+    }
+
     fn refuse(&self, id: Option<&str>, error: &ErrorShape, code: u16, reason: &str) -> Handshake {
         if let Some(id) = id {
             self.outbound.send(response_error(id, error));
         }
-        if complaints::admits(Cause::Refused) {
+        if complaints::admits(Cause::Refused, self.client()) {
             tracing::warn!(conn = %self.facts.conn_id, peer = %self.facts.peer, code, reason, "refused a connection");
         }
         self.outbound
@@ -96,7 +104,7 @@ impl Peer for ControlPeer {
         let frame = match RequestFrame::parse(text) {
             Ok(frame) => frame,
             Err(FrameError::Syntax(error)) => {
-                if complaints::admits(Cause::Refused) {
+                if complaints::admits(Cause::Refused, self.client()) {
                     tracing::warn!(conn = %self.facts.conn_id, %error, "text that is not JSON before the handshake");
                 }
                 self.outbound.close(Close::plain());
@@ -313,7 +321,8 @@ impl Attempt {
     /// Answers and closes as the original, after the delay it would take.
     async fn refuse(&self, refusal: Refusal) -> Verdict {
         // `doctor` repeats the last ten, whatever the log has.
-        if complaints::admits(Cause::Refused) {
+        let client = Some(self.attribution.client_ip);
+        if complaints::admits(Cause::Refused, client) {
             tracing::warn!(conn = %self.facts.conn_id, "{}", refusal.log);
         }
         self.app.announce(&refusal.events);

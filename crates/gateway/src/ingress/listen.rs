@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use tokio::net::TcpListener;
 
 use crate::config::settings::{self, Settings};
-use crate::config::{BindMode, Env};
+use crate::config::{AuthMode, BindMode, ConfigError, Env, Secret};
 use crate::procfs;
 
 /// What of the machine decides where to listen.
@@ -29,6 +29,17 @@ impl Surroundings {
             } else {
                 None
             },
+        }
+    }
+
+    /// With the tailnet's address that a service manager holds for us, while Tailscale itself is away.
+    fn with_held(&self, passed: &[std::net::TcpListener]) -> Self {
+        let held = passed.iter().filter_map(|held| held.local_addr().ok());
+        Self {
+            tailnet: self
+                .tailnet
+                .or_else(|| held.map(|address| address.ip()).find_map(tailnet)),
+            ..self.clone()
         }
     }
 }
@@ -87,6 +98,22 @@ fn addresses(bind: BindMode, around: &Surroundings) -> (Ipv4Addr, Beside) {
     }
 }
 
+/// [`addresses`], as far as it is safe to open them.
+///
+/// # Errors
+/// An unsafe combination that somebody chose.
+fn safe(settings: &Settings, around: &Surroundings) -> Result<(Ipv4Addr, Beside), ConfigError> {
+    let (first, beside) = addresses(settings.bind, around);
+    match settings.check_exposure(&first.to_string()) {
+        // Chosen by nobody: what is not safe to open stays closed, and the gateway starts.
+        Err(error) if settings.bind == BindMode::Auto && !first.is_loopback() => {
+            tracing::warn!(%error, "listening inside this container alone; set gateway.bind to lan to be told what opening it takes");
+            Ok(addresses(BindMode::Loopback, around))
+        }
+        checked => checked.map(|()| (first, beside)),
+    }
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum Beside {
     Nothing,
@@ -96,7 +123,13 @@ enum Beside {
 
 /// Where a service manager is to listen for a gateway with these settings.
 pub(crate) fn addresses_of(settings: &Settings, around: &Surroundings) -> Vec<SocketAddr> {
-    let (first, beside) = addresses(settings.bind, around);
+    let mut started = settings.clone();
+    if started.auth.mode == AuthMode::Token && started.auth.token.is_none() {
+        started.auth.token = Some(Secret::new("made at the first start"));
+    }
+    // What is refused is told at the start.
+    let (first, beside) =
+        safe(&started, around).unwrap_or_else(|_refused| addresses(settings.bind, around));
     let also: Option<IpAddr> = match beside {
         Beside::Nothing => None,
         // As for us, where the machine has it.
@@ -167,20 +200,13 @@ pub(crate) async fn bind(
     around: &Surroundings,
     passed: Vec<std::net::TcpListener>,
 ) -> Result<Vec<TcpListener>, String> {
-    let (mut first, mut beside) = addresses(settings.bind, around);
+    let around = &around.with_held(&passed);
     if settings.bind == BindMode::Tailnet && around.tailnet.is_none() {
         tracing::warn!(
             "gateway.bind is tailnet and no interface has a Tailscale address: listening on this machine alone; start Tailscale, then this gateway again"
         );
     }
-    match settings.check_exposure(&first.to_string()) {
-        // Chosen by nobody: what is not safe to open stays closed, and the gateway starts.
-        Err(error) if settings.bind == BindMode::Auto && !first.is_loopback() => {
-            tracing::warn!(%error, "listening inside this container alone; set gateway.bind to lan to be told what opening it takes");
-            (first, beside) = addresses(BindMode::Loopback, around);
-        }
-        checked => checked.map_err(|error| error.to_string())?,
-    }
+    let (first, beside) = safe(settings, around).map_err(|error| error.to_string())?;
     if !passed.is_empty() {
         return take(first, &beside, port, passed);
     }
@@ -304,6 +330,26 @@ mod tests {
         check(BindMode::Loopback, &["127.0.0.1:18790"], false);
         check(BindMode::Loopback, &["[::1]:18789"], false);
         check(custom, &["10.0.0.1:18789"], false);
+    }
+
+    #[test]
+    fn a_service_manager_listens_in_a_container_where_the_gateway_would() {
+        let around = Surroundings {
+            is_container: true,
+            tailnet: None,
+        };
+        let first = |gateway: serde_json::Value| {
+            let config = serde_json::json!({ "gateway": gateway });
+            let settings = settings::tests::read(&config).expect("valid");
+            addresses_of(&settings, &around)[0].to_string()
+        };
+        let closed = serde_json::json!({ "bind": "auto" });
+        assert_eq!(first(closed), "127.0.0.1:18789");
+        // Its token is made at the first start.
+        let open = serde_json::json!({ "bind": "auto", "controlUi": { "enabled": false } });
+        assert_eq!(first(open), "0.0.0.0:18789");
+        let open = serde_json::json!({ "bind": "auto", "auth": { "mode": "none" }, "controlUi": { "enabled": false } });
+        assert_eq!(first(open), "127.0.0.1:18789");
     }
 
     #[test]

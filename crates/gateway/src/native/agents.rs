@@ -130,13 +130,24 @@ impl Roster {
             return places.expand(js_trim(own));
         }
         let shared = text(config, "/agents/defaults/workspace");
-        let owns_data = self.ownership == Ownership::Sole && agent.id == self.default_id;
+        let owns_data = match self.ownership {
+            Ownership::Sole => agent.id == self.default_id,
+            _ => self.is_legacy_first(config, agent),
+        };
         match (shared, owns_data) {
             (Some(shared), true) => places.expand(&shared),
             (Some(shared), false) => places.expand(&shared).join(&agent.id),
             (None, true) => places.default_workspace(),
             (None, false) => places.state_dir.join(format!("workspace-{}", agent.id)),
         }
+    }
+
+    /// The first of a roster in the form of a list, of which nobody says who owns what: it keeps the workspace that it had as the only
+    /// one. Source: `resolveLegacyFirstAgentWorkspacePin`.
+    fn is_legacy_first(&self, config: &Value, agent: &Agent) -> bool {
+        let agents = &config["agents"];
+        let is_listed = agents["list"].is_array() && agents.get("entries").is_none();
+        is_listed && agents.get("ownership").is_none() && self.agents[0].id == agent.id
     }
 
     /// The model a new session of this agent uses, when the configuration names one.
@@ -396,6 +407,12 @@ mod tests {
             "b",
             "/x",
         );
+        let listed = json!({"agents":{"list":[{"id":"a"},{"id":"b"}]}});
+        check(listed.clone(), "a", "/s/workspace");
+        check(listed.clone(), "b", "/s/workspace-b");
+        let mut owned = listed;
+        owned["agents"]["ownership"] = "explicit".into();
+        check(owned, "a", "/s/workspace-a");
         let roster = Roster::read(&json!({"agents":{"entries":{"z":{"name":" Z "},"a":{}}}}));
         assert_eq!(roster.main_session_key("z"), "agent:z:main");
         assert_eq!(roster.agents[0].name.as_deref(), Some("Z"));

@@ -32,9 +32,11 @@ pub(in crate::cli) fn uninstall(
             .filter(|running| !ours.as_ref().is_some_and(|unit| unit.runs(running.pid)))
             .map(Step::EndOurs),
     );
-    if is_active(&socket) || is_active(&ours) {
+    let socket_on = is_active(&socket);
+    if socket_on || is_active(&ours) {
         let both = socket.into_iter().chain(ours);
-        let units = both.filter(|unit| unit.active || unit.enabled);
+        // Whoever connects to a socket that is on starts the service, after this look too.
+        let units = both.filter(|unit| unit.active || unit.enabled || socket_on);
         steps.push(Step::StopOurs(units.collect()));
     }
     let locals = locals(&at.paths);
@@ -67,7 +69,10 @@ pub(in crate::cli) fn uninstall(
     if at.record != Record::default() {
         steps.push(Step::ForgetRecord);
     }
-    tell_of_messages(&at);
+    // To ask at a socket of the manager's would start what is to stop.
+    if !matches!(holder, Some((_, Holder::Manager(_)))) {
+        tell_of_messages(&at);
+    }
     if steps.is_empty() {
         print("nothing of this gateway is installed or runs");
         return Ok(ExitCode::SUCCESS);

@@ -78,7 +78,7 @@ pub const KEYS: &[OwnKey] = &[
     key("upstream.stop_timeout_s", Kind::Number(1, 600), "4", false,
         "Seconds a supervised gateway may take to stop before it is killed."),
     key("upstream.on_demand", Kind::Bool, "false", false,
-        "Start the supervised gateway at the first call that needs it, and stop it when idle."),
+        "Start the supervised gateway at the first call that needs it, or with this one when the configuration has a channel account that this one does not run, and stop it when idle."),
     key("upstream.idle_stop_s", Kind::Number(10, 604_800), "900", false,
         "Seconds without a bridged call after which an `on_demand` gateway is stopped, if no channel account and no run is at work in it and its next cron job is not due within two minutes; it is started again 45 s before that job. (Every OpenClaw has jobs of its own, so that having some can't keep it awake.)"),
     key("upstream.hold_s", Kind::Number(0, 600), "20", true,

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import crypto from "node:crypto";
 import fs from "node:fs";
+import path from "node:path";
 import { test } from "node:test";
 import { startOurs, TOKEN } from "../lib/gateway.mjs";
 import { MODEL_ID, modelConfig, startModel } from "../lib/model.mjs";
@@ -56,6 +57,17 @@ test("on_demand starts OpenClaw at the first call that needs it and stops it whe
   await until("the child to be stopped when its run is over", () => childrenOf(ours.child.pid).length === 0, { timeoutMs: 240_000, everyMs: 200 });
   assert.equal(client.close_, undefined);
   await client.end();
+
+  // The next gateway knows of them, and one that is due is not missed.
+  const file = path.join(ours.stateDir, "openclaw-rs/upstream-sleep.json");
+  const night = JSON.parse(fs.readFileSync(file, "utf8"));
+  assert.equal(night.state, "asleep");
+  assert.ok(night.wakeAtMs > Date.now() + 3600_000, JSON.stringify(night));
+  ours.child.killTree("SIGKILL");
+  await ours.child.waitExit();
+  fs.writeFileSync(file, JSON.stringify({ ...night, wakeAtMs: Date.now() - 1000 }));
+  ours.spawn();
+  await until("the child to be started for its job", () => childrenOf(ours.child.pid).length === 1, { timeoutMs: 60_000 });
 });
 
 /** Direct children of a process, over all its threads. */

@@ -15,6 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use self::backoff::Backoff;
 use self::child::{Child, Exit};
 use self::life::Life;
+use self::night::{Morning, Night};
 use self::orphan::Memory;
 use self::output::Output;
 use super::UpstreamState;
@@ -24,6 +25,7 @@ mod backoff;
 mod child;
 pub mod find;
 pub(crate) mod life;
+mod night;
 mod orphan;
 pub(crate) mod output;
 pub mod plan;
@@ -313,8 +315,7 @@ pub struct Supervisor {
     epoch: u64,
     /// Who waits for the child to be gone.
     stopping: Vec<oneshot::Sender<()>>,
-    /// When a sleeping child's next job is due.
-    wake_at: Option<Instant>,
+    night: Night,
     /// The child's port, when we chose it; kept from other gateways between two children too.
     port: Option<ports::Held>,
 }
@@ -345,6 +346,7 @@ impl Supervisor {
         };
         let memory = Memory::new(plan.state_dir.join("upstream-child.json"));
         let supervisor = Self {
+            night: Night::new(&plan.state_dir),
             plan,
             state,
             orders,
@@ -357,7 +359,6 @@ impl Supervisor {
             output,
             epoch: 0,
             stopping: Vec::new(),
-            wake_at: None,
             port: None,
         };
         (handle, tokio::spawn(supervisor.run()))
@@ -365,13 +366,17 @@ impl Supervisor {
 
     async fn run(mut self) {
         self.memory.end_orphan().await;
-        let mut next = if self.plan.idle_stop.is_some() {
+        let may_sleep = self.plan.idle_stop.is_some();
+        let mut next = if may_sleep && self.night.begin() == Morning::Sleep {
             self.rest(UpstreamState::Asleep).await
         } else {
             true
         };
         while next {
             self.say(UpstreamState::Starting);
+            if may_sleep {
+                self.night.ends();
+            }
             let ended = self.live().await;
             self.memory.forget();
             next = match ended {
@@ -435,12 +440,12 @@ impl Supervisor {
     /// Waits for an order to start. Answers false when the gateway stops.
     async fn rest(&mut self, state: UpstreamState) -> bool {
         let asleep = matches!(state, UpstreamState::Asleep);
-        let wake_at = self.wake_at.take().filter(|_| asleep);
+        let wake_at = self.night.take().filter(|_| asleep);
         self.say(state);
         loop {
             tokio::select! {
                 () = self.wake.notified() => if asleep { return true },
-                () = job_due(wake_at) => {
+                () = Night::is_over(wake_at) => {
                     tracing::info!("openclaw has a job to do and is started");
                     return true;
                 }
@@ -586,7 +591,7 @@ impl Supervisor {
                     // It takes nothing new from the moment that it agrees.
                     hints.gap.store(true, Ordering::Relaxed);
                     if let rest::Rest::Asleep { wake_in } = self.may_sleep().await {
-                        self.wake_at = wake_in.map(|wake_in| Instant::now() + wake_in);
+                        self.night.falls(wake_in);
                         self.say(UpstreamState::Asleep);
                         child.stop(times.stop).await;
                         return Ended::FellAsleep;
@@ -726,14 +731,6 @@ async fn too_large(pid: u32, hints: &Hints) -> Option<String> {
         tree.processes,
         max / MIB
     ))
-}
-
-/// Resolves when a sleeping child is to be started for its next job; never, when it has none.
-async fn job_due(wake_at: Option<Instant>) {
-    match wake_at {
-        Some(wake_at) => tokio::time::sleep_until(wake_at).await,
-        None => std::future::pending().await,
-    }
 }
 
 fn exit_meaning(exit: Exit, child: &Child, was_ready: bool) -> Ended {

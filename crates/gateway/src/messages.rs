@@ -263,14 +263,16 @@ impl Messages {
             .symmetric_difference(&names(&new))
             .cloned()
             .collect();
-        // What one side could not send, the other may.
-        let hurried = self.store.write(move |tx| {
-            let now = now_ms();
-            let mut all = handed.iter();
-            all.try_for_each(|(channel, account)| tx.outbox().hurry(channel, account, now))
-        });
-        if let Err(error) = hurried.await {
-            tracing::warn!(%error, "messages of accounts that changed hands wait for their next try");
+        if !handed.is_empty() {
+            // What one side could not send, the other may.
+            let hurried = self.store.write(move |tx| {
+                let now = now_ms();
+                let mut all = handed.iter();
+                all.try_for_each(|(channel, account)| tx.outbox().hurry(channel, account, now))
+            });
+            if let Err(error) = hurried.await {
+                tracing::warn!(%error, "messages of accounts that changed hands wait for their next try");
+            }
         }
         self.outbox.notify_one();
         self.inbox.notify_one();
@@ -388,7 +390,7 @@ impl Messages {
     pub(crate) async fn due_since(&self) -> Option<i64> {
         let now = now_ms();
         let read = self.store.read(move |reader| {
-            let outbound = reader.outbox().due_since(now)?;
+            let outbound = reader.outbox().due_accounts(now)?;
             let heads = reader.inbox().heads(now, 1)?;
             // When it came, or was put back.
             let inbound = heads.first().map(|row| row.updated_ms);

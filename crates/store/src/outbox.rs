@@ -187,10 +187,10 @@ impl<'a> Outbox<'a> {
         Ok(id)
     }
 
-    /// Accounts with something due, and how many of their lanes.
+    /// Accounts with something due, and since when.
     pub fn due_accounts(&self, now_ms: i64) -> Result<Vec<(String, String, i64)>, TxError> {
         let mut statement = self.connection.prepare_cached(
-            "SELECT channel, account, count(*) FROM outbox_lanes WHERE busy = 0 AND due_ms <= ?1 GROUP BY channel, account",
+            "SELECT channel, account, min(due_ms) FROM outbox_lanes WHERE busy = 0 AND due_ms <= ?1 GROUP BY channel, account",
         )?;
         let rows =
             statement.query_map([now_ms], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
@@ -204,16 +204,6 @@ impl<'a> Outbox<'a> {
             [now_ms],
             |row| row.get(0),
         )?)
-    }
-
-    /// Accounts with something due, and since when.
-    pub fn due_since(&self, now_ms: i64) -> Result<Vec<(String, String, i64)>, TxError> {
-        let mut statement = self.connection.prepare_cached(
-            "SELECT channel, account, min(due_ms) FROM outbox_lanes WHERE busy = 0 AND due_ms <= ?1 GROUP BY channel, account",
-        )?;
-        let rows =
-            statement.query_map([now_ms], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     /// Whether [`expire`](Self::expire) would find something.

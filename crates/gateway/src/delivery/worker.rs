@@ -127,7 +127,7 @@ async fn lease_all(
             wanted.push((key, room));
         }
     }
-    expire_held(messages, held, now).await?;
+    expire_held(messages, tasks, held, now).await?;
     if !wanted.is_empty() {
         crash_point!("delivery.before_lease");
         let leases = messages
@@ -168,9 +168,11 @@ async fn lease_all(
     Ok(look_again.max(Duration::from_millis(1)))
 }
 
-/// What waits for an OpenClaw that is away gets too old there as anywhere.
+/// What waits for an OpenClaw that is away gets too old there as anywhere. Drafts are taken away beside: a service that hangs
+/// holds up nobody's leases.
 async fn expire_held(
     messages: &Arc<Messages>,
+    tasks: &mut JoinSet<Option<Duration>>,
     held: Vec<Account>,
     now: i64,
 ) -> Result<(), StoreError> {
@@ -197,7 +199,11 @@ async fn expire_held(
         Ok(all)
     });
     for row in expired.await? {
-        end_draft(messages, &row).await;
+        let messages = Arc::clone(messages);
+        tasks.spawn(async move {
+            end_draft(&messages, &row).await;
+            None
+        });
     }
     Ok(())
 }

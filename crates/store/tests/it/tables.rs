@@ -119,7 +119,7 @@ async fn what_nobody_may_send_now_is_buried_when_it_is_too_old() {
     let dead = expire(10).await.unwrap();
     assert_eq!((dead.len(), dead[0].state), (1, OutboxState::Dead));
     assert!(!has(10).await.unwrap());
-    let since = store.read(|reader| reader.outbox().due_since(11));
+    let since = store.read(|reader| reader.outbox().due_accounts(11));
     assert_eq!(
         since.await.unwrap(),
         [("test".to_owned(), "one".to_owned(), 2)]
